@@ -1,0 +1,34 @@
+# make demo | test | lint | clean. Each target first brings the virtual environment up to date.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PACKAGES := verify calibrate drafting studies figures
+
+.PHONY: demo test lint format clean
+.DEFAULT_GOAL := test
+
+# One pip call, with the constraints in force: a call without them would fetch another torch, with gigabytes of CUDA.
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(STAMP)
+	$(BIN)/draftgraph calibrate --policy static:1 --policy threshold:0.9 --out runs/demo --overwrite
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -q
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf runs/demo build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find $(PACKAGES) tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
