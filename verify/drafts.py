@@ -1,0 +1,65 @@
+"""Filling a draft graph: from ranks to the states that one forward evaluates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from verify.formulas import Formula, formula
+from verify.ranking import AnchorRanks
+
+
+class DraftFiller:
+    """The formulas of a graph as padded arrays, filled at every anchor.
+
+    Args:
+        formulas: draft formulas, root left out; any order.
+
+    Raises:
+        FormulaError: a formula is not canonical or comes with impossible ranks.
+        ValueError: the root or one formula twice is among them.
+    """
+
+    def __init__(self, formulas: Iterable[Sequence[Sequence[int]]]) -> None:
+        self.formulas: tuple[Formula, ...] = tuple(formula(f) for f in formulas)
+        if () in self.formulas:
+            raise ValueError("the root (the empty formula) is the real block and must not be among the drafts")
+        if len(set(self.formulas)) != len(self.formulas):
+            raise ValueError("a formula stands twice among the drafts")
+        sizes = [len(f) for f in self.formulas]
+        self._size = np.array(sizes, dtype=np.int64)
+        self._draft = np.repeat(np.arange(len(sizes)), sizes)
+        pairs = np.array([pair for f in self.formulas for pair in f], dtype=np.int64).reshape(-1, 2)
+        self._position_rank, self._vocabulary_rank = pairs[:, 0], pairs[:, 1]
+        self._highest_position_rank = np.array([f[-1][0] for f in self.formulas], dtype=np.int64)
+        self.max_vocabulary_rank = int(self._vocabulary_rank.max(initial=1))
+
+    def __len__(self) -> int:
+        return len(self.formulas)
+
+    def fill(self, block: np.ndarray, ranks: AnchorRanks) -> tuple[np.ndarray, np.ndarray]:
+        """The draft blocks worth evaluating at this anchor.
+
+        Left out are formulas that name a rank the anchor has not, and drafts that would complete the block: nobody
+        needs the distribution of a full block.
+
+        Args:
+            block: int64 [L], the state ``X``.
+            ranks: the anchor's ranks over the ``m`` masked positions of ``X``.
+
+        Returns:
+            int64 [D', L] draft blocks and int64 [D'] their indices in ``formulas``.
+        """
+        masked, depth = ranks.tokens.shape
+        usable = (self._size < masked) & (self._highest_position_rank <= masked)
+        if self.max_vocabulary_rank > depth:
+            beyond = self._draft[self._vocabulary_rank > depth]
+            usable[beyond] = False
+        chosen = np.flatnonzero(usable)
+        states = np.repeat(block[None], len(chosen), axis=0)
+        keep = usable[self._draft]
+        row = (np.cumsum(usable) - 1)[self._draft[keep]]
+        i, j = self._position_rank[keep] - 1, self._vocabulary_rank[keep] - 1
+        states[row, ranks.positions[i]] = ranks.tokens[i, j]
+        return states, chosen

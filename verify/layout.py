@@ -1,0 +1,97 @@
+"""Where blocks lie in a sequence, and which context modes there are, with what each one promises."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+CONTEXT_MODES = ("none", "prefix", "dual", "block_causal")
+BACKENDS = ("packed", "expanded")
+
+
+class LayoutError(ValueError):
+    """A context mode, back-end or length that does not fit."""
+
+
+@dataclass(frozen=True)
+class Exactness:
+    """Whether speculation is lossless in exact arithmetic, against what, and why (docs/method.md)."""
+
+    exact: bool
+    reference: str
+    reason: str
+
+
+def exactness(context: str, backend: str) -> Exactness:
+    """The promise of a context mode and draft back-end.
+
+    Raises:
+        LayoutError: unknown mode or back-end.
+    """
+    if backend not in BACKENDS:
+        raise LayoutError(f"unknown back-end {backend!r}, expected one of {', '.join(BACKENDS)}")
+    match context, backend:
+        case "block_causal", _:
+            return Exactness(True, "plain block-causal decoding", "a block sees only itself and finished blocks")
+        case "dual", _:
+            return Exactness(True, "plain dual-cache decoding", "prefix and suffix are frozen while a block is solved")
+        case "prefix", "packed":
+            return Exactness(
+                False, "plain prefix-cache decoding", "the live suffix sees the real block, not the draft beside it"
+            )
+        case "prefix", "expanded":
+            return Exactness(True, "plain prefix-cache decoding", "every draft carries its own copy of the suffix")
+        case "none", "packed":
+            return Exactness(
+                False, "plain decoding without a cache", "prefix and suffix see the real block, not the draft beside it"
+            )
+        case "none", "expanded":
+            return Exactness(True, "plain decoding without a cache", "every draft is a whole sequence of its own")
+    raise LayoutError(f"unknown context mode {context!r}, expected one of {', '.join(CONTEXT_MODES)}")
+
+
+@dataclass(frozen=True)
+class SequenceLayout:
+    """How ``prompt_length`` and ``generation_length`` become blocks.
+
+    Bidirectional modes start the first block right after the prompt (LLaDA's alignment). Block-causal models count
+    blocks from position 0, as their attention does, so the first generated block may begin with the tail of the
+    prompt, already committed (SDAR's alignment), and the sequence is rounded up to whole blocks.
+
+    Attributes:
+        length: rows of the whole sequence.
+        block_starts: first position of every block to decode.
+        block_length: positions per block.
+    """
+
+    length: int
+    block_starts: tuple[int, ...]
+    block_length: int
+
+    @classmethod
+    def make(cls, prompt_length: int, generation_length: int, block_length: int, context: str) -> SequenceLayout:
+        """Lay out a sequence.
+
+        Raises:
+            LayoutError: a length below 1, an empty prompt, an unknown context mode, or (bidirectional modes) a
+                generation length that is no multiple of the block length.
+        """
+        if context not in CONTEXT_MODES:
+            raise LayoutError(f"unknown context mode {context!r}, expected one of {', '.join(CONTEXT_MODES)}")
+        for name, value in (
+            ("prompt length", prompt_length),
+            ("generation length", generation_length),
+            ("block length", block_length),
+        ):
+            if value < 1:
+                raise LayoutError(f"the {name} is {value}, expected at least 1")
+        if context == "block_causal":
+            first = prompt_length // block_length * block_length
+            length = -(-(prompt_length + generation_length) // block_length) * block_length
+        else:
+            if generation_length % block_length:
+                raise LayoutError(
+                    f"generation length {generation_length} is no multiple of block length {block_length}; "
+                    f"use {-(-generation_length // block_length) * block_length}"
+                )
+            first, length = prompt_length, prompt_length + generation_length
+        return cls(length, tuple(range(first, length, block_length)), block_length)

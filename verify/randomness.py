@@ -1,0 +1,32 @@
+"""Counter-based noise: a draft and the real decode meet the same noise, whatever was computed between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class StepRandom:
+    """The noise of one denoising step of one block, addressed by position.
+
+    Philox is a counter-based generator: its output is a function of (key, counter) alone, so nothing needs to be
+    drawn in order, and a step gives the same noise in a plain decode, a speculative one and a resumed one.
+    """
+
+    seed: int
+    sample: int
+    block: int
+    step: int
+
+    def generator(self, position: int) -> np.random.Generator:
+        """A fresh generator for one offset of the block; the same arguments always give the same stream."""
+        mask = (1 << 64) - 1
+        key = (self.seed & mask) << 64 | (self.sample & mask)
+        counter = (self.block & mask) << 192 | (self.step & mask) << 128 | (position & mask) << 64
+        return np.random.Generator(np.random.Philox(key=key, counter=counter))
+
+    def gumbel(self, position: int, size: int) -> np.ndarray:
+        """Standard Gumbel noise, float64 [size]: argmax(logits / T + noise) samples softmax(logits / T)."""
+        return self.generator(position).gumbel(size=size)
