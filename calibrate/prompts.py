@@ -1,0 +1,131 @@
+"""Prompt sets: JSONL files of texts or token ids, or the bundled ones."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from calibrate.bundled import PROMPTS_DIR
+
+BUNDLED = "bundled"
+SPLITS = ("calibration", "validation", "test")
+
+
+class PromptError(ValueError):
+    """A prompt set that cannot be read, or a prompt that cannot be used."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One prompt: ``text`` or ``tokens`` (or both), with the names it carries in its file."""
+
+    id: str
+    text: str | None = None
+    tokens: tuple[int, ...] | None = None
+    domain: str = ""
+    answer: str | None = None
+
+
+def read_prompts(path: str | Path) -> list[Prompt]:
+    """Read a JSONL prompt file: one object a line with ``prompt`` (text) or ``tokens`` (list of ids).
+
+    Optional keys: ``id`` (default: the line number), ``domain``, ``answer``. Empty lines are skipped.
+
+    Raises:
+        PromptError: no such file, not UTF-8, no prompt in it, or a malformed line (named by its number).
+    """
+    path = Path(path)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise PromptError(f"prompt file {path} does not exist; give a JSONL file or the word 'bundled'") from error
+    except UnicodeDecodeError as error:
+        raise PromptError(f"prompt file {path} is not UTF-8 text ({error})") from error
+    prompts = [_parse(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    if not prompts:
+        raise PromptError(f"prompt file {path} holds no prompt; expected one JSON object a line with 'prompt' or 'tokens'")
+    return prompts
+
+
+def _parse(path: Path, number: int, line: str) -> Prompt:
+    where = f"{path}, line {number}"
+    try:
+        record: Any = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise PromptError(f"{where}: not valid JSON ({error})") from error
+    if not isinstance(record, dict):
+        raise PromptError(f"{where}: expected a JSON object, found {type(record).__name__}")
+    text, tokens = record.get("prompt"), record.get("tokens")
+    if text is None and tokens is None:
+        raise PromptError(f"{where}: expected the key 'prompt' (text) or 'tokens' (ids), found {sorted(record)}")
+    if text is not None and (not isinstance(text, str) or not text.strip()):
+        raise PromptError(f"{where}: 'prompt' must be text that is not empty, found {text!r}")
+    if tokens is not None:
+        whole = isinstance(tokens, list) and tokens and all(type(t) is int and t >= 0 for t in tokens)
+        if not whole:
+            raise PromptError(f"{where}: 'tokens' must be a list of token ids that is not empty, found {tokens!r:.60}")
+        tokens = tuple(tokens)
+    answer = record.get("answer")
+    return Prompt(
+        id=str(record.get("id", number)),
+        text=text,
+        tokens=tokens,
+        domain=str(record.get("domain", "")),
+        answer=answer if isinstance(answer, str) else None,
+    )
+
+
+def load_prompt_set(source: str | Path, split: str = "calibration", limit: int | None = None) -> list[Prompt]:
+    """Load ``bundled`` (one of its three splits), ``bundled/DOMAIN``, or a JSONL file (``split`` then plays no part).
+
+    ``limit`` keeps the first prompts; bundled domains are interleaved first, so that every cut holds both.
+
+    Raises:
+        PromptError: as in :func:`read_prompts`; unknown split or domain; a limit below 1.
+    """
+    if limit is not None and limit < 1:
+        raise PromptError(f"at least one prompt is needed, a limit of {limit} was asked for")
+    name, _, domain = str(source).partition("/")
+    if name != BUNDLED or Path(source).exists():
+        return read_prompts(source)[:limit]
+    if split not in SPLITS:
+        raise PromptError(f"unknown split {split!r}, expected one of {', '.join(SPLITS)}")
+    prompts = read_prompts(PROMPTS_DIR / f"{split}.jsonl")
+    domains = sorted({p.domain for p in prompts})
+    if domain and domain not in domains:
+        raise PromptError(f"the bundled prompts have no domain {domain!r}, expected one of {', '.join(domains)}")
+    by_domain = [[p for p in prompts if p.domain == d] for d in ([domain] if domain else domains)]
+    shortest = min(len(group) for group in by_domain)
+    interleaved = [group[k] for k in range(shortest) for group in by_domain]
+    return interleaved[:limit]
+
+
+def encode_prompts(prompts: Sequence[Prompt], tokenizer: Any, vocabulary_size: int) -> list[tuple[int, ...]]:
+    """Token ids of every prompt; texts go through ``tokenizer``, given ids are checked against the vocabulary.
+
+    Raises:
+        PromptError: a text without a tokenizer, a text that gives no tokens, or an id outside the vocabulary.
+    """
+    encoded = []
+    for prompt in prompts:
+        if prompt.tokens is not None:
+            ids = prompt.tokens
+        elif tokenizer is None:
+            raise PromptError(f"prompt {prompt.id} is a text, but the model has no tokenizer; give 'tokens' instead")
+        else:
+            ids = tuple(tokenizer(prompt.text, add_special_tokens=False)["input_ids"])
+        if not ids:
+            raise PromptError(f"prompt {prompt.id} gives no tokens; it needs at least one")
+        if max(ids) >= vocabulary_size:
+            raise PromptError(f"prompt {prompt.id} holds token id {max(ids)}; the vocabulary has {vocabulary_size}")
+        encoded.append(ids)
+    return encoded
+
+
+def prompt_set_hash(encoded: Sequence[Sequence[int]]) -> str:
+    """SHA-256 of the token ids in order, as hex: two recordings with one hash decoded the same prompts."""
+    return hashlib.sha256(json.dumps([list(ids) for ids in encoded]).encode()).hexdigest()
