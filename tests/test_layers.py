@@ -122,7 +122,14 @@ def test_importing_drafting_leaves_torch_out() -> None:
     assert "torch" not in modules_after(code)
 
 
-def test_the_packages_say_hello_to_unknown_names() -> None:
+def test_no_public_name_is_a_module_too() -> None:
+    """Importing the module would put it in the place of the name."""
+    import verify
+
+    assert not set(verify.__all__) & {path.stem for path in MODULES if path.parent == ROOT / "verify"}
+
+
+def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
     import verify
 
     with pytest.raises(AttributeError, match=r"no attribute 'nonsense'; it has .*formula"):

@@ -14,6 +14,14 @@ _HOME = {
     "formula": "verify.formulas",
     "format_formula": "verify.formulas",
     "is_subset": "verify.formulas",
+    "GRAPH_FORMAT_VERSION": "verify.graph_file",
+    "GraphFile": "verify.graph_file",
+    "GraphFileError": "verify.graph_file",
+    "Validity": "verify.graph_file",
+    "check_graph": "verify.graph_file",
+    "load_graph": "verify.graph_file",
+    "save_graph": "verify.graph_file",
+    "static_buffers": "verify.buffers",
 }
 
 __all__ = sorted(_HOME)

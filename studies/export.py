@@ -1,0 +1,35 @@
+"""Graphs in forms that other runtimes load without our code."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from safetensors.numpy import save_file
+
+from verify.graph_file import GRAPH_FORMAT_VERSION, GraphFile, check_graph
+from verify.buffers import static_buffers
+
+
+def export_static_buffers(graph: GraphFile, path: str | Path) -> None:
+    """Write the static buffers of ``graph`` as safetensors: whole or not at all.
+
+    The metadata say for whom the graph is valid, because arrays alone would fit any model. The buffers are
+    those of :func:`verify.buffers.static_buffers`; the JSON file stays the one that is checked and
+    kept.
+
+    Raises:
+        GraphFileError: the graph breaks the format.
+        OSError: the file cannot be written.
+    """
+    check_graph(graph, str(path))
+    metadata = {"format": "draftgraph-buffers", "version": str(GRAPH_FORMAT_VERSION)}
+    metadata |= {"rank_origin": graph.rank_origin, "tie_rule": graph.tie_rule}
+    metadata |= {name: str(value) for name, value in vars(graph.validity).items() if value is not None}
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        save_file(static_buffers(graph), temporary, metadata=metadata)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
