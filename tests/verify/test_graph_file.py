@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from studies.export import export_static_buffers
+from verify.buffers import static_buffers
 from verify.formulas import ROOT, Formula, is_subset
 from verify.graph_file import (
     GRAPH_FORMAT_VERSION,
@@ -24,7 +25,6 @@ from verify.graph_file import (
     load_graph,
     save_graph,
 )
-from verify.buffers import static_buffers
 
 HERE = Path(__file__).parent
 DOCS = HERE.parents[1] / "docs"
@@ -282,6 +282,12 @@ def test_every_difference_is_named() -> None:
 def test_what_is_not_stated_or_is_more_than_needed_is_no_difference() -> None:
     assert STATIC.mismatches(dataclasses.replace(STATIC, model_revision=None, top_j=16)) == []
     assert dataclasses.replace(STATIC, model_revision=None).mismatches(STATIC) == []
+
+
+def test_the_example_of_the_specification_loads(tmp_path: Path) -> None:
+    example = (DOCS / "graph-format.md").read_text(encoding="utf-8").split("```json\n")[1].split("```")[0]
+    (tmp_path / "example.json").write_text(example, encoding="utf-8")
+    assert load_graph(tmp_path / "example.json").nodes == DIAMOND.nodes
 
 
 def schema() -> jsonschema.Draft202012Validator:
