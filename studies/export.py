@@ -7,8 +7,8 @@ from pathlib import Path
 
 from safetensors.numpy import save_file
 
-from verify.graph_file import GRAPH_FORMAT_VERSION, GraphFile, check_graph
 from verify.buffers import static_buffers
+from verify.graph_file import GRAPH_FORMAT_VERSION, GraphFile, check_graph
 
 
 def export_static_buffers(graph: GraphFile, path: str | Path) -> None:
