@@ -45,16 +45,21 @@ def rank_logits(logits: torch.Tensor, mask_token_id: int, top_j: int) -> RankedB
         top_j: how many vocabulary ranks to keep; fewer when the vocabulary has fewer tokens.
 
     Raises:
-        FloatingPointError: a row holds NaN, or no finite logit; ranks of it would be arbitrary.
+        FloatingPointError: a row holds NaN or +inf, or no finite logit; ranks of it would be arbitrary.
     """
-    scores = logits.double()
+    scores = logits.to(torch.float64, copy=True)
     scores[..., mask_token_id] = -torch.inf
     top_j = min(top_j, scores.shape[-1] - 1)
-    normaliser = torch.logsumexp(scores, dim=-1, keepdim=True)
-    if not bool(torch.isfinite(normaliser).all()):
-        raise FloatingPointError("the model returned NaN or only infinite logits; check its weights and dtype")
+    highest = scores.amax(dim=-1, keepdim=True)
+    if not bool(torch.isfinite(highest).all()):
+        raise FloatingPointError("the model returned NaN, +inf or only -inf logits; check its weights and dtype")
+    # A token at -inf has probability 0 but still a rank, before the mask token, which alone is none.
+    scores.clamp_(min=torch.finfo(torch.float64).min)
+    scores[..., mask_token_id] = -torch.inf
     top_score, top_token = _stable_top(scores, top_j)
-    probability = torch.exp(top_score - normaliser)
+    # Shifted by the highest score first: exp(score - logsumexp) would round 1 - p to the last bit of the score itself,
+    # 7e-15 at a logit of 40, and the order of confident positions would hang on it.
+    probability = torch.exp(top_score - highest) / torch.exp(scores - highest).sum(dim=-1, keepdim=True)
     return RankedBlocks(top_token.to(torch.int32).cpu().numpy(), probability.cpu().numpy(), logits)
 
 
@@ -63,14 +68,14 @@ def _stable_top(scores: torch.Tensor, top_j: int) -> tuple[torch.Tensor, torch.T
 
     ``torch.topk`` leaves the order of equal scores open, also which of them it returns. So one more candidate is
     taken than asked for: when the last kept and the first dropped differ, the set is settled and a stable sort by
-    (score, index) settles the order; otherwise (bf16 logits tie often) the whole row is sorted stably.
+    (score, index) settles the order; the other rows (bf16 logits tie often) are sorted stably as a whole.
     """
-    extra = min(top_j + 1, scores.shape[-1])
-    value, index = torch.topk(scores, extra, dim=-1)
-    if extra > top_j and bool((value[..., top_j - 1] == value[..., top_j]).any()):
-        value, index = torch.sort(scores, dim=-1, descending=True, stable=True)
-        return value[..., :top_j], index[..., :top_j]
+    value, index = torch.topk(scores, top_j + 1, dim=-1)
+    open_rows = value[..., top_j - 1] == value[..., top_j]
     value, index = value[..., :top_j], index[..., :top_j]
+    if bool(open_rows.any()):
+        sorted_value, sorted_index = torch.sort(scores[open_rows], dim=-1, descending=True, stable=True)
+        value[open_rows], index[open_rows] = sorted_value[..., :top_j], sorted_index[..., :top_j]
     by_index = torch.argsort(index, dim=-1, stable=True)
     value, index = torch.gather(value, -1, by_index), torch.gather(index, -1, by_index)
     by_score = torch.argsort(value, dim=-1, descending=True, stable=True)
