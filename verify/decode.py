@@ -1,7 +1,8 @@
 """The decode loop, the only one: plain decoding is speculation with an empty graph, recording is the loop observed.
 
 A *counted forward* is one call of the denoiser. A block's refresh forward is counted like any other and uses its
-distribution for one denoising step; a block that is complete after it pays no other.
+distribution for one denoising step; a block that is complete after it pays no other. A step that commits nothing is a
+denoising step too: it used a distribution, and the next one is paid for.
 """
 
 from __future__ import annotations
@@ -18,13 +19,16 @@ from verify.denoiser import Denoiser
 from verify.drafts import DraftFiller
 from verify.layout import Exactness, LayoutError, SequenceLayout, exactness
 from verify.packing import FORWARDS
-from verify.policies import BlockView, Policy
+from verify.policies import BlockView, Commits, Policy
 from verify.randomness import StepRandom
 from verify.ranking import LaggedRanker, RankedBlocks, Ranker, rank_logits
 
+#: A policy that may do nothing gets this many steps in a row without a commit; then the decode is given up.
+MAX_EMPTY_STEPS = 64
+
 
 class DecodeError(RuntimeError):
-    """A decode that cannot go on: a policy broke its contract."""
+    """A decode that cannot go on: a policy broke its contract, or the prompt is none the model can take."""
 
 
 @dataclass(frozen=True)
@@ -119,8 +123,14 @@ def decode(
 
     Raises:
         LayoutError: lengths or context mode do not fit, or a formula needs a vocabulary rank above ``top_j``.
-        DecodeError: the policy commits a position that is not masked, or nothing where it must not.
+        DecodeError: the policy commits what no state of the block can hold (a position that is not masked, a token
+            outside the vocabulary, the mask token), nothing where it must not, or nothing ``MAX_EMPTY_STEPS`` times in
+            a row; or the prompt holds the mask token or an id outside the vocabulary.
+        FloatingPointError: the model returned logits that cannot be ranked.
     """
+    if config.top_j < 1:
+        raise LayoutError(f"top_j is {config.top_j}, expected at least 1")
+    _check_prompt(prompt, denoiser)
     filler = graph if isinstance(graph, DraftFiller) else DraftFiller(graph)
     if filler.max_vocabulary_rank > config.top_j:
         raise LayoutError(
@@ -147,6 +157,18 @@ def decode(
     tokens = sequence[len(prompt) : stop].tolist()
     end = next((k for k, token in enumerate(tokens) if token in config.end_token_ids), len(tokens))
     return DecodeResult(tokens, end, solver.steps, solver.forwards, solver.rows, solver.accepted, promise)
+
+
+def _check_prompt(prompt: Sequence[int], denoiser: Denoiser) -> None:
+    for k, token in enumerate(prompt):
+        if not 0 <= token < denoiser.vocabulary_size:
+            raise DecodeError(
+                f"the prompt holds token id {token} at index {k}; the model's vocabulary has {denoiser.vocabulary_size}"
+            )
+        if token == denoiser.mask_token_id:
+            raise DecodeError(
+                f"the prompt holds the mask token {token} at index {k}; a prompt is given, only what follows is decoded"
+            )
 
 
 class _BlockSolver:
@@ -181,7 +203,7 @@ class _BlockSolver:
         block = sequence[start : start + self.config.block_length].cpu().numpy().copy()
         result, frame = keeper.refresh(sequence, start)
         drafts: dict[bytes, int] = {}
-        step = 0
+        step = empty = 0
         while True:
             ranked = rank_logits(result.logits, mask, self.config.top_j)
             self.forwards += 1
@@ -194,6 +216,12 @@ class _BlockSolver:
                 step += 1
                 distributions += 1
                 state, committed = self._step(number, step, block, ranked, used, state)
+                empty = 0 if committed else empty + 1
+                if empty == MAX_EMPTY_STEPS:
+                    raise DecodeError(
+                        f"policy {self.policy.spec} committed nothing in {empty} steps in a row (block {number}, "
+                        f"{np.count_nonzero(block == mask)} positions still masked); it would never end"
+                    )
                 if not (block == mask).any():
                     break
                 # A step without commits leaves the root as it is; the root is no draft, so a new forward is paid.
@@ -223,28 +251,61 @@ class _BlockSolver:
             rows[:, mask] = -torch.inf
             return rows.cpu().numpy()
 
-        view = BlockView(positions, ranked.top_token[used, positions], ranked.top_probability[used, positions], logits)
+        view = BlockView(
+            positions, ranked.top_token[used, positions], ranked.top_probability[used, positions], logits
+        )
         rng = StepRandom(self.config.seed, self.sample, number, step)
         commits, state = self.policy.step(view, state, rng)
-        self._check(commits.positions, commits.tokens, block)
-        block[commits.positions] = commits.tokens
+        chosen, tokens = self._checked(commits, block)
+        block[chosen] = tokens
         if self.observer is not None:
             event = "refresh" if step == 1 else ""
             if not (block == mask).any():
                 event = "early_stop" if self.ends(block) else "block_end"
             self.observer.on_step(
                 StepFact(
-                    self.sample, number, step, positions, view.tokens, view.probabilities,
-                    commits.positions, commits.tokens, event,
+                    self.sample,
+                    number,
+                    step,
+                    positions,
+                    view.tokens,
+                    view.probabilities,
+                    chosen,
+                    tokens,
+                    event,
                 )  # fmt: skip
             )
-        return state, len(commits.positions)
+        return state, len(chosen)
 
-    def _check(self, positions: np.ndarray, tokens: np.ndarray, block: np.ndarray) -> None:
-        mask = self.denoiser.mask_token_id
-        if len(positions) == 0 and not self.policy.may_do_nothing:
-            raise DecodeError(f"policy {self.policy.spec} committed nothing, which it declares it never does")
+    def _checked(self, commits: Commits, block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Positions and tokens of ``commits`` as integer arrays [c], after every rule of the contract was looked at."""
+        mask, name = self.denoiser.mask_token_id, f"policy {self.policy.spec}"
+        positions, tokens = np.asarray(commits.positions), np.asarray(commits.tokens)
+        if positions.ndim != 1 or positions.shape != tokens.shape:
+            raise DecodeError(
+                f"{name} committed positions of shape {positions.shape} and tokens of shape {tokens.shape}; "
+                "expected one list each, of one length"
+            )
+        if len(positions) == 0:
+            if not self.policy.may_do_nothing:
+                raise DecodeError(f"{name} committed nothing, which it declares it never does")
+            return positions.astype(np.int64), tokens.astype(np.int64)
+        if positions.dtype.kind not in "iu" or tokens.dtype.kind not in "iu":
+            raise DecodeError(
+                f"{name} committed {positions.dtype} positions and {tokens.dtype} tokens, expected integers"
+            )
+        if positions.min() < 0 or positions.max() >= len(block):
+            raise DecodeError(
+                f"{name} committed a position outside the block of {len(block)}: {positions.tolist()}"
+            )
         if (block[positions] != mask).any() or len(np.unique(positions)) != len(positions):
-            raise DecodeError(f"policy {self.policy.spec} committed a position that is not masked, or one twice")
+            raise DecodeError(
+                f"{name} committed a position that is not masked, or one twice: {positions.tolist()}"
+            )
+        if tokens.min() < 0 or tokens.max() >= self.denoiser.vocabulary_size:
+            raise DecodeError(
+                f"{name} committed a token outside the vocabulary of {self.denoiser.vocabulary_size}: {tokens.tolist()}"
+            )
         if (tokens == mask).any():
-            raise DecodeError(f"policy {self.policy.spec} committed the mask token {mask}")
+            raise DecodeError(f"{name} committed the mask token {mask}")
+        return positions, tokens
