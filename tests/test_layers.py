@@ -58,9 +58,7 @@ def upward(path: Path) -> list[str]:
 def modules_after(code: str) -> set[str]:
     """Top-level names in ``sys.modules`` of a fresh interpreter that ran ``code``."""
     script = f"import json, sys\n{code}\nprint(json.dumps(sorted({{m.split('.')[0] for m in sys.modules}})))"
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=300
-    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return set(json.loads(done.stdout.splitlines()[-1]))
 
@@ -83,18 +81,14 @@ def test_no_import_upward(path: Path) -> None:
     assert not found, f"{short(path)} imports {found}, which lie above it in {' < '.join(LAYERS)}"
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in MODULES if path.is_relative_to(ROOT / "verify")], ids=short
-)
+@pytest.mark.parametrize("path", [path for path in MODULES if path.is_relative_to(ROOT / "verify")], ids=short)
 def test_verify_imports_torch_and_numpy_only(path: Path) -> None:
     allowed = {"verify", "torch", "numpy"} | sys.stdlib_module_names
     found = top_levels(path) - allowed
     assert not found, f"{short(path)} imports {sorted(found)}; verify may use torch and numpy only"
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in MODULES if path.is_relative_to(ROOT / "drafting")], ids=short
-)
+@pytest.mark.parametrize("path", [path for path in MODULES if path.is_relative_to(ROOT / "drafting")], ids=short)
 def test_drafting_never_names_torch(path: Path) -> None:
     assert "torch" not in top_levels(path), f"{short(path)} imports torch; drafting works on arrays"
 

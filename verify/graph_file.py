@@ -34,11 +34,8 @@ from verify.strict_json import (
 GRAPH_FORMAT = "draftgraph"
 GRAPH_FORMAT_VERSION = 1
 RANK_ORIGIN = "lagged"
-#: The same text as verify.ranking.TIE_RULE, which cannot be imported here without torch; a test holds them
-# together.
-TIE_RULE = (
-    "probability descending, then position ascending; token probability descending, then token id ascending"
-)
+#: The same text as verify.ranking.TIE_RULE, which cannot be imported here without torch; a test keeps them equal.
+TIE_RULE = "probability descending, then position ascending; token probability descending, then token id ascending"
 CONTEXTS = ("none", "prefix", "dual", "block_causal")
 
 MAX_BYTES = 16 * 2**20

@@ -111,9 +111,7 @@ def all_edges(nodes: Sequence[Formula], step_size: int | None, max_edges: int) -
     return tuple(edges)
 
 
-def read_edges(
-    value: object, nodes: Sequence[Formula], step_size: int | None, max_edges: int
-) -> tuple[Edge, ...]:
+def read_edges(value: object, nodes: Sequence[Formula], step_size: int | None, max_edges: int) -> tuple[Edge, ...]:
     """Check a list of ``[parent, child]`` edges: each allowed, none twice, none left out.
 
     All of them must be there because a runtime that walks edges and one that looks states up must accept the

@@ -164,12 +164,7 @@ def expect_integer(value: object, where: str, low: int, high: int) -> int:
 
 def expect_number(value: object, where: str, low: float = -math.inf) -> float:
     """``value`` as a finite number of at least ``low``; ``true`` is none."""
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float)
-        or not math.isfinite(value)
-        or value < low
-    ):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < low:
         fail(where, "a finite number" + (f" of at least {low:g}" if low > -math.inf else ""), value)
     return float(value)
 

@@ -58,12 +58,7 @@ def node_sets(draw: st.DrawFn) -> tuple[list[Formula], Validity]:
     orders = draw(st.lists(st.lists(pairs, max_size=5, unique_by=lambda pair: pair[0]), max_size=6))
     policy = draw(st.sampled_from(["static:1", "threshold:0.9"]))
     lengths = (range(1, len(order) + 1) if policy == "static:1" else [len(order)] for order in orders)
-    nodes = {
-        tuple(sorted(order[:n]))
-        for order, ends in zip(orders, lengths, strict=True)
-        for n in ends
-        if order[:n]
-    }
+    nodes = {tuple(sorted(order[:n])) for order, ends in zip(orders, lengths, strict=True) for n in ends if order[:n]}
     return sorted(nodes), dataclasses.replace(STATIC, policy=policy)
 
 
@@ -93,9 +88,7 @@ def test_a_rule_that_commits_any_number_may_skip() -> None:
 
 
 def test_a_rule_that_commits_two_needs_two() -> None:
-    graph = GraphFile.from_nodes(
-        [AB, ((1, 1), (2, 1), (3, 1), (4, 1))], dataclasses.replace(STATIC, policy="static:2")
-    )
+    graph = GraphFile.from_nodes([AB, ((1, 1), (2, 1), (3, 1), (4, 1))], dataclasses.replace(STATIC, policy="static:2"))
     assert graph.edges == ((0, 1), (1, 2))
     with pytest.raises(GraphFileError, match=r"nodes\[1\]: expected a path from the root .* none to \{1:1\}"):
         GraphFile.from_nodes([A], dataclasses.replace(STATIC, policy="static:2"))
@@ -216,9 +209,7 @@ def test_numbers_of_numpy_are_written_as_plain_ones(tmp_path: Path) -> None:
     graph = dataclasses.replace(
         DIAMOND,
         nodes=tuple(tuple((np.int64(i), np.int32(j)) for i, j in node) for node in DIAMOND.nodes),
-        values={
-            "test": {"accepted_length": np.float32(1.5), "accepted_length_interval": np.array([1.0, 2.0])}
-        },
+        values={"test": {"accepted_length": np.float32(1.5), "accepted_length_interval": np.array([1.0, 2.0])}},
     )
     save_graph(graph, tmp_path / "graph.json")
     again = load_graph(tmp_path / "graph.json")

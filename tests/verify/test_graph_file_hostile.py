@@ -132,10 +132,7 @@ def test_the_valid_file_loads() -> None:
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    assert (
-        refusal(tmp_path / "none.json")
-        == "path: expected a readable JSON file, found no such file or directory"
-    )
+    assert refusal(tmp_path / "none.json") == "path: expected a readable JSON file, found no such file or directory"
 
 
 def test_a_directory_is_refused(tmp_path: Path) -> None:
@@ -144,9 +141,7 @@ def test_a_directory_is_refused(tmp_path: Path) -> None:
 
 def test_a_pipe_is_refused_without_waiting_for_a_writer(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.json")
-    assert (
-        refusal(tmp_path / "pipe.json") == "path: expected a JSON file, found neither a file nor a directory"
-    )
+    assert refusal(tmp_path / "pipe.json") == "path: expected a JSON file, found neither a file nor a directory"
 
 
 def test_an_endless_device_is_refused() -> None:

@@ -118,9 +118,7 @@ CASES: list[tuple[str, str, list[int], dict[int, list[int]], list[list[int]]]] =
 ]
 
 
-def reference(
-    graph: GraphFile, block: list[int], weights: dict[int, list[int]], states: list[list[int]]
-) -> dict:
+def reference(graph: GraphFile, block: list[int], weights: dict[int, list[int]], states: list[list[int]]) -> dict:
     """docs/graph-format.md, "Verification", in exact arithmetic."""
     ranked = []
     for offset, row in weights.items():
@@ -203,9 +201,7 @@ def test_our_runtime_agrees(case: dict) -> None:
     logits = torch.full((1, BLOCK_LENGTH, 6), 1.0)
     for row in case["weights"]:
         logits[0, row["offset"]] = torch.tensor(row["tokens"], dtype=torch.float32).log()
-    ranks = LaggedRanker().rank(
-        rank_logits(logits, MASK, loaded.validity.top_j), 0, np.flatnonzero(block == MASK)
-    )
+    ranks = LaggedRanker().rank(rank_logits(logits, MASK, loaded.validity.top_j), 0, np.flatnonzero(block == MASK))
     expected = case["expected"]
     assert ranks.positions.tolist() == expected["position_ranks"]
     assert ranks.tokens.tolist() == expected["vocabulary_ranks"]
