@@ -40,14 +40,19 @@ def read_prompts(path: str | Path) -> list[Prompt]:
     """
     path = Path(path)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (FileNotFoundError, IsADirectoryError) as error:
+        # Not splitlines(): JSON text may hold U+2028 and other characters that it would break a line at.
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except FileNotFoundError as error:
         raise PromptError(f"prompt file {path} does not exist; give a JSONL file or the word 'bundled'") from error
+    except OSError as error:
+        raise PromptError(f"prompt file {path} cannot be read ({error.strerror}); give a JSONL file") from error
     except UnicodeDecodeError as error:
         raise PromptError(f"prompt file {path} is not UTF-8 text ({error})") from error
     prompts = [_parse(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
     if not prompts:
-        raise PromptError(f"prompt file {path} holds no prompt; expected one JSON object a line with 'prompt' or 'tokens'")
+        raise PromptError(
+            f"prompt file {path} holds no prompt; expected one JSON object a line with 'prompt' or 'tokens'"
+        )
     return prompts
 
 
@@ -64,6 +69,8 @@ def _parse(path: Path, number: int, line: str) -> Prompt:
         raise PromptError(f"{where}: expected the key 'prompt' (text) or 'tokens' (ids), found {sorted(record)}")
     if text is not None and (not isinstance(text, str) or not text.strip()):
         raise PromptError(f"{where}: 'prompt' must be text that is not empty, found {text!r}")
+    if text is not None and any("\ud800" <= character <= "\udfff" for character in text):
+        raise PromptError(f"{where}: 'prompt' holds half of a surrogate pair, which is no character: {text!r:.60}")
     if tokens is not None:
         whole = isinstance(tokens, list) and tokens and all(type(t) is int and t >= 0 for t in tokens)
         if not whole:
@@ -90,7 +97,7 @@ def load_prompt_set(source: str | Path, split: str = "calibration", limit: int |
     if limit is not None and limit < 1:
         raise PromptError(f"at least one prompt is needed, a limit of {limit} was asked for")
     name, _, domain = str(source).partition("/")
-    if name != BUNDLED or Path(source).exists():
+    if name != BUNDLED or Path(source).is_file():
         return read_prompts(source)[:limit]
     if split not in SPLITS:
         raise PromptError(f"unknown split {split!r}, expected one of {', '.join(SPLITS)}")
