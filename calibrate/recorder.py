@@ -164,6 +164,8 @@ def _flush(folder: Path, builder: TraceBuilder, finished: list[int]) -> TraceBui
 
 
 def _claim_folder(folder: Path, facts: dict[str, Any]) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise TraceError(f"{folder} is a file, expected a folder for the trace; give another name")
     if not (folder / MANIFEST_NAME).exists():
         if folder.is_dir() and any(path.suffix != ".tmp" for path in folder.iterdir()):
             raise TraceError(f"{folder} exists and is not a trace folder; give another one or empty it")

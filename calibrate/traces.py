@@ -160,17 +160,27 @@ def table_to_traces(table: pa.Table, top_j: int, metadata: dict[str, Any]) -> Tr
 
     def ragged(name: str, dtype: type) -> tuple[np.ndarray, np.ndarray]:
         column = table.column(name)
-        array = column.chunk(0) if column.num_chunks else pa.array([], type=column.type)
+        array = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], type=column.type)
         offsets = array.offsets.to_numpy().astype(np.int64)
         values = array.values.to_numpy(zero_copy_only=False)[offsets[0] : offsets[-1]] if len(array) else array.values
         return offsets - offsets[0], np.asarray(values).astype(dtype, copy=False)
 
     scalars = {name: table.column(name).to_numpy().astype(dtype) for name, dtype in _SCALARS.items()}
     masked_ptr, masked_position = ragged("masked_position", np.int16)
-    _, top_token = ragged("top_token", np.int32)
-    _, top_probability = ragged("top_probability", np.float32)
+    token_ptr, top_token = ragged("top_token", np.int32)
+    probability_ptr, top_probability = ragged("top_probability", np.float32)
     commit_ptr, commit_position = ragged("commit_position", np.int16)
-    _, commit_token = ragged("commit_token", np.int32)
+    commit_token_ptr, commit_token = ragged("commit_token", np.int32)
+    for name, found, expected in (
+        ("top_token", token_ptr, masked_ptr * top_j),
+        ("top_probability", probability_ptr, masked_ptr * top_j),
+        ("commit_token", commit_token_ptr, commit_ptr),
+    ):
+        if not np.array_equal(found, expected):
+            raise TraceError(
+                f"the trace's column {name} has {found[-1]} entries, expected {expected[-1]} (top_j={top_j}); "
+                "its shards and its manifest do not belong together, record again"
+            )
     return Traces(
         **scalars,
         masked_ptr=masked_ptr,
@@ -203,13 +213,15 @@ def read_shard(path: Path) -> pa.Table:
     except (pa.ArrowException, OSError) as error:
         raise TraceError(f"trace shard {path} cannot be read ({error}); {mend}") from error
     if table.schema.names != _SCHEMA.names:
-        raise TraceError(
-            f"trace shard {path} has columns {table.schema.names}, expected {_SCHEMA.names}; {mend}"
-        )
+        raise TraceError(f"trace shard {path} has columns {table.schema.names}, expected {_SCHEMA.names}; {mend}")
+    for found, expected in zip(table.schema, _SCHEMA, strict=True):
+        if found.type != expected.type:
+            raise TraceError(f"trace shard {path}: {found.name} is {found.type}, expected {expected.type}; {mend}")
     return table
 
 
 def shard_paths(folder: Path) -> list[Path]:
+    """The shards of a trace folder, in the order of their names."""
     return sorted(folder.glob(SHARD_PATTERN))
 
 
@@ -221,7 +233,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     path = folder / MANIFEST_NAME
     try:
-        manifest = json.loads(path.read_text())
+        manifest = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise TraceError(
             f"{folder} holds no {MANIFEST_NAME}, so it is not a trace folder; record one with `draftgraph record`"
@@ -231,6 +243,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     version = manifest.get("version") if isinstance(manifest, dict) else None
     if version != TRACE_FORMAT_VERSION:
         raise TraceError(f"{path} has trace format version {version!r}, this draftgraph reads {TRACE_FORMAT_VERSION}")
+    run = manifest.get("run")
+    if not isinstance(run, dict) or type(run.get("top_j")) is not int or run["top_j"] < 1:
+        raise TraceError(f"{path} lacks the facts of the run (\"run\" with \"top_j\"); restore it or record again")
     return manifest
 
 
