@@ -245,7 +245,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise TraceError(f"{path} has trace format version {version!r}, this draftgraph reads {TRACE_FORMAT_VERSION}")
     run = manifest.get("run")
     if not isinstance(run, dict) or type(run.get("top_j")) is not int or run["top_j"] < 1:
-        raise TraceError(f"{path} lacks the facts of the run (\"run\" with \"top_j\"); restore it or record again")
+        raise TraceError(f'{path} lacks the facts of the run ("run" with "top_j"); restore it or record again')
     return manifest
 
 
