@@ -251,9 +251,7 @@ class _BlockSolver:
             rows[:, mask] = -torch.inf
             return rows.cpu().numpy()
 
-        view = BlockView(
-            positions, ranked.top_token[used, positions], ranked.top_probability[used, positions], logits
-        )
+        view = BlockView(positions, ranked.top_token[used, positions], ranked.top_probability[used, positions], logits)
         rng = StepRandom(self.config.seed, self.sample, number, step)
         commits, state = self.policy.step(view, state, rng)
         chosen, tokens = self._checked(commits, block)
@@ -273,7 +271,7 @@ class _BlockSolver:
                     chosen,
                     tokens,
                     event,
-                )  # fmt: skip
+                )
             )
         return state, len(chosen)
 
@@ -295,13 +293,9 @@ class _BlockSolver:
                 f"{name} committed {positions.dtype} positions and {tokens.dtype} tokens, expected integers"
             )
         if positions.min() < 0 or positions.max() >= len(block):
-            raise DecodeError(
-                f"{name} committed a position outside the block of {len(block)}: {positions.tolist()}"
-            )
+            raise DecodeError(f"{name} committed a position outside the block of {len(block)}: {positions.tolist()}")
         if (block[positions] != mask).any() or len(np.unique(positions)) != len(positions):
-            raise DecodeError(
-                f"{name} committed a position that is not masked, or one twice: {positions.tolist()}"
-            )
+            raise DecodeError(f"{name} committed a position that is not masked, or one twice: {positions.tolist()}")
         if tokens.min() < 0 or tokens.max() >= self.denoiser.vocabulary_size:
             raise DecodeError(
                 f"{name} committed a token outside the vocabulary of {self.denoiser.vocabulary_size}: {tokens.tolist()}"

@@ -8,6 +8,7 @@ by position rank, so that equality, hashing and JSON agree on what "the same for
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 
 Pair = tuple[int, int]
 Formula = tuple[Pair, ...]
@@ -37,7 +38,7 @@ def formula(pairs: Iterable[Iterable[int]]) -> Formula:
                 raise FormulaError(f"a rank must be an integer of at least 1, got {rank!r} in pair ({i!r}, {j!r})")
         canonical.append((i, j))
     canonical.sort()
-    for (i, j), (next_i, next_j) in zip(canonical, canonical[1:], strict=False):
+    for (i, j), (next_i, next_j) in pairwise(canonical):
         if i == next_i:
             raise FormulaError(
                 f"position rank {i} comes twice, with vocabulary ranks {j} and {next_j}; a position holds one token"

@@ -36,13 +36,17 @@ def exactness(context: str, backend: str) -> Exactness:
             return Exactness(True, "plain dual-cache decoding", "prefix and suffix are frozen while a block is solved")
         case "prefix", "packed":
             return Exactness(
-                False, "plain prefix-cache decoding", "the live suffix sees the real block, not the draft beside it"
+                False,
+                "plain prefix-cache decoding",
+                "the live suffix sees the real block, not the draft beside it",
             )
         case "prefix", "expanded":
             return Exactness(True, "plain prefix-cache decoding", "every draft carries its own copy of the suffix")
         case "none", "packed":
             return Exactness(
-                False, "plain decoding without a cache", "prefix and suffix see the real block, not the draft beside it"
+                False,
+                "plain decoding without a cache",
+                "prefix and suffix see the real block, not the draft beside it",
             )
         case "none", "expanded":
             return Exactness(True, "plain decoding without a cache", "every draft is a whole sequence of its own")

@@ -60,14 +60,29 @@ class Policy(Protocol):
         temperature: 0 for argmax tokens.
     """
 
-    spec: str
-    needs: str
-    scope: str
-    monotone: bool
-    may_do_nothing: bool
-    stochastic: bool
-    step_size: int | None
-    temperature: float
+    @property
+    def spec(self) -> str: ...
+
+    @property
+    def needs(self) -> str: ...
+
+    @property
+    def scope(self) -> str: ...
+
+    @property
+    def monotone(self) -> bool: ...
+
+    @property
+    def may_do_nothing(self) -> bool: ...
+
+    @property
+    def stochastic(self) -> bool: ...
+
+    @property
+    def step_size(self) -> int | None: ...
+
+    @property
+    def temperature(self) -> float: ...
 
     def initial_state(self) -> Any:
         """The state before the first step of a sequence; copyable, None for policies without history."""

@@ -1,0 +1,129 @@
+"""The application object, its shared options, and how errors reach a person."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+
+console = Console()
+errors = Console(stderr=True)
+
+app = typer.Typer(
+    name="draftgraph",
+    help="Calibrate, search, certify and export draft graphs for diffusion language models.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+EXIT_BAD_INPUT = 1
+EXIT_NOT_IDENTICAL = 3
+EXIT_INTERRUPTED = 130
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def command(name: str) -> Callable[[Command], Command]:
+    """Register a command whose errors become one message and an exit code.
+
+    Bad input (any ``ValueError``), broken contracts (``RuntimeError``) and files that cannot be read or written exit
+    with 1; Ctrl-C exits with 130, after the work that is done was kept. ``DRAFTGRAPH_DEBUG=1`` shows the traceback.
+    """
+
+    def register(function: Command) -> Command:
+        @functools.wraps(function)
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return function(*args, **kwargs)
+            except KeyboardInterrupt:
+                errors.print("[yellow]stopped.[/] What is finished is kept; run the same command again to go on.")
+                raise typer.Exit(EXIT_INTERRUPTED) from None
+            except (ValueError, RuntimeError, OSError, ArithmeticError) as error:
+                if os.environ.get("DRAFTGRAPH_DEBUG"):
+                    raise
+                errors.print("[bold red]error:[/]", str(error) or type(error).__name__, markup=True, highlight=False)
+                raise typer.Exit(EXIT_BAD_INPUT) from None
+
+        app.command(name)(guarded)
+        return function
+
+    return register
+
+
+ModelOption = Annotated[
+    str, typer.Option("--model", help="'bundled', a local folder in Hugging Face layout, or a hub id.")
+]
+PromptsOption = Annotated[
+    str,
+    typer.Option(
+        "--prompts",
+        help="'bundled', 'bundled/DOMAIN', or a JSONL file of {\"prompt\": text} or {\"tokens\": ids}.",
+    ),
+]
+PolicyOption = Annotated[
+    str,
+    typer.Option("--policy", help="Unmasking policy: static:k or threshold:tau, for example threshold:0.9."),
+]
+BlockLengthOption = Annotated[int, typer.Option("--block-length", min=1, help="Positions per block.")]
+GenerationLengthOption = Annotated[int, typer.Option("--generation-length", min=1, help="Positions to generate.")]
+ContextOption = Annotated[
+    str,
+    typer.Option("--context", help="What is frozen while a block is solved: none, prefix, dual or block_causal."),
+]
+BackendOption = Annotated[
+    str, typer.Option("--backend", help="How drafts enter a forward: packed (rows) or expanded (batch).")
+]
+TopJOption = Annotated[int, typer.Option("--top-j", min=1, help="Vocabulary ranks to record.")]
+SeedOption = Annotated[int, typer.Option("--seed", help="Seed of stochastic policies.")]
+TemperatureOption = Annotated[float, typer.Option("--temperature", min=0.0, help="0 takes argmax tokens.")]
+DtypeOption = Annotated[str, typer.Option("--dtype", help="float32 (exact), bfloat16 or float16.")]
+DeviceOption = Annotated[str, typer.Option("--device", help="A torch device, for example cpu or cuda.")]
+MaskOption = Annotated[int | None, typer.Option("--mask-token-id", help="For checkpoints that do not name theirs.")]
+LimitOption = Annotated[int | None, typer.Option("--limit", help="Use the first prompts only.")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+
+
+def check_output(path: Path, overwrite: bool) -> None:
+    """Refuse to write over a file that is there.
+
+    Raises:
+        ValueError: the file exists and ``overwrite`` is off.
+    """
+    if path.exists() and not overwrite:
+        raise ValueError(f"{path} exists; give another --out, or --overwrite")
+
+
+def parse_list(text: str, convert: Callable[[str], Any], name: str) -> tuple[Any, ...]:
+    """Parse ``a,b,c``.
+
+    Raises:
+        ValueError: an empty list or a part that does not convert.
+    """
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    try:
+        values = tuple(convert(part) for part in parts)
+    except ValueError as error:
+        raise ValueError(f"{name}: cannot read {text!r} ({error}); expected for example 0,3,5,8,10") from error
+    if not values:
+        raise ValueError(f"{name} is empty; expected for example 0,3,5,8,10")
+    return values
+
+
+def main() -> None:
+    """Entry point of the ``draftgraph`` command."""
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    from studies.cli import calibrate_command, graph_commands, trace_commands  # noqa: F401  (they register themselves)
+
+    app()

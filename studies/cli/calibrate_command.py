@@ -1,0 +1,159 @@
+"""``calibrate``: the whole path in one command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.table import Table
+
+from studies.calibration import CalibrationConfig, calibrate
+from studies.cli import app as cli
+from studies.progress import RichReporter
+
+
+@cli.command("calibrate")
+def calibrate_command(
+    out: Annotated[Path, typer.Option("--out", help="The run directory.")] = Path("runs/calibrate"),
+    model: cli.ModelOption = "bundled",
+    prompts: cli.PromptsOption = "bundled",
+    held_out: Annotated[
+        str | None,
+        typer.Option(
+            "--held-out",
+            help="Prompts no search sees; by default the bundled test split, or every second prompt of a file.",
+        ),
+    ] = None,
+    policy: Annotated[
+        list[str] | None,
+        typer.Option("--policy", help="Unmasking policy, may come several times. [default: threshold:0.9]"),
+    ] = None,
+    temperature: cli.TemperatureOption = 0.0,
+    block_length: cli.BlockLengthOption = 32,
+    generation_length: cli.GenerationLengthOption = 96,
+    context: cli.ContextOption = "dual",
+    backend: cli.BackendOption = "packed",
+    budgets: Annotated[str, typer.Option("--budgets", help="Draft nodes, 0 is plain decoding.")] = "0,3,5,8,10",
+    methods: Annotated[
+        str, typer.Option("--methods", help="Search methods; 'published' takes its best reading.")
+    ] = "chain,published,greedy",
+    search_prompts: Annotated[
+        int, typer.Option("--search-prompts", min=1, help="Prompts that the search counts.")
+    ] = 64,
+    test_prompts: Annotated[
+        int, typer.Option("--test-prompts", min=1, help="Held-out prompts that are verified.")
+    ] = 24,
+    top_j: cli.TopJOption = 8,
+    seed: cli.SeedOption = 0,
+    dtype: cli.DtypeOption = "float32",
+    device: cli.DeviceOption = "cpu",
+    mask_token_id: cli.MaskOption = None,
+    overwrite: cli.OverwriteOption = False,
+    figures: Annotated[bool, typer.Option("--figures/--no-figures", help="Draw the figures at the end.")] = True,
+) -> None:
+    """Record, search, predict, export and verify; the run directory holds everything."""
+    config = CalibrationConfig(
+        model=model,
+        prompts=prompts,
+        held_out=held_out,
+        policies=tuple(policy or ["threshold:0.9"]),
+        temperature=temperature,
+        block_length=block_length,
+        generation_length=generation_length,
+        context=context,
+        backend=backend,
+        budgets=cli.parse_list(budgets, int, "--budgets"),
+        methods=cli.parse_list(methods, str, "--methods"),
+        top_j=top_j,
+        seed=seed,
+        dtype=dtype,
+        device=device,
+        search_prompts=search_prompts,
+        test_prompts=test_prompts,
+        mask_token_id=mask_token_id,
+    )
+    results = calibrate(config, out, overwrite=overwrite, reporter=RichReporter(cli.console))
+    for spec in config.policies:
+        cli.console.print(results_table(results["rows"], spec))
+    drawn: list[Path] = []
+    if figures:
+        from figures import draw_all
+
+        drawn = draw_all(out)
+    for path in drawn:
+        if path.suffix == ".png":
+            cli.console.print(f"figure  {path}")
+    for spec in config.policies:
+        cli.console.print(verdict(results["rows"], spec, out))
+    failed = [row for row in results["rows"] if not _holds(row, config.dtype)]
+    if failed:
+        cli.errors.print(
+            f"[bold red]{len(failed)} rows break the promise[/] (tokens differ, or forwards counted are not those "
+            f"predicted); see results.json"
+        )
+        raise typer.Exit(cli.EXIT_NOT_IDENTICAL)
+
+
+_HEADINGS = {
+    "search": "nfe red.\nsearch",
+    "held-out": "nfe red.\nheld-out",
+    "predicted": "forwards\npredicted",
+    "counted": "forwards\ncounted",
+}
+
+
+def results_table(rows: list[dict[str, Any]], policy: str) -> Table:
+    """One line per method and budget: predicted on the search split, predicted and measured on held-out prompts."""
+    test = [row for row in rows if row["policy"] == policy and row["split"] == "test"]
+    search = {(r["method"], r["budget"]): r for r in rows if r["policy"] == policy and r["split"] == "search"}
+    context = test[0]["context"] if test else ""
+    prompts = test[0]["prompts"] if test else 0
+    readings = sorted({row["reading"] for row in test if row["reading"]})
+    caption = f"published: the reading {', '.join(readings)} does best on the search prompts" if readings else None
+    table = Table(title=f"{policy}, {context} context, {prompts} held-out prompts", caption=caption, box=box.SIMPLE_HEAD)
+    for heading in ("method", "D", "accepted\nlength", "search", "held-out", "predicted", "counted", "same\ntokens"):
+        table.add_column(
+            _HEADINGS.get(heading, heading), justify="left" if heading == "method" else "right", no_wrap=True
+        )
+    last = None
+    for row in test:
+        if last not in (None, row["method"]):
+            table.add_section()
+        last = row["method"]
+        table.add_row(
+            row["method"],
+            str(row["budget"]),
+            f"{row['accepted_length']:.2f}",
+            f"{search[row['method'], row['budget']]['nfe_reduction']:.2f}",
+            f"[bold]{row['nfe_reduction']:.2f}[/]",
+            str(row["forwards_predicted"]),
+            str(row["forwards_measured"]),
+            f"{100 * row['tokens_identical']:.0f} %",
+        )
+    return table
+
+
+def verdict(rows: list[dict[str, Any]], policy: str, out: Path) -> str:
+    """One sentence that says what was won, and where the graph lies."""
+    test = [row for row in rows if row["policy"] == policy and row["split"] == "test" and row["budget"] > 0]
+    if not test:
+        return f"{policy}: plain decoding only; give budgets above 0 to search for graphs."
+    # The graph is chosen on the search split; the held-out number is only reported.
+    search = [row for row in rows if row["policy"] == policy and row["split"] == "search" and row["budget"] > 0]
+    chosen = min(search, key=lambda row: (row["forwards_predicted"], row["budget"]))
+    held = next(r for r in test if (r["method"], r["budget"]) == (chosen["method"], chosen["budget"]))
+    same = f"{round(held['tokens_identical'] * held['prompts'])} of {held['prompts']}"
+    return (
+        f"[bold]{policy}[/]: {held['method']} with {held['budget']} drafts needs {held['forwards_measured']} forward "
+        f"passes where plain decoding needs {held['forwards_plain']} ({held['nfe_reduction']:.2f} times fewer), as "
+        f"predicted ({held['forwards_predicted']}), and {same} held-out answers are the same token by token.\n"
+        f"graph   {out / held['graph']}"
+    )
+
+
+def _holds(row: dict[str, Any], dtype: str) -> bool:
+    if row["split"] != "test" or dtype != "float32" or not row["exact"]:
+        return True
+    return row["tokens_identical"] == 1.0 and row["forwards_measured"] == row["forwards_predicted"]

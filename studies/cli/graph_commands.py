@@ -1,0 +1,248 @@
+"""``search``, ``evaluate``, ``export``, ``verify`` and ``plot``: a graph is found, valued, written and checked."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import networkx as nx
+import typer
+from rich.table import Table
+
+from calibrate.checkpoints import load_checkpoint
+from calibrate.files import write_atomically
+from calibrate.prompts import encode_prompts, load_prompt_set
+from calibrate.recorder import TraceBuilder
+from calibrate.traces import Traces, read_traces
+from calibrate.version import tool_version
+from drafting.anchors import AnchorTable
+from drafting.graph import DraftGraph
+from drafting.trie import PrefixTrie
+from studies.calibration import node_statistics
+from studies.cli import app as cli
+from studies.cli.trace_commands import decode_config
+from studies.evaluation import predict
+from studies.export import export_static_buffers
+from studies.methods import METHODS, SearchInput, build_method
+from studies.progress import RichReporter
+from verify.decode import decode
+from verify.formulas import format_formula
+from verify.graph_file import GraphFile, Validity, load_graph, save_graph
+from verify.policies import make_policy
+from verify.verifier import Verifier
+
+GraphArgument = Annotated[Path, typer.Argument(help="A graph file.")]
+FORMATS = ("json", "safetensors", "dot")
+
+
+def trace_validity(traces: Traces) -> Validity:
+    """For whom a graph from these traces is valid."""
+    run = traces.metadata
+    return Validity(
+        model=run["model"],
+        model_revision=run["model_revision"],
+        policy=run["policy"],
+        block_length=run["block_length"],
+        context=run["context"],
+        temperature=run["temperature"],
+        top_j=run["top_j"],
+    )
+
+
+@cli.command("search")
+def search_command(
+    traces: Annotated[Path, typer.Argument(help="A trace folder written by `draftgraph record`.")],
+    out: Annotated[Path, typer.Option("--out", help="The graph file to write.")],
+    method: Annotated[str, typer.Option("--method", help=f"One of {', '.join(METHODS)}.")] = "greedy",
+    budget: Annotated[int, typer.Option("--budget", min=1, help="Draft nodes.")] = 10,
+    overwrite: cli.OverwriteOption = False,
+) -> None:
+    """Find a draft graph for a budget in recorded traces."""
+    cli.check_output(out, overwrite)
+    found = read_traces(traces)
+    valid = trace_validity(found)
+    anchors = AnchorTable.from_traces(found, max_depth=None)
+    if anchors.n_anchors == 0:
+        raise ValueError(
+            f"{traces} holds no anchor (every block was complete after one step): there is nothing to draft"
+        )
+    trie = PrefixTrie.from_anchors(anchors, max_depth=budget)
+    step_size = make_policy(valid.policy).step_size
+    construction = build_method(method, SearchInput(trie, budget, valid.block_length, step_size))
+    nodes = construction.order[:budget]
+    graph = DraftGraph.from_formulas(nodes, step_size)
+    value = predict(nodes, anchors)
+    counts, reach = node_statistics(graph.draft_nodes(), trie)
+    provenance = {
+        "tool": "draftgraph",
+        "tool_version": tool_version(),
+        "search": method,
+        "budget": budget,
+        "trace_hash": found.trace_hash(),
+        "prompt_set_hash": found.metadata["prompt_set_hash"],
+        "prompts": int(found.metadata["prompts"]),
+        "dtype": found.metadata["dtype"],
+        "generation_length": int(found.metadata["generation_length"]),
+        "node_counts": [int(trie.total), *counts],
+        "node_reach": [1.0, *reach],
+    }
+    values = {"search": {key: item for key, item in asdict(value).items() if key != "visited_counts"}}
+    save_graph(graph.to_graph_file(valid, provenance, values), out)
+    if len(nodes) < budget:
+        cli.console.print(
+            f"[yellow]only {len(nodes)} of {budget} draft nodes:[/] the traces hold no further candidates"
+        )
+    cli.console.print(
+        f"{method}, {len(nodes)} drafts: accepted length {value.accepted_length:.3f}, nfe reduction "
+        f"{value.nfe_reduction:.2f} on the traces searched (value it on other prompts with `draftgraph evaluate`)\n"
+        f"[bold]{out}[/]"
+    )
+
+
+@cli.command("evaluate")
+def evaluate_command(
+    graphs: Annotated[list[Path], typer.Argument(help="Graph files.")],
+    traces: Annotated[Path, typer.Option("--traces", help="A trace folder, best one that no search has seen.")],
+) -> None:
+    """Replay graphs over recorded traces: accepted length and forward passes, without a model."""
+    found = read_traces(traces)
+    run = trace_validity(found)
+    anchors = AnchorTable.from_traces(found, max_depth=None)
+    table = Table(title=f"Replay on {found.metadata['prompts']} prompts, {run.policy}, {run.context}")
+    for heading in ("graph", "drafts", "accepted length", "forwards plain", "forwards", "nfe reduction"):
+        table.add_column(heading, justify="left" if heading == "graph" else "right")
+    for path in graphs:
+        file = load_graph(path)
+        wrong = file.validity.mismatches(run)
+        if wrong:
+            raise ValueError(f"{path} does not fit the traces in {traces}: " + "; ".join(wrong))
+        value = predict(file.nodes[1:], anchors)
+        table.add_row(
+            str(path),
+            str(file.budget),
+            f"{value.accepted_length:.3f}",
+            str(value.forwards_plain),
+            str(value.forwards_predicted),
+            f"{value.nfe_reduction:.3f}",
+        )
+    cli.console.print(table)
+
+
+@cli.command("export")
+def export_command(
+    graph: GraphArgument,
+    out: Annotated[Path, typer.Option("--out", help="Where to write.")],
+    format: Annotated[str, typer.Option("--format", help=f"One of {', '.join(FORMATS)}.")] = "safetensors",
+    overwrite: cli.OverwriteOption = False,
+) -> None:
+    """Write a graph for another runtime: checked JSON, static buffers as safetensors, or Graphviz DOT."""
+    cli.check_output(out, overwrite)
+    file = load_graph(graph)
+    if format == "json":
+        save_graph(file, out)
+    elif format == "safetensors":
+        export_static_buffers(file, out)
+    elif format == "dot":
+        _write_dot(file, out)
+    else:
+        raise ValueError(f"unknown format {format!r}, expected one of {', '.join(FORMATS)}")
+    cli.console.print(f"[bold]{out}[/]: {file.budget} drafts as {format}")
+
+
+def _write_dot(file: GraphFile, out: Path) -> None:
+    drawn = nx.transitive_reduction(DraftGraph.from_graph_file(file))
+    names = {node: f"n{index}" for index, node in enumerate(file.nodes)}
+    lines = ["digraph draft_graph {"]
+    lines += [f'  {name} [label="{format_formula(node)}"];' for node, name in names.items()]
+    lines += [f"  {names[parent]} -> {names[child]};" for parent, child in drawn.edges]
+    with write_atomically(out) as temporary:
+        temporary.write_text("\n".join([*lines, "}"]) + "\n", encoding="utf-8")
+
+
+@cli.command("verify")
+def verify_command(
+    graph: GraphArgument,
+    model: cli.ModelOption = "bundled",
+    prompts: cli.PromptsOption = "bundled",
+    split: Annotated[str, typer.Option(help="Split of the bundled prompts.")] = "test",
+    limit: cli.LimitOption = 16,
+    policy: Annotated[str | None, typer.Option("--policy", help="By default the graph's.")] = None,
+    block_length: Annotated[int | None, typer.Option("--block-length", min=1, help="By default the graph's.")] = None,
+    generation_length: cli.GenerationLengthOption = 96,
+    context: Annotated[str | None, typer.Option("--context", help="By default the graph's.")] = None,
+    backend: cli.BackendOption = "packed",
+    seed: cli.SeedOption = 0,
+    dtype: cli.DtypeOption = "float32",
+    device: cli.DeviceOption = "cpu",
+    mask_token_id: cli.MaskOption = None,
+) -> None:
+    """Decode prompts plainly and with the graph; compare tokens, and forwards counted with forwards predicted.
+
+    Exit code 3 when an exact mode gives other tokens or another number of forwards.
+    """
+    file = load_graph(graph)
+    valid = file.validity
+    rule = make_policy(policy or valid.policy, valid.temperature)
+    prompt_set = load_prompt_set(prompts, split, limit)
+    checkpoint = load_checkpoint(model, dtype=dtype, device=device, mask_token_id=mask_token_id)
+    encoded = encode_prompts(prompt_set, checkpoint.tokenizer, checkpoint.denoiser.vocabulary_size)
+    config = decode_config(
+        checkpoint,
+        block_length=block_length or valid.block_length,
+        generation_length=generation_length,
+        context=context or valid.context,
+        backend=backend,
+        top_j=valid.top_j,
+        seed=seed,
+    )
+    verifier = Verifier(
+        file, checkpoint.denoiser, rule, config, model=checkpoint.name, model_revision=checkpoint.revision
+    )
+    builder = TraceBuilder()
+    identical = plain_forwards = forwards = plain_rows = rows = 0
+    exact = None
+    with RichReporter(cli.console).task(f"verify {graph.name}", len(encoded)) as advance_to:
+        for sample, ids in enumerate(encoded):
+            plain = decode(checkpoint.denoiser, ids, rule, config, sample=sample, observer=builder)
+            result = verifier.decode(ids, sample)
+            identical += plain.tokens == result.tokens
+            plain_forwards, forwards = plain_forwards + plain.forwards, forwards + result.forwards
+            plain_rows, rows = plain_rows + plain.rows, rows + result.rows
+            exact = result.exactness
+            advance_to(sample + 1)
+    predicted = predict(file.nodes[1:], AnchorTable.from_traces(builder.build(), max_depth=None)).forwards_predicted
+    assert exact is not None
+    good = identical == len(encoded) and predicted == forwards
+    table = Table(title=f"{graph}: {rule.spec}, {config.context}, {config.backend}, {dtype}")
+    table.add_column("what")
+    table.add_column("result", justify="right")
+    for what, value in (
+        ("prompts", str(len(encoded))),
+        ("identical token sequences", f"{identical} of {len(encoded)}"),
+        ("forwards, plain", str(plain_forwards)),
+        ("forwards, predicted from the plain trace", str(predicted)),
+        ("forwards, counted", str(forwards)),
+        ("nfe reduction", f"{plain_forwards / forwards:.3f}"),
+        ("rows, plain / with drafts", f"{plain_rows} / {rows}"),
+        ("promise", f"{'exact' if exact.exact else 'near-lossless'}: {exact.reason}"),
+    ):
+        table.add_row(what, value)
+    cli.console.print(table)
+    if not good and exact.exact:
+        promise = (
+            "" if dtype == "float32" else f" ({dtype}: batch shapes change bits; exactness is promised in float32)"
+        )
+        cli.errors.print(f"[bold red]not identical[/]{promise}")
+        raise typer.Exit(cli.EXIT_NOT_IDENTICAL)
+
+
+@cli.command("plot")
+def plot_command(
+    run: Annotated[Path, typer.Argument(help="A run directory of `draftgraph calibrate`.")],
+) -> None:
+    """Draw every figure of a run from its saved results: PNG, SVG and the data as CSV."""
+    from figures import draw_all
+
+    for path in draw_all(run):
+        cli.console.print(str(path))

@@ -1,0 +1,72 @@
+"""The runtime verifier: a graph file, a model and a decode rule, checked against each other once, then run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from verify.decode import DecodeConfig, DecodeResult, decode
+from verify.denoiser import Denoiser
+from verify.drafts import DraftFiller
+from verify.graph_file import GraphFile, Validity
+from verify.policies import Policy
+
+
+class ValidityMismatchError(ValueError):
+    """A graph that was calibrated for something else than it is to be run with."""
+
+
+def graph_mismatches(
+    graph: GraphFile, model: str, model_revision: str | None, policy: Policy, config: DecodeConfig
+) -> list[str]:
+    """What stands between ``graph`` and a run, one readable line each; empty when the graph fits."""
+    run = Validity(
+        model=model,
+        model_revision=model_revision,
+        policy=policy.spec,
+        block_length=config.block_length,
+        context=config.context,
+        temperature=policy.temperature,
+        top_j=config.top_j,
+    )
+    return graph.validity.mismatches(run)
+
+
+class Verifier:
+    """Speculative decoding with one graph; the output is that of plain decoding, token by token.
+
+    Args:
+        graph: a loaded graph file.
+        denoiser: the model.
+        policy: the unmasking policy the graph was calibrated for.
+        config: block length and context mode as in the graph; back-end and generation length are free.
+        model: the model's name, as in the graph.
+        model_revision: its revision; None is not compared.
+
+    Raises:
+        ValidityMismatchError: the graph was calibrated for another model, policy, block length, context mode or
+            temperature; such a graph would still give the right tokens, but not the forwards it promises.
+    """
+
+    def __init__(
+        self,
+        graph: GraphFile,
+        denoiser: Denoiser,
+        policy: Policy,
+        config: DecodeConfig,
+        *,
+        model: str,
+        model_revision: str | None = None,
+    ) -> None:
+        wrong = graph_mismatches(graph, model, model_revision, policy, config)
+        if wrong:
+            raise ValidityMismatchError("the graph is not valid for this run: " + "; ".join(wrong))
+        self.graph, self.denoiser, self.policy, self.config = graph, denoiser, policy, config
+        self._filler = DraftFiller(graph.nodes[1:])
+
+    def decode(self, prompt: Sequence[int], sample: int = 0) -> DecodeResult:
+        """Decode one prompt (token ids) with the graph's drafts; arguments and errors as in ``verify.decode``."""
+        return decode(self.denoiser, prompt, self.policy, self.config, self._filler, sample=sample)
+
+    def decode_plain(self, prompt: Sequence[int], sample: int = 0) -> DecodeResult:
+        """The same decode without drafts: one forward pass per denoising step."""
+        return decode(self.denoiser, prompt, self.policy, self.config, sample=sample)
