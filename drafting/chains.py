@@ -1,0 +1,104 @@
+"""Chains from traces: what the steps after an anchor committed, as ranks under the anchor's distribution."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from calibrate.traces import Traces
+
+
+def ptr_of(lengths: np.ndarray) -> np.ndarray:
+    """Ragged pointers from lengths: int64 [n + 1], beginning with 0."""
+    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
+
+
+def join(parts: list[np.ndarray], dtype: type) -> np.ndarray:
+    """Concatenate parts, of which there may be none."""
+    return np.concatenate(parts).astype(dtype, copy=False) if parts else np.zeros(0, dtype=dtype)
+
+
+def ranges(starts: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """``starts[r], starts[r] + 1, ...``, ``lengths[r]`` of them, per r: (owner r, value), both int64."""
+    owner = np.repeat(np.arange(len(starts)), lengths)
+    offset = np.arange(len(owner)) - (ptr_of(lengths)[:-1])[owner]
+    return owner, starts[owner] + offset
+
+
+def block_starts(traces: Traces) -> np.ndarray:
+    """First row of each block, and the number of rows at the end: int64 [B + 1].
+
+    Raises:
+        ValueError: steps of a block that are not numbered 1, 2, ... in order.
+    """
+    n = traces.n_steps
+    if n == 0:
+        return np.zeros(1, dtype=np.int64)
+    change = (np.diff(traces.sample) != 0) | (np.diff(traces.block) != 0)
+    starts = np.concatenate([[0], np.flatnonzero(change) + 1, [n]]).astype(np.int64)
+    expected = np.arange(n) - np.repeat(starts[:-1], np.diff(starts)) + 1
+    wrong = np.flatnonzero(traces.step != expected)
+    if len(wrong):
+        row = int(wrong[0])
+        raise ValueError(
+            f"trace row {row} (sample {traces.sample[row]}, block {traces.block[row]}) is step "
+            f"{traces.step[row]}, expected step {expected[row]}: the steps of a block must be numbered "
+            "1, 2, ... in order; record again"
+        )
+    return starts
+
+
+def derive_chains(
+    traces: Traces, rows: np.ndarray, wanted: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Chains of the anchors at trace rows ``rows`` [R], ``wanted`` [R] states each at most.
+
+    Returns:
+        Chain lengths [R], pairs added by each chain state, their position ranks and vocabulary ranks.
+
+    Raises:
+        ValueError: a commit at a position that was not masked at the anchor.
+    """
+    masked_lengths = traces.masked_ptr[rows + 1] - traces.masked_ptr[rows]
+    owner, entry = ranges(traces.masked_ptr[rows], masked_lengths)
+    position = traces.masked_position[entry].astype(np.int64)
+    width = 1 + int(max(traces.masked_position.max(initial=0), traces.commit_position.max(initial=0)))
+
+    # Masked positions that the anchor's own step commits are no longer masked: the ranks skip them.
+    own, own_commit = ranges(traces.commit_ptr[rows], traces.commit_ptr[rows + 1] - traces.commit_ptr[rows])
+    committed = np.zeros((len(rows), width), dtype=bool)
+    committed[own, traces.commit_position[own_commit]] = True
+    free = ~committed[owner, position]
+    running = np.concatenate([[0], np.cumsum(free)])
+    rank = running[1:] - running[ptr_of(masked_lengths)[:-1]][owner]
+    rank_at = np.zeros((len(rows), width), dtype=np.int16)
+    rank_at[owner[free], position[free]] = rank[free]
+    entry_at = np.zeros((len(rows), width), dtype=np.int64)
+    entry_at[owner, position] = entry
+
+    # Chain state d of an anchor adds what the step d rows later committed.
+    state_owner, state_row = ranges(rows + 1, wanted)
+    state_size = traces.commit_ptr[state_row + 1] - traces.commit_ptr[state_row]
+    state, commit = ranges(traces.commit_ptr[state_row], state_size)
+    anchor = state_owner[state]
+    where = traces.commit_position[commit].astype(np.int64)
+    pair_i = rank_at[anchor, where]
+    if len(pair_i) and pair_i.min() < 1:
+        bad = int(np.argmin(pair_i))
+        row = int(rows[anchor[bad]])
+        raise ValueError(
+            f"sample {traces.sample[row]}, block {traces.block[row]}: a step after step {traces.step[row]} "
+            f"commits offset {where[bad]}, which was not masked then; chains need a policy that never "
+            "commits a position twice"
+        )
+    hit = traces.top_token[entry_at[anchor, where]] == traces.commit_token[commit][:, None]
+    named = hit.any(axis=1)
+    pair_j = (hit.argmax(axis=1) + 1).astype(np.int16)
+
+    unnamed = np.bincount(state[~named], minlength=len(state_owner)) > 0
+    cut = np.concatenate([[0], np.cumsum(unnamed | (state_size == 0))])
+    alive = cut[1:] == cut[ptr_of(wanted)[:-1]][state_owner]
+    length = np.bincount(state_owner[alive], minlength=len(rows))
+    return length, state_size[alive], pair_i[alive[state]], pair_j[alive[state]]
