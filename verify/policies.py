@@ -158,7 +158,8 @@ class Threshold:
 
     @property
     def spec(self) -> str:
-        return f"threshold:{self.tau:g}"
+        short = f"{self.tau:g}"
+        return f"threshold:{short if float(short) == self.tau else repr(self.tau)}"
 
     @property
     def needs(self) -> str:
