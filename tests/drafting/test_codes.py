@@ -1,10 +1,11 @@
 """Codes: additive, order-free, stable across versions, no collisions among real pairs."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drafting.codes import formula_codes, pair_codes
+from drafting.codes import distinct_codes, formula_codes, pair_codes
 from verify.formulas import ROOT, formula
 
 PAIRS = st.dictionaries(st.integers(1, 64), st.integers(1, 32), max_size=8)
@@ -35,3 +36,16 @@ def test_a_code_is_the_sum_of_its_pairs(pairs: dict[int, int]) -> None:
     value = formula(pairs.items())
     total = sum(int(pair_codes(np.array([i]), np.array([j]))[0]) for i, j in value) % 2**64
     assert formula_codes([ROOT, value, value]).tolist() == [0, total, total]
+
+
+@pytest.mark.parametrize("count", [0, 1, 50, 5000])
+def test_distinct_codes_are_those_of_numpy(count: int) -> None:
+    rng = np.random.default_rng(count)
+    codes = pair_codes(rng.integers(1, 65, count), rng.integers(1, 9, count))
+    if count:
+        codes[0] = 0  # the root's code
+    values, place = distinct_codes(codes)
+    expected, inverse = np.unique(codes, return_inverse=True)
+    assert np.array_equal(values, expected)
+    assert values.dtype == np.uint64
+    assert np.array_equal(place, inverse)
