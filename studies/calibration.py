@@ -18,13 +18,13 @@ from drafting.trie import PrefixTrie
 from drafting.values import accepted_histogram, alive_nodes
 from studies.construction import Construction
 from studies.evaluation import Measurement, Prediction, measure, predict, rank_counts, recorded_outputs
-from studies.methods import PUBLISHED_READINGS, SearchInput, build_method
+from studies.methods import PUBLISHED_READINGS, SearchInput, build_method, check_method
 from studies.progress import Reporter, SilentReporter
 from studies.run_directory import open_run, slug, write_results
 from verify.decode import DecodeConfig
 from verify.formulas import Formula
 from verify.graph_file import Validity, save_graph
-from verify.layout import exactness
+from verify.layout import SequenceLayout, exactness
 from verify.policies import Policy, make_policy
 
 
@@ -90,6 +90,10 @@ def calibrate(
     budgets = sorted(set(config.budgets))
     if not budgets or budgets[0] < 0:
         raise ValueError(f"budgets must be numbers of drafts of at least 0, got {list(config.budgets)}")
+    for method in config.methods:
+        if method != "published":
+            check_method(method)
+    SequenceLayout.make(1, config.generation_length, config.block_length, config.context)
     search_set, test_set = _prompt_sets(config)
     checkpoint = load_checkpoint(
         config.model, dtype=config.dtype, device=config.device, mask_token_id=config.mask_token_id

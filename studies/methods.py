@@ -67,12 +67,13 @@ METHODS: dict[str, Method] = {
 }
 
 
-def build_method(name: str, given: SearchInput) -> Construction:
-    """Run the method ``name``.
-
-    Raises:
-        MethodError: no such method; the message lists those there are.
-    """
+def check_method(name: str) -> None:
+    """Raise :class:`MethodError` unless ``name`` is a method; the message lists those there are."""
     if name not in METHODS:
         raise MethodError(f"unknown method {name!r}, expected one of {', '.join(METHODS)}")
+
+
+def build_method(name: str, given: SearchInput) -> Construction:
+    """Run the method ``name``; raises :class:`MethodError` when there is no such method."""
+    check_method(name)
     return METHODS[name](given)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import functools
-import logging
 import os
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
+from rich import box
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 console = Console()
 errors = Console(stderr=True)
@@ -49,7 +50,8 @@ def command(name: str) -> Callable[[Command], Command]:
             except (ValueError, RuntimeError, OSError, ArithmeticError) as error:
                 if os.environ.get("DRAFTGRAPH_DEBUG"):
                     raise
-                errors.print("[bold red]error:[/]", str(error) or type(error).__name__, markup=True, highlight=False)
+                said = escape(str(error) or type(error).__name__)
+                errors.print(f"[bold red]error:[/] {said}", highlight=False, soft_wrap=True)
                 raise typer.Exit(EXIT_BAD_INPUT) from None
 
         app.command(name)(guarded)
@@ -91,6 +93,14 @@ LimitOption = Annotated[int | None, typer.Option("--limit", help="Use the first 
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 
 
+def plain_table(title: str, headings: dict[str, str], caption: str | None = None) -> Table:
+    """A table for terminals of 80 columns; ``headings`` maps each heading to "left" or "right"."""
+    table = Table(title=title, caption=caption, box=box.SIMPLE_HEAD, title_justify="left", caption_justify="left")
+    for heading, side in headings.items():
+        table.add_column(heading, justify="left" if side == "left" else "right", overflow="fold")
+    return table
+
+
 def check_output(path: Path, overwrite: bool) -> None:
     """Refuse to write over a file that is there.
 
@@ -117,13 +127,16 @@ def parse_list(text: str, convert: Callable[[str], Any], name: str) -> tuple[Any
     return values
 
 
+def load_commands() -> None:
+    """Import every command module; each registers its commands with :data:`app`."""
+    from studies.cli import calibrate_command, graph_commands, trace_commands  # noqa: F401
+
+
 def main() -> None:
     """Entry point of the ``draftgraph`` command."""
-    logging.getLogger("transformers").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     from transformers.utils import logging as transformers_logging
 
+    transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    from studies.cli import calibrate_command, graph_commands, trace_commands  # noqa: F401  (they register themselves)
-
+    load_commands()
     app()

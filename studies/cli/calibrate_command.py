@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich import box
 from rich.table import Table
 
 from studies.calibration import CalibrationConfig, calibrate
@@ -96,14 +95,6 @@ def calibrate_command(
         raise typer.Exit(cli.EXIT_NOT_IDENTICAL)
 
 
-_HEADINGS = {
-    "search": "nfe red.\nsearch",
-    "held-out": "nfe red.\nheld-out",
-    "predicted": "forwards\npredicted",
-    "counted": "forwards\ncounted",
-}
-
-
 def results_table(rows: list[dict[str, Any]], policy: str) -> Table:
     """One line per method and budget: predicted on the search split, predicted and measured on held-out prompts."""
     test = [row for row in rows if row["policy"] == policy and row["split"] == "test"]
@@ -112,11 +103,12 @@ def results_table(rows: list[dict[str, Any]], policy: str) -> Table:
     prompts = test[0]["prompts"] if test else 0
     readings = sorted({row["reading"] for row in test if row["reading"]})
     caption = f"published: the reading {', '.join(readings)} does best on the search prompts" if readings else None
-    table = Table(title=f"{policy}, {context} context, {prompts} held-out prompts", caption=caption, box=box.SIMPLE_HEAD)
-    for heading in ("method", "D", "accepted\nlength", "search", "held-out", "predicted", "counted", "same\ntokens"):
-        table.add_column(
-            _HEADINGS.get(heading, heading), justify="left" if heading == "method" else "right", no_wrap=True
-        )
+    headings = dict.fromkeys(
+        ("method", "D", "accepted\nlength", "nfe red.\nsearch", "nfe red.\nheld-out", "forwards\npredicted",
+         "forwards\ncounted", "same\ntokens"), "right",
+    )  # fmt: skip
+    headings["method"] = "left"
+    table = cli.plain_table(f"{policy}, {context} context, {prompts} held-out prompts", headings, caption)
     last = None
     for row in test:
         if last not in (None, row["method"]):

@@ -8,7 +8,6 @@ from typing import Annotated
 
 import networkx as nx
 import typer
-from rich.table import Table
 
 from calibrate.checkpoints import load_checkpoint
 from calibrate.files import write_atomically
@@ -109,9 +108,17 @@ def evaluate_command(
     found = read_traces(traces)
     run = trace_validity(found)
     anchors = AnchorTable.from_traces(found, max_depth=None)
-    table = Table(title=f"Replay on {found.metadata['prompts']} prompts, {run.policy}, {run.context}")
-    for heading in ("graph", "drafts", "accepted length", "forwards plain", "forwards", "nfe reduction"):
-        table.add_column(heading, justify="left" if heading == "graph" else "right")
+    table = cli.plain_table(
+        f"replay on {found.metadata['prompts']} prompts, {run.policy}, {run.context} context",
+        {
+            "graph": "left",
+            "D": "right",
+            "accepted\nlength": "right",
+            "forwards\nplain": "right",
+            "forwards\ngraph": "right",
+            "nfe\nreduction": "right",
+        },
+    )
     for path in graphs:
         file = load_graph(path)
         wrong = file.validity.mismatches(run)
@@ -214,9 +221,8 @@ def verify_command(
     predicted = predict(file.nodes[1:], AnchorTable.from_traces(builder.build(), max_depth=None)).forwards_predicted
     assert exact is not None
     good = identical == len(encoded) and predicted == forwards
-    table = Table(title=f"{graph}: {rule.spec}, {config.context}, {config.backend}, {dtype}")
-    table.add_column("what")
-    table.add_column("result", justify="right")
+    title = f"{graph}: {rule.spec}, {config.context} context, {config.backend}, {dtype}"
+    table = cli.plain_table(title, {"what": "left", "result": "left"})
     for what, value in (
         ("prompts", str(len(encoded))),
         ("identical token sequences", f"{identical} of {len(encoded)}"),

@@ -1,0 +1,248 @@
+"""The command line as a person meets it: the whole path, and one clear message for each way to go wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from calibrate.traces import read_traces, shard_paths
+from studies.cli.app import app, console, load_commands
+from tests.models import END_ID, MASK_ID, tiny_llama
+from verify.graph_file import load_graph
+
+load_commands()
+console.width = 160
+SIZES = ["--block-length", "8", "--generation-length", "16", "--top-j", "4"]
+
+
+def run(*arguments: object, code: int = 0) -> str:
+    """Run the command in this process; returns its output as one line without wrapping."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == code, result.output
+    return " ".join(result.output.split())
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("checkpoint")
+    tiny_llama(seed=3).save_pretrained(folder)
+    (folder / "draftgraph.json").write_text(json.dumps({"mask_token_id": MASK_ID, "end_token_ids": [END_ID]}))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("prompts") / "prompts.jsonl"
+    lines = [{"id": f"p{n}", "tokens": [3 + (7 * n + k * k) % 45 for k in range(5 + n % 3)]} for n in range(8)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+@pytest.fixture(scope="session")
+def traces(checkpoint: Path, prompts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("record") / "traces"
+    run("record", "--model", checkpoint, "--prompts", prompts, "--policy", "static:1", *SIZES, "--out", folder)
+    return folder
+
+
+@pytest.fixture
+def graph(traces: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "graph.json"
+    run("search", traces, "--method", "greedy", "--budget", 4, "--out", path)
+    return path
+
+
+def test_search_evaluate_verify_export_decode(
+    traces: Path, graph: Path, checkpoint: Path, prompts: Path, tmp_path: Path
+) -> None:
+    assert load_graph(graph).budget == 4
+    assert "replay on 8 prompts, static:1, dual context" in run("evaluate", graph, "--traces", traces)
+    said = run("verify", graph, "--model", checkpoint, "--prompts", prompts, "--generation-length", 16)
+    assert "8 of 8" in said
+    for name in ("json", "safetensors", "dot"):
+        run("export", graph, "--format", name, "--out", tmp_path / f"exported.{name}")
+    assert load_graph(tmp_path / "exported.json") == load_graph(graph)
+    common = ["decode", "--model", checkpoint, "--prompts", prompts, "--generation-length", 16]
+    run(*common, "--graph", graph, "--out", tmp_path / "with.jsonl")
+    run(*common, "--policy", "static:1", "--block-length", 8, "--out", tmp_path / "plain.jsonl")
+    drafted = [json.loads(line) for line in (tmp_path / "with.jsonl").read_text().splitlines()]
+    plain = [json.loads(line) for line in (tmp_path / "plain.jsonl").read_text().splitlines()]
+    assert [d["tokens"] for d in drafted] == [p["tokens"] for p in plain]
+    assert [d["steps"] for d in drafted] == [p["steps"] for p in plain] == [p["forwards"] for p in plain]
+    assert sum(d["forwards"] for d in drafted) < sum(p["forwards"] for p in plain)
+    assert all(d["rows"] > p["rows"] for d, p in zip(drafted, plain, strict=True))
+
+
+@pytest.mark.parametrize("context, backend", [("dual", "packed"), ("block_causal", "packed"), ("prefix", "expanded")])
+def test_calibrate_writes_a_whole_run(
+    checkpoint: Path, prompts: Path, tmp_path: Path, context: str, backend: str
+) -> None:
+    out = tmp_path / "run"
+    command = ["calibrate", "--model", checkpoint, "--prompts", prompts, *SIZES, "--budgets", "0,2,4", "--no-figures"]
+    command += ["--policy", "static:1", "--policy", "threshold:0.3", "--context", context, "--backend", backend]
+    said = run(*command, "--out", out)
+    results = json.loads((out / "results.json").read_text())
+    rows = [row for row in results["rows"] if row["split"] == "test"]
+    assert {(row["policy"], row["method"], row["budget"]) for row in rows} == {
+        (policy, method, budget)
+        for policy in ("static:1", "threshold:0.3")
+        for method, budgets in (("plain", [0]), ("chain", [2, 4]), ("published", [2, 4]), ("greedy", [2, 4]))
+        for budget in budgets
+    }
+    for row in rows:
+        assert row["tokens_identical"] == 1.0
+        assert row["forwards_measured"] == row["forwards_predicted"]
+        if row["graph"]:
+            assert load_graph(out / row["graph"]).budget == row["nodes"]
+    assert "as predicted" in said
+    # A second call finds everything done: it measures nothing again and writes the same rows.
+    before = {path: path.stat().st_mtime_ns for path in (out / "measured").iterdir()}
+    run(*command, "--out", out)
+    assert {path: path.stat().st_mtime_ns for path in (out / "measured").iterdir()} == before
+    assert json.loads((out / "results.json").read_text())["rows"] == results["rows"]
+
+
+def test_calibrate_refuses_a_directory_of_another_run(checkpoint: Path, prompts: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    command = ["calibrate", "--model", checkpoint, "--prompts", prompts, *SIZES, "--policy", "static:2", "--no-figures"]
+    run(*command, "--budgets", "0,2", "--out", out)
+    said = run(*command, "--budgets", "0,3", "--out", out, code=1)
+    assert "budgets: there [0, 2], now [0, 3]" in said and "--overwrite" in said
+    run(*command, "--budgets", "0,3", "--out", out, "--overwrite")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("words")
+    said = run(*command, "--out", tmp_path / "mine", "--overwrite", code=1)
+    assert "no run" in said and (tmp_path / "mine" / "thesis.txt").read_text() == "words"
+
+
+def test_output_file_that_exists(traces: Path, graph: Path) -> None:
+    before = graph.read_bytes()
+    assert "exists; give another --out, or --overwrite" in run("search", traces, "--out", graph, code=1)
+    assert graph.read_bytes() == before
+
+
+def test_missing_and_truncated_checkpoint(checkpoint: Path, prompts: Path, tmp_path: Path) -> None:
+    out = tmp_path / "traces"
+    said = run("record", "--model", tmp_path / "nowhere", "--prompts", prompts, "--out", out, code=1)
+    assert "no checkpoint at" in said and "config.json" in said
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for path in checkpoint.iterdir():
+        (broken / path.name).write_bytes(path.read_bytes())
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    assert "cannot be loaded" in run("record", "--model", broken, "--prompts", prompts, "--out", out, code=1)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("", "holds no prompt"),
+        ("{not json}\n", "line 1: not valid JSON"),
+        ('{"tokens": [5]}\n{"question": "why"}\n', "line 2: expected the key 'prompt'"),
+        ('{"tokens": [5, 4000]}\n', "token id 4000"),
+        ('{"prompt": "words"}\n', "has no tokenizer"),
+    ],
+)
+def test_bad_prompt_files(checkpoint: Path, tmp_path: Path, text: str, expected: str) -> None:
+    path = tmp_path / "prompts.jsonl"
+    path.write_text(text)
+    said = run("record", "--model", checkpoint, "--prompts", path, "--out", tmp_path / "traces", code=1)
+    assert expected in said
+    assert not (tmp_path / "traces").exists()
+
+
+@pytest.mark.parametrize(
+    "change, expected",
+    [
+        (["--policy", "static:2"], "policy: the graph was calibrated for 'static:1', the run has 'static:2'"),
+        (["--policy", "static:1", "--block-length", "4"], "block length: the graph was calibrated for 8"),
+    ],
+)
+def test_trace_of_another_rule(
+    graph: Path, checkpoint: Path, prompts: Path, tmp_path: Path, change: list[str], expected: str
+) -> None:
+    other = tmp_path / "other"
+    run("record", "--model", checkpoint, "--prompts", prompts, *SIZES, *change, "--out", other)
+    assert expected in run("evaluate", graph, "--traces", other, code=1)
+    verify = ["verify", graph, "--model", checkpoint, "--prompts", prompts, "--generation-length", 16]
+    assert expected in run(*verify, *change, code=1)
+
+
+def test_hostile_graph_file(graph: Path, traces: Path) -> None:
+    content = json.loads(graph.read_text())
+    content["nodes"].append([[900, 1]])
+    graph.write_text(json.dumps(content))
+    said = run("evaluate", graph, "--traces", traces, code=1)
+    assert str(graph.name) in said and "900" in said
+
+
+def test_corrupted_shard_is_named_and_redone(checkpoint: Path, prompts: Path, tmp_path: Path) -> None:
+    out = tmp_path / "traces"
+    command = ["record", "--model", checkpoint, "--prompts", prompts, "--policy", "static:1", *SIZES, "--out", out]
+    run(*command)
+    whole = read_traces(out).trace_hash()
+    shard = shard_paths(out)[1]
+    shard.write_bytes(shard.read_bytes()[:200])
+    for arguments in (["search", out, "--out", tmp_path / "g.json"], command):
+        said = run(*arguments, code=1)
+        assert shard.name in said and "delete" in said
+    shard.unlink()
+    run(*command)
+    assert read_traces(out).trace_hash() == whole
+
+
+def test_record_refuses_another_rule_in_the_same_folder(traces: Path, checkpoint: Path, prompts: Path) -> None:
+    command = ["record", "--model", checkpoint, "--prompts", prompts, *SIZES, "--out", traces]
+    said = run(*command, "--policy", "static:2", code=1)
+    assert "policy: there 'static:1', now 'static:2'" in said
+
+
+@pytest.mark.parametrize(
+    "arguments, expected",
+    [
+        (["--policy", "dynamic:3"], "unknown policy 'dynamic:3'"),
+        (["--context", "sideways"], "unknown context mode 'sideways'"),
+        (["--budgets", "0,many"], "--budgets"),
+        (["--methods", "wishful"], "unknown method 'wishful'"),
+        (["--generation-length", "20"], "no multiple of block length"),
+    ],
+)
+def test_bad_options(checkpoint: Path, prompts: Path, tmp_path: Path, arguments: list[str], expected: str) -> None:
+    command = ["calibrate", "--model", checkpoint, "--prompts", prompts, *SIZES, "--no-figures"]
+    assert expected in run(*command, "--out", tmp_path / "run", *arguments, code=1)
+    assert not (tmp_path / "run").exists()
+
+
+def test_interrupt_keeps_what_is_done(checkpoint: Path, prompts: Path, tmp_path: Path) -> None:
+    """A real process, a real SIGINT in the middle of a recording, and a rerun that goes on."""
+    many = tmp_path / "many.jsonl"
+    lines = [json.dumps({"tokens": [3 + (n + k) % 45 for k in range(6)]}) for n in range(200)]
+    many.write_text("\n".join(lines))
+    out = tmp_path / "traces"
+    script = "from studies.cli import main; main()"
+    command = [sys.executable, "-c", script, "record", "--model", str(checkpoint), "--prompts", str(many)]
+    command += ["--policy", "static:1", *SIZES, "--out", str(out)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None and len(shard_paths(out)) < 2:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "run the same command again" in said
+    done = len(set(read_traces(out).sample.tolist()))
+    assert 8 <= done < 200
+    kept = {path.name: path.stat().st_mtime_ns for path in shard_paths(out)}
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=240)
+    assert set(read_traces(out).sample.tolist()) == set(range(200))
+    assert {path.name: path.stat().st_mtime_ns for path in shard_paths(out) if path.name in kept} == kept
