@@ -11,8 +11,9 @@ from drafting.replay import replay
 from drafting.trie import PrefixTrie
 from drafting.values import path_value
 from studies.greedy import greedy
-from studies.intervals import IntervalError, PromptBootstrap, PromptCounts, interval_columns
+from studies.intervals import PromptBootstrap, interval_columns
 from studies.intervals import _expanded_tails as expanded_tails
+from studies.prompt_counts import IntervalError, PromptCounts
 from tests.drafting.toy import toy_traces
 from verify.formulas import Formula
 
