@@ -1,0 +1,36 @@
+"""Figures of study results, drawn from a saved run directory alone; nothing computes here that a table would need.
+
+The public names are imported on first use (PEP 562), so that ``import figures`` does not load matplotlib.
+"""
+
+from importlib import import_module
+from typing import Any
+
+# public name -> the module that defines it
+_HOME = {
+    "FigureDataError": "figures.data",
+    "FigureWarning": "figures.draw",
+    "Run": "figures.data",
+    "Table": "figures.output",
+    "draw_accepted_histogram": "figures.accepted_histogram",
+    "draw_all": "figures.draw",
+    "draw_graph_layers": "figures.graph_layers",
+    "draw_nfe_vs_budget": "figures.nfe_vs_budget",
+    "draw_rank_heatmaps": "figures.rank_heatmaps",
+    "load_run": "figures.data",
+    "save_figure": "figures.output",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'figures' has no attribute {name!r}; it has {', '.join(__all__)}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

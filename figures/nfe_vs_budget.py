@@ -1,0 +1,360 @@
+"""What a draft budget buys: nfe reduction, or accepted length, against the number of draft nodes.
+
+A panel per policy; one line per method. Solid lines are held-out (test) prompts, what a user gets; light dashed
+lines are the prompts that the graph was searched on. The budget axis is logarithmic to base 2 from 2 on and linear
+below, so that budget 0, plain decoding, is on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from matplotlib import patheffects
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FixedLocator, NullLocator
+
+from figures.data import BASELINES, FigureDataError, ResultRow, Run
+from figures.layered_layout import spread
+from figures.output import Table
+from figures.style import (
+    BOUNDS,
+    FAINT,
+    INK,
+    LABEL_SIZE,
+    NOTE_SIZE,
+    TEXT_SIZE,
+    MethodStyle,
+    method_order,
+    method_style,
+    new_figure,
+    set_heading,
+    style_axes,
+)
+
+Metric = Literal["nfe_reduction", "accepted_length"]
+
+LEGEND_COLUMNS = 5
+LEGEND_LINE = 0.2  # inches
+DASHES = (0, (4, 2))
+
+_LABELS = {
+    "nfe_reduction": "NFE reduction (× fewer forwards)",
+    "accepted_length": "accepted length (drafts per anchor)",
+}
+_COLUMNS = ("policy", "context", "method", "reading", "split", "budget", "value", "low", "high", "counted")
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One method on one split of one panel; lists are aligned and ordered by budget.
+
+    ``counted[n]`` says whether the runtime verifier counted the forwards (True) or replay predicted them (False).
+    ``values[0]`` is the shared point of plain decoding when the run has one and the method has no own budget 0.
+    """
+
+    method: str
+    reading: str | None
+    split: str
+    budgets: list[int]
+    values: list[float]
+    lows: list[float | None]
+    highs: list[float | None]
+    counted: list[bool]
+
+
+def curves(run: Run, panel: tuple[str, str], metric: Metric) -> list[Curve]:
+    """The lines of one (policy, context) panel in the order of the legend; plain decoding itself is none."""
+    rows = [row for row in run.select(policy=panel[0], context=panel[1]) if getattr(row, metric) is not None]
+    found = []
+    for method in sorted({row.method for row in rows} - {"plain"}, key=method_order):
+        own = _best_reading([row for row in rows if row.method == method], metric)
+        for split in ("search", "test"):
+            points = sorted((row for row in own if row.split == split), key=lambda row: row.budget)
+            if not points:
+                continue
+            if points[0].budget > 0:
+                points = [row for row in rows if (row.method, row.split) == ("plain", split)][:1] + points
+            found.append(
+                Curve(
+                    method=method,
+                    reading=points[-1].reading,
+                    split=split,
+                    budgets=[row.budget for row in points],
+                    values=[getattr(row, metric) for row in points],
+                    lows=[getattr(row, f"{metric}_low") for row in points],
+                    highs=[getattr(row, f"{metric}_high") for row in points],
+                    counted=[row.forwards_measured is not None for row in points],
+                )
+            )
+    return found
+
+
+def _best_reading(rows: list[ResultRow], metric: Metric) -> list[ResultRow]:
+    """The rows of the reading with the highest mean on test prompts (else on search prompts).
+
+    Several readings of the published rule are compared with ours by the one that does best where it counts: the
+    choice favours the other side.
+    """
+    readings = list(dict.fromkeys(row.reading for row in rows))
+    if len(readings) == 1:
+        return rows
+    split = "test" if any(row.split == "test" for row in rows) else "search"
+
+    def mean(reading: str | None) -> float:
+        values = [getattr(row, metric) for row in rows if (row.reading, row.split) == (reading, split)]
+        return sum(values) / len(values) if values else 0.0
+
+    best = max(readings, key=mean)
+    return [row for row in rows if row.reading == best]
+
+
+def table_nfe_vs_budget(run: Run, metric: Metric = "nfe_reduction") -> Table:
+    """Every drawn point, one row each."""
+    rows = [
+        (*panel, curve.method, curve.reading, curve.split, *point)
+        for panel in run.panels()
+        for curve in curves(run, panel, metric)
+        for point in zip(curve.budgets, curve.values, curve.lows, curve.highs, curve.counted, strict=True)
+    ]
+    return Table(_COLUMNS, tuple(rows))
+
+
+def draw_nfe_vs_budget(run: Run, metric: Metric = "nfe_reduction") -> Figure:
+    """Draw ``metric`` against the budget for all methods, a panel per policy (and context, where several are).
+
+    Raises:
+        FigureDataError: the run has no row but plain decoding's.
+        ValueError: another metric.
+    """
+    if metric not in _LABELS:
+        raise ValueError(f"metric must be one of {', '.join(_LABELS)}, got {metric!r}")
+    panels = {panel: found for panel in run.panels() if (found := curves(run, panel, metric))}
+    if not panels:
+        raise FigureDataError(
+            f"{run.directory}: no search or test rows but plain decoding's, so there is nothing to plot"
+        )
+    columns = min(2, len(panels))
+    lines = -(-len(panels) // columns)
+    drawn = [curve for found in panels.values() for curve in found]
+    methods, keys = _method_handles(drawn), _key_handles(drawn)
+    rows = -(-len(methods) // LEGEND_COLUMNS) + -(-len(keys) // LEGEND_COLUMNS)
+    legend_inches = 0.1 + LEGEND_LINE * rows
+    figure = new_figure(height=0.75 + legend_inches + (3.4 if lines == 1 else 2.9 * lines))
+    grid = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
+    contexts = {context for _, context in panels}
+    for axes, (panel, found) in zip(grid.flat, panels.items(), strict=False):
+        name = panel[0] if len(contexts) == 1 else f"{panel[0]}, {panel[1]}"
+        _draw_panel(axes, found, f"{name}\n{statement(found, metric)}", metric)
+    for index, axes in enumerate(grid.flat):
+        if index >= len(panels):
+            axes.set_visible(False)
+        elif index + columns >= len(panels):
+            axes.set_xlabel("draft budget D (draft nodes per forward)", fontsize=LABEL_SIZE, color=INK)
+            axes.tick_params(labelbottom=True)
+        if index % columns == 0:
+            axes.set_ylabel(_LABELS[metric], fontsize=LABEL_SIZE, color=INK)
+    _set_limits(grid[0, 0], drawn, metric)
+    figure.draw_without_rendering()  # the end labels need the final size of the panels
+    set_heading(figure, headline(list(panels.values()), metric), _note(run, drawn), footer=legend_inches)
+    figure.draw_without_rendering()
+    for axes, found in zip(grid.flat, panels.values(), strict=False):
+        _label_ends(axes, found, metric)
+    below = 0.02
+    for handles in (keys, methods):
+        if handles:
+            figure.legend(
+                handles=handles, loc="lower center", bbox_to_anchor=(0.5, below / figure.get_figheight()),
+                ncols=min(len(handles), LEGEND_COLUMNS), fontsize=TEXT_SIZE, frameon=False, labelcolor=INK,
+                handlelength=2.4, columnspacing=1.5, borderaxespad=0.0, borderpad=0.2, labelspacing=0.3,
+            )  # fmt: skip
+            below += LEGEND_LINE * -(-len(handles) // LEGEND_COLUMNS)
+    return figure
+
+
+def _held_out(found: Sequence[Curve]) -> list[Curve]:
+    """The test curves of graphs; the search curves where there are no test rows at all."""
+    graphs = [curve for curve in found if curve.method not in BOUNDS]
+    return [curve for curve in graphs if curve.split == "test"] or graphs
+
+
+def _format(value: float, metric: Metric) -> str:
+    return f"{value:.2f}×" if metric == "nfe_reduction" else f"{value:.2f}"
+
+
+def statement(found: Sequence[Curve], metric: Metric) -> str:
+    """Who is best at the largest budget of a panel, and by how much."""
+    held_out = _held_out(found)
+    if not held_out:
+        return "bounds only"
+    budget = max(curve.budgets[-1] for curve in held_out)
+    at_end = {c.method: c.values[-1] for c in held_out if c.budgets[-1] == budget}
+    best = max(at_end, key=lambda method: at_end[method])
+    chain = at_end.get("chain")
+    text = f"{method_style(best).label} {_format(at_end[best], metric)}"
+    if chain is not None and best != "chain":
+        text += f", chain {_format(chain, metric)}"
+    return f"{text} at D = {budget}"
+
+
+def headline(panels: Sequence[Sequence[Curve]], metric: Metric) -> str:
+    """The sentence on top: whether calibrated graphs beat the chain on held-out prompts, as far as the rows say."""
+    what = "save more forwards than" if metric == "nfe_reduction" else "get more drafts accepted than"
+    verdicts = []
+    for found in panels:
+        held_out = _held_out(found)
+        chain = next((dict(zip(c.budgets, c.values, strict=True)) for c in held_out if c.method == "chain"), {})
+        best: dict[int, float] = {}
+        for curve in held_out:
+            if curve.method not in BASELINES:
+                for budget, value in zip(curve.budgets, curve.values, strict=True):
+                    best[budget] = max(best.get(budget, value), value)
+        verdicts += [best[budget] > chain[budget] for budget in best if budget > 1 and budget in chain]
+    if not verdicts:
+        return f"{_LABELS[metric].split(' (')[0]} against draft budget"
+    if all(verdicts):
+        return f"Calibrated draft graphs {what} the confidence chain at every budget"
+    if any(verdicts):
+        return f"Calibrated draft graphs {what} the confidence chain at {sum(verdicts)} of {len(verdicts)} budgets"
+    return f"No calibrated draft graph {what.replace('save', 'saves').replace('get', 'gets')} the confidence chain"
+
+
+def _note(run: Run, drawn: Sequence[Curve]) -> str:
+    # The prompts of each split, where they are the same in all rows.
+    parts = []
+    for split, name in (("test", "held-out (test) prompts"), ("search", "search prompts")):
+        if any(curve.split == split for curve in drawn):
+            numbers = {row.prompts for row in run.select(split=split)} - {None}
+            parts.append(f"{numbers.pop()} {name}" if len(numbers) == 1 else name)
+    text = f"Measured on {' and '.join(parts)}. D = 0 is plain decoding."
+    if (
+        "published" in {curve.method for curve in drawn}
+        and len({r.reading for r in run.select(method="published")}) > 1
+    ):
+        text += " The published rule in the reading that does best."
+    return text
+
+
+def _draw_panel(axes: Axes, found: Sequence[Curve], title: str, metric: Metric) -> None:
+    axes.set_xscale("symlog", base=2, linthresh=2, linscale=0.5)
+    style_axes(axes, title=title)
+    axes.axhline(1.0 if metric == "nfe_reduction" else 0.0, color=FAINT, linewidth=0.9, zorder=1)
+    for curve in found:
+        _draw_curve(axes, curve)
+
+
+def _draw_curve(axes: Axes, curve: Curve) -> None:
+    style = method_style(curve.method)
+    held_out = curve.split == "test"
+    bound = curve.method in BOUNDS
+    axes.plot(
+        curve.budgets, curve.values, color=style.colour, zorder=3 if held_out else 2,
+        linestyle=":" if bound else "-" if held_out else DASHES,
+        linewidth=1.8 if held_out else 1.3 if bound else 1.0, alpha=1.0 if held_out or bound else 0.5,
+        gid=f"{curve.method}/{curve.split}",
+    )  # fmt: skip
+    if not held_out:
+        return
+    counted = [index for index, was in enumerate(curve.counted) if was]
+    replayed = [index for index, was in enumerate(curve.counted) if not was]
+    for indices, face in ((counted, style.colour), (replayed, "white")):
+        if indices:
+            axes.plot(
+                [curve.budgets[n] for n in indices], [curve.values[n] for n in indices], linestyle="none",
+                marker=style.marker, markersize=_marker_size(style), markerfacecolor=face,
+                markeredgecolor=style.colour, markeredgewidth=1.0, zorder=4, clip_on=False,
+                gid=f"{curve.method}/{curve.split}/{'counted' if face != 'white' else 'replayed'}",
+            )  # fmt: skip
+    band = [n for n in range(len(curve.budgets)) if curve.lows[n] is not None]
+    if band:
+        axes.fill_between(
+            [curve.budgets[n] for n in band],
+            [curve.lows[n] or 0.0 for n in band],
+            [curve.highs[n] or 0.0 for n in band],
+            color=style.colour, alpha=0.13, linewidth=0, zorder=1.5, gid=f"{curve.method}/{curve.split}/band",
+        )  # fmt: skip
+
+
+def _set_limits(axes: Axes, drawn: Sequence[Curve], metric: Metric) -> None:
+    """Limits and ticks, which all panels share: the measured budgets, but for those too close to their neighbours."""
+    budgets = sorted({budget for curve in drawn for budget in curve.budgets})
+    ends = [value for curve in drawn for value in (*curve.values, *curve.highs) if value is not None]
+    starts = [value for curve in drawn for value in (*curve.values, *curve.lows) if value is not None]
+    low = min(1.0 if metric == "nfe_reduction" else 0.0, *starts)
+    high = max(*ends, low + 0.1)
+    axes.set_ylim(low - 0.04 * (high - low), high + 0.06 * (high - low))
+    axes.set_xlim(-0.12, max(budgets[-1], 1) * 1.12)
+    place = axes.xaxis.get_transform().transform
+    ticks: list[int] = []
+    span = float(place(max(budgets[-1], 1)) - place(0))
+    # The largest budget and 0 always have a label; between them, from the right, whatever leaves room for both.
+    for budget in reversed(budgets):
+        if not ticks or place(ticks[-1]) - place(budget) >= 0.055 * span:
+            ticks.append(budget)
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0f}")
+
+
+def _label_ends(axes: Axes, found: Sequence[Curve], metric: Metric) -> None:
+    """Write the last held-out value of each method beside its line, moved apart where they would overlap."""
+    ends = [(curve.values[-1], curve) for curve in _held_out(found)]
+    if not ends:
+        return
+    ends.sort(key=lambda end: end[0])
+    low, high = axes.get_ylim()
+    inches = axes.get_window_extent().height / axes.get_figure(root=True).dpi  # type: ignore[union-attr]
+    gap = (high - low) * (NOTE_SIZE * 1.15 / 72) / inches
+    heights = spread([value for value, _ in ends], gap)
+    last = max(curve.budgets[-1] for _, curve in ends)
+    for height, (value, curve) in zip(heights, ends, strict=True):
+        axes.annotate(
+            _format(value, metric), (last, height), xytext=(7, 0), textcoords="offset points",
+            fontsize=NOTE_SIZE, va="center", ha="left", color=_darker(method_style(curve.method).colour),
+            annotation_clip=False, path_effects=[patheffects.withStroke(linewidth=2, foreground="white")],
+            gid=f"{curve.method}/end",
+        )  # fmt: skip
+
+
+def _darker(colour: str) -> str:
+    """A darker shade, for text: light hues have too little contrast on white."""
+    return "#" + "".join(f"{int(int(colour[n : n + 2], 16) * 0.75):02x}" for n in (1, 3, 5))
+
+
+def _method_handles(drawn: Sequence[Curve]) -> list[Line2D]:
+    """The first legend: one entry a method."""
+    handles = []
+    for method in sorted({curve.method for curve in drawn}, key=method_order):
+        style = method_style(method)
+        bound = method in BOUNDS
+        entry = Line2D([], [], color=style.colour, marker=style.marker, label=style.label)
+        entry.set(linestyle=":" if bound else "-", linewidth=1.3 if bound else 1.8, markersize=_marker_size(style))
+        handles.append(entry)
+    return handles
+
+
+def _key_handles(drawn: Sequence[Curve]) -> list[Line2D | Patch]:
+    """The second legend: what dashes, hollow markers and bands mean, each only where it occurs."""
+    handles: list[Line2D | Patch] = []
+    splits = {curve.split for curve in drawn if curve.method not in BOUNDS}
+    if "test" in splits:
+        handles.append(Line2D([], [], color=FAINT, linewidth=1.8, label="held-out prompts"))
+    if "search" in splits:
+        handles.append(Line2D([], [], color=FAINT, linewidth=1.0, alpha=0.6, linestyle=DASHES, label="search prompts"))
+    held_out = [curve for curve in drawn if curve.split == "test"]
+    if {was for curve in held_out for was in curve.counted} == {True, False}:
+        for face, label in ((FAINT, "counted by verifier"), ("white", "predicted by replay")):
+            point = Line2D([], [], color=FAINT, linestyle="none", marker="o", markersize=5.5, label=label)
+            point.set_markerfacecolor(face)
+            handles.append(point)
+    if any(low is not None for curve in held_out for low in curve.lows):
+        handles.append(Patch(color=FAINT, alpha=0.2, linewidth=0, label="95 % interval"))
+    return handles
+
+
+def _marker_size(style: MethodStyle) -> float:
+    return 8.0 if style.marker == "*" else 5.5  # a star of the same size looks smaller

@@ -1,0 +1,168 @@
+"""One visual style for every figure: colours and markers fixed per method, font sizes, headings.
+
+Colours are those of Okabe and Ito (2008), which stay apart under the common colour-vision deficiencies; where more
+methods than colours exist, Paul Tol's "muted" scheme adds darker ones. Every method has a marker of its own as well,
+so that a print in black and white can be read.
+
+Sizes are chosen for a README: a figure is 8 inches wide, and a column of 840 pixels shows 8.5 points as 12 pixels.
+Everything is set on the artists themselves; no global setting of matplotlib is read or changed here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+
+WIDTH = 8.0  # inches
+DPI = 200
+
+HEADLINE_SIZE = 12.0  # points, as all sizes
+TITLE_SIZE = 10.0
+LABEL_SIZE = 9.5
+TEXT_SIZE = 8.5
+NOTE_SIZE = 8.0
+
+INK = "#1a1a1a"
+FAINT = "#595959"
+RULE = "#d9d9d9"
+#: Light (few) to dark (many): ColorBrewer's YlGnBu, monotone in lightness and readable under every colour-vision
+#: deficiency, without its palest part, which could be taken for the white of "none".
+SEQUENTIAL = LinearSegmentedColormap.from_list(
+    "draftgraph", [colormaps["YlGnBu"](0.14 + 0.86 * step / 255) for step in range(256)]
+)
+
+
+@dataclass(frozen=True)
+class MethodStyle:
+    """How a method looks in every figure.
+
+    Attributes:
+        label: in legends.
+        colour: as ``#rrggbb``.
+        marker: a matplotlib marker.
+    """
+
+    label: str
+    colour: str
+    marker: str
+
+
+#: In the order of legends: what we compare with first, our searches after it, the bound last.
+METHOD_STYLES: dict[str, MethodStyle] = {
+    "plain": MethodStyle("plain decoding", "#595959", "x"),
+    "chain": MethodStyle("confidence chain", "#CC79A7", "s"),
+    "tree_greedy": MethodStyle("tree greedy", "#E69F00", "D"),
+    "sequoia": MethodStyle("Sequoia tree", "#56B4E9", "v"),
+    "published": MethodStyle("published rule", "#D55E00", "^"),
+    "greedy": MethodStyle("greedy", "#0072B2", "o"),
+    "greedy_bundles": MethodStyle("greedy, bundles", "#117733", "p"),
+    "swap": MethodStyle("greedy, 1-swap", "#332288", "h"),
+    "exact": MethodStyle("exact", "#009E73", "*"),
+    "optuna": MethodStyle("Optuna", "#882255", "P"),
+    "random": MethodStyle("random graph", "#999933", "d"),
+    "lp_bound": MethodStyle("LP bound", "#000000", "None"),
+}
+#: Not graphs but limits: drawn as dotted lines without markers, never chosen as the best method.
+BOUNDS = frozenset({"lp_bound"})
+
+_SPARE = (("#AA4499", "<"), ("#44AA99", ">"), ("#6699CC", "8"), ("#661100", "X"))
+
+
+def method_style(method: str) -> MethodStyle:
+    """The style of ``method``; a name that is not ours gets a spare colour by its spelling, the same in all runs."""
+    if method in METHOD_STYLES:
+        return METHOD_STYLES[method]
+    colour, marker = _SPARE[sum(method.encode()) % len(_SPARE)]
+    return MethodStyle(method.replace("_", " "), colour, marker)
+
+
+def method_order(method: str) -> tuple[int, str]:
+    """A sort key: methods in the order of ``METHOD_STYLES``, unknown ones after them by name."""
+    known = list(METHOD_STYLES)
+    return (known.index(method) if method in known else len(known), method)
+
+
+def new_figure(height: float, width: float = WIDTH) -> Figure:
+    """An empty white figure of ``width`` x ``height`` inches with a canvas that needs no display."""
+    figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white", layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def set_heading(figure: Figure, headline: str, note: str = "", footer: float = 0.0) -> None:
+    """Write what the figure shows on top of it, and keep the panels below (call it once, last).
+
+    Args:
+        headline: one sentence that states what is seen; wrapped to the figure's width.
+        note: how to read it, smaller; wrapped too.
+        footer: inches to keep free at the bottom.
+    """
+    width, height = figure.get_size_inches()
+    edge = 0.1
+    top = edge
+    for text, size, weight, colour in (
+        (headline, HEADLINE_SIZE, "bold", INK),
+        (note, NOTE_SIZE, "normal", FAINT),
+    ):
+        lines = _wrap(figure, text, size, weight, (width - 2 * edge) * figure.dpi)
+        if not lines:
+            continue
+        figure.text(
+            edge / width, 1 - top / height, "\n".join(lines),
+            fontsize=size, fontweight=weight, color=colour, ha="left", va="top", linespacing=1.25,
+        )  # fmt: skip
+        top += len(lines) * size * 1.3 / 72 + 0.05
+    engine = figure.get_layout_engine()
+    if engine is None:
+        raise ValueError("set_heading needs a figure of new_figure, this one has no layout engine")
+    top += 0.05
+    engine.set(rect=(0, footer / height, 1, 1 - (top + footer) / height))  # type: ignore[call-arg]
+
+
+def _wrap(figure: Figure, text: str, size: float, weight: str, pixels: float) -> list[str]:
+    """``text`` in the fewest lines of at most ``pixels``, about equally long; measured with the font that draws it."""
+    font = FontProperties(size=size, weight=weight)
+    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+
+    def fill(limit: float) -> list[str]:
+        lines: list[str] = []
+        for word in text.split():
+            longer = f"{lines[-1]} {word}" if lines else word
+            if lines and renderer.get_text_width_height_descent(longer, font, False)[0] <= limit:
+                lines[-1] = longer
+            else:
+                lines.append(word)
+        return lines
+
+    lines = fill(pixels)
+    # A last line of one word reads as an accident: narrow the lines as far as their number allows.
+    for part in (0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6):
+        narrower = fill(part * pixels)
+        if len(narrower) > len(lines):
+            break
+        lines = narrower
+    return lines
+
+
+def style_axes(axes: Axes, *, x_label: str = "", y_label: str = "", title: str = "", grid: str = "y") -> None:
+    """Set fonts, spines and grid of one panel; ``grid`` is "x", "y", "both" or ""."""
+    axes.tick_params(labelsize=TEXT_SIZE, colors=INK, length=3, width=0.8)
+    for name, spine in axes.spines.items():
+        spine.set_visible(name in ("left", "bottom"))
+        spine.set_color(FAINT)
+        spine.set_linewidth(0.8)
+    if x_label:
+        axes.set_xlabel(x_label, fontsize=LABEL_SIZE, color=INK)
+    if y_label:
+        axes.set_ylabel(y_label, fontsize=LABEL_SIZE, color=INK)
+    if title:
+        axes.set_title(title, fontsize=TITLE_SIZE, color=INK, loc="left")
+    axes.set_axisbelow(True)
+    if grid:
+        axes.grid(True, axis=grid, color=RULE, linewidth=0.6)  # type: ignore[arg-type]
