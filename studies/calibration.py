@@ -16,10 +16,11 @@ from drafting.anchors import AnchorTable
 from drafting.graph import DraftGraph
 from drafting.trie import PrefixTrie
 from drafting.values import accepted_histogram, alive_nodes
-from studies.construction import Construction
 from studies.evaluation import Measurement, Prediction, measure, predict, rank_counts, recorded_outputs
-from studies.methods import PUBLISHED_READINGS, SearchInput, build_method, check_method
+from studies.intervals import interval_columns
+from studies.methods import PUBLISHED_READINGS, FoundGraph, SearchInput, check_method, find_graphs
 from studies.progress import Reporter, SilentReporter
+from studies.prompt_counts import PromptCounts
 from studies.run_directory import open_run, slug, write_results
 from verify.decode import DecodeConfig
 from verify.formulas import Formula
@@ -32,8 +33,9 @@ from verify.policies import Policy, make_policy
 class CalibrationConfig:
     """Everything a calibration run depends on; written to ``config.json`` as it is.
 
-    ``search_prompts`` and ``test_prompts`` cut the splits; None takes them whole. ``prompts`` and ``held_out`` are
-    ``bundled`` or JSONL files; a file for ``prompts`` without one for ``held_out`` is cut in two, by prompt.
+    ``search_prompts`` and ``test_prompts`` cut the splits; None takes them whole. The runtime verifier runs on the
+    first ``measured_prompts`` of the test split; None is all of them. ``prompts`` and ``held_out`` are ``bundled`` or
+    JSONL files; a file for ``prompts`` without one for ``held_out`` is cut in two, by prompt.
     """
 
     model: str = "bundled"
@@ -52,7 +54,8 @@ class CalibrationConfig:
     dtype: str = "float32"
     device: str = "cpu"
     search_prompts: int | None = 64
-    test_prompts: int | None = 24
+    test_prompts: int | None = 48
+    measured_prompts: int | None = None
     mask_token_id: int | None = None
 
 
@@ -70,6 +73,20 @@ class PolicyRun:
     rows: list[dict[str, Any]] = field(default_factory=list)
     readings: list[dict[str, Any]] = field(default_factory=list)
     histograms: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A graph to be verified and reported: what found it, for which budget, and what was found."""
+
+    method: str
+    reading: str | None
+    budget: int
+    found: FoundGraph
+
+    def stem(self, policy: Policy) -> str:
+        """The name of its files."""
+        return f"{slug(policy.spec)}-{slug(self.method)}-D{self.budget}"
 
 
 def calibrate(
@@ -189,20 +206,16 @@ def _search_policy(
     budgets: Sequence[int],
 ) -> None:
     given = SearchInput(run.trie, max(budgets), config.block_length, run.policy.step_size)
-    built: list[tuple[str, str | None, Construction]] = []
+    drafting = [budget for budget in budgets if budget > 0]
+    graphs: list[Candidate] = []
     for method in config.methods:
-        if method == "published":
-            built.append((method, *_best_reading(run, given, budgets)))
-        else:
-            built.append((method, None, build_method(method, given)))
-    graphs: list[tuple[str, str | None, int, tuple[Formula, ...]]] = []
-    for method, reading, construction in built:
-        for budget in budgets:
-            if budget > 0:
-                graphs.append((method, reading, budget, construction.order[:budget]))
+        reading = _best_reading(run, given, drafting) if method == "published" else None
+        found = find_graphs(f"published:{reading}" if reading else method, given, drafting)
+        graphs += [Candidate(method, reading, budget, graph) for budget, graph in found.items()]
     if 0 in budgets:
-        graphs.insert(0, ("plain", None, 0, ()))
-    with reporter.task(f"verify {run.policy.spec}", len(graphs) * len(test_ids)) as advance_to:
+        graphs.insert(0, Candidate("plain", None, 0, FoundGraph((), 0.0)))
+    measured_ids = test_ids[: config.measured_prompts]
+    with reporter.task(f"verify {run.policy.spec}", len(graphs) * len(measured_ids)) as advance_to:
         done = 0
 
         def one_more() -> None:
@@ -211,39 +224,25 @@ def _search_policy(
             advance_to(done)
 
         for graph in graphs:
-            name, _, budget, nodes = graph
-            stem = f"{slug(run.policy.spec)}-{slug(name)}-D{budget}"
             measured = measure(
-                checkpoint, test_ids, run.policy, run.decode, nodes, run.plain,
-                cache=path / "measured" / f"{stem}.json", on_prompt=one_more,
+                checkpoint, measured_ids, run.policy, run.decode, graph.found.nodes, run.plain,
+                cache=path / "measured" / f"{graph.stem(run.policy)}.json", on_prompt=one_more,
             )  # fmt: skip
-            _report(config, run, checkpoint, path, graph, measured, stem)
+            _report(config, run, checkpoint, path, graph, measured)
 
 
-def _best_reading(run: PolicyRun, given: SearchInput, budgets: Sequence[int]) -> tuple[str, Construction]:
+def _best_reading(run: PolicyRun, given: SearchInput, budgets: Sequence[int]) -> str:
     """The reading of the published rule with the fewest forwards on the *search* split, summed over the budgets."""
-    best: tuple[int, str, Construction] | None = None
+    totals: dict[str, int] = {}
     for reading in PUBLISHED_READINGS:
-        construction = build_method(f"published:{reading}", given)
-        total = 0
-        for budget in budgets:
-            nodes = construction.order[:budget]
+        totals[reading] = 0
+        for budget, found in find_graphs(f"published:{reading}", given, budgets).items():
             for split, anchors in (("search", run.search), ("test", run.test)):
-                found = predict(nodes, anchors)
-                total += found.forwards_predicted if split == "search" else 0
-                run.readings.append(
-                    {
-                        "policy": run.policy.spec,
-                        "reading": reading,
-                        "budget": budget,
-                        "split": split,
-                        **asdict(found),
-                    }
-                )
-        if best is None or total < best[0]:
-            best = (total, reading, construction)
-    assert best is not None
-    return best[1], best[2]
+                value = predict(found.nodes, anchors)
+                totals[reading] += value.forwards_predicted if split == "search" else 0
+                name = {"policy": run.policy.spec, "reading": reading, "budget": budget, "split": split}
+                run.readings.append({**name, **value.row()})
+    return min(totals, key=lambda reading: totals[reading])
 
 
 def _report(
@@ -251,41 +250,43 @@ def _report(
     run: PolicyRun,
     checkpoint: Checkpoint,
     path: Path,
-    graph: tuple[str, str | None, int, tuple[Formula, ...]],
+    graph: Candidate,
     measured: Measurement,
-    stem: str,
 ) -> None:
-    name, reading, budget, nodes = graph
-    predictions: dict[str, Prediction] = {
-        "search": predict(nodes, run.search),
-        "test": predict(nodes, run.test),
-    }
+    nodes = graph.found.nodes
+    predictions = {"search": predict(nodes, run.search), "test": predict(nodes, run.test)}
+    tables = {"search": run.search, "test": run.test}
     graph_path = None
     if nodes:
-        graph_path = f"graphs/{stem}.json"
+        graph_path = f"graphs/{graph.stem(run.policy)}.json"
         _export(config, run, checkpoint, path / graph_path, graph, predictions)
     for split, found in predictions.items():
-        counts = found.visited_counts
+        on_test = split == "test"
         row = {
-            "method": name,
-            "reading": reading,
-            "budget": budget,
+            "method": graph.method,
+            "reading": graph.reading,
+            "budget": graph.budget,
             "nodes": len(nodes),
             "policy": run.policy.spec,
             "context": config.context,
             "split": split,
-            **{key: value for key, value in asdict(found).items() if key != "visited_counts"},
-            "forwards_measured": measured.forwards if split == "test" else None,
-            "tokens_identical": measured.tokens_identical if split == "test" else None,
-            "rows_computed": measured.rows if split == "test" else None,
-            "seconds": measured.seconds if split == "test" else None,
+            **found.row(),
+            **interval_columns(PromptCounts.of(nodes, tables[split]), seed=config.seed),
+            "bound": graph.found.bound if not on_test else None,
+            "gap": graph.found.gap if not on_test else None,
+            "search_seconds": graph.found.seconds,
+            "measured_prompts": measured.prompts if on_test else None,
+            "forwards_measured": measured.forwards if on_test else None,
+            "forwards_predicted_measured": sum(found.forwards_per_prompt[: measured.prompts]) if on_test else None,
+            "tokens_identical": measured.tokens_identical if on_test else None,
+            "rows_computed": measured.rows if on_test else None,
+            "seconds": measured.seconds if on_test else None,
             "exact": exactness(config.context, config.backend).exact,
             "graph": graph_path,
         }
         run.rows.append(row)
-        run.histograms.append(
-            {"method": name, "budget": budget, "policy": run.policy.spec, "split": split, "counts": counts}
-        )
+        name = {"method": graph.method, "budget": graph.budget, "policy": run.policy.spec, "split": split}
+        run.histograms.append({**name, "counts": found.visited_counts})
 
 
 def _export(
@@ -293,23 +294,21 @@ def _export(
     run: PolicyRun,
     checkpoint: Checkpoint,
     path: Path,
-    graph: tuple[str, str | None, int, tuple[Formula, ...]],
+    graph: Candidate,
     predictions: dict[str, Prediction],
 ) -> None:
-    name, reading, budget, nodes = graph
-    draft_graph = DraftGraph.from_formulas(nodes, run.policy.step_size)
-    values = {
-        split: {key: value for key, value in asdict(found).items() if key != "visited_counts"}
-        for split, found in predictions.items()
-    }
+    draft_graph = DraftGraph.from_formulas(graph.found.nodes, run.policy.step_size)
+    values = {split: found.row() for split, found in predictions.items()}
+    if graph.found.bound is not None:
+        values["search"] |= {"bound": graph.found.bound, "gap": graph.found.gap}
     ordered = draft_graph.draft_nodes()
     counts, reach = node_statistics(ordered, run.trie)
     provenance = {
         "tool": "draftgraph",
         "tool_version": tool_version(),
-        "search": name,
-        "reading": reading,
-        "budget": budget,
+        "search": graph.method,
+        "reading": graph.reading,
+        "budget": graph.budget,
         "seed": config.seed,
         "trace_hash": run.search_traces.trace_hash(),
         "prompt_set_hash": run.search_traces.metadata["prompt_set_hash"],

@@ -25,7 +25,10 @@ from verify.policies import Policy
 
 @dataclass(frozen=True)
 class Prediction:
-    """What replay predicts on one split; ``visited_counts[m]`` forwards accept ``m`` drafts."""
+    """What replay predicts on one split.
+
+    ``visited_counts[m]`` forwards accept ``m`` drafts; ``forwards_per_prompt`` is in the order of the prompts.
+    """
 
     prompts: int
     accepted_length: float
@@ -34,6 +37,11 @@ class Prediction:
     forwards_predicted: int
     nfe_reduction: float
     visited_counts: list[int]
+    forwards_per_prompt: list[int]
+
+    def row(self) -> dict[str, Any]:
+        """The scalar fields, as result rows and graph files hold them."""
+        return {key: value for key, value in asdict(self).items() if not isinstance(value, list)}
 
 
 def predict(nodes: Iterable[Formula], anchors: AnchorTable) -> Prediction:
@@ -47,6 +55,7 @@ def predict(nodes: Iterable[Formula], anchors: AnchorTable) -> Prediction:
         forwards_predicted=result.forwards,
         nfe_reduction=result.nfe_reduction,
         visited_counts=result.visited_histogram.tolist(),
+        forwards_per_prompt=result.forwards_per_sample.tolist(),
     )
 
 

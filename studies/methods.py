@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from drafting.trie import PrefixTrie
@@ -10,6 +11,7 @@ from studies.chain import confidence_chain
 from studies.construction import Construction
 from studies.greedy import greedy
 from studies.published import published
+from verify.formulas import Formula
 
 #: Readings of the published rule: accumulation and which parents count (see ``studies.published``).
 PUBLISHED_READINGS = (
@@ -77,3 +79,28 @@ def build_method(name: str, given: SearchInput) -> Construction:
     """Run the method ``name``; raises :class:`MethodError` when there is no such method."""
     check_method(name)
     return METHODS[name](given)
+
+
+@dataclass(frozen=True)
+class FoundGraph:
+    """What a method found for one budget.
+
+    Attributes:
+        nodes: draft formulas; fewer than the budget when there are no more candidates.
+        bound: an upper bound on the path value of any graph of this budget (search split), where one was proved.
+        gap: (bound - value) / bound, None without a bound.
+        seconds: what the search took; for a nested method, of the one search that gave all its budgets.
+    """
+
+    nodes: tuple[Formula, ...]
+    seconds: float
+    bound: float | None = None
+    gap: float | None = None
+
+
+def find_graphs(name: str, given: SearchInput, budgets: Sequence[int]) -> dict[int, FoundGraph]:
+    """The graphs that ``name`` finds for every budget; a method that is not nested searches once per budget."""
+    start = time.perf_counter()
+    construction = build_method(name, given)
+    seconds = time.perf_counter() - start
+    return {budget: FoundGraph(construction.order[:budget], seconds) for budget in budgets}

@@ -99,15 +99,18 @@ def test_calibrate_writes_a_whole_run(
     }
     for row in rows:
         assert row["tokens_identical"] == 1.0
-        assert row["forwards_measured"] == row["forwards_predicted"]
+        assert row["forwards_measured"] == row["forwards_predicted_measured"]
         if row["graph"]:
             assert load_graph(out / row["graph"]).budget == row["nodes"]
-    assert "as predicted" in said
+    assert "as the traces predicted" in said
     # A second call finds everything done: it measures nothing again and writes the same rows.
     before = {path: path.stat().st_mtime_ns for path in (out / "measured").iterdir()}
     run(*command, "--out", out)
     assert {path: path.stat().st_mtime_ns for path in (out / "measured").iterdir()} == before
-    assert json.loads((out / "results.json").read_text())["rows"] == results["rows"]
+    again = json.loads((out / "results.json").read_text())
+    for row in [*again["rows"], *results["rows"]]:
+        row.pop("search_seconds")  # a search is quick and done again; all else is read back
+    assert again["rows"] == results["rows"]
 
 
 def test_calibrate_refuses_a_directory_of_another_run(checkpoint: Path, prompts: Path, tmp_path: Path) -> None:
