@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from calibrate.checkpoints import Checkpoint, load_checkpoint
-from calibrate.prompts import encode_prompts, load_prompt_set
-from calibrate.recorder import record
+from calibrate.prompts import Prompt, encode_prompts, load_prompt_set
 from calibrate.traces import Traces
 from calibrate.version import tool_version
 from drafting.anchors import AnchorTable
@@ -21,12 +20,15 @@ from studies.intervals import interval_columns
 from studies.methods import PUBLISHED_READINGS, FoundGraph, SearchInput, check_method, find_graphs
 from studies.progress import Reporter, SilentReporter
 from studies.prompt_counts import PromptCounts
+from studies.recordings import decode_config, record_split
 from studies.run_directory import open_run, slug, write_results
 from verify.decode import DecodeConfig
 from verify.formulas import Formula
 from verify.graph_file import Validity, save_graph
 from verify.layout import SequenceLayout, exactness
 from verify.policies import Policy, make_policy
+
+Tokens = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -111,14 +113,12 @@ def calibrate(
         if method != "published":
             check_method(method)
     SequenceLayout.make(1, config.generation_length, config.block_length, config.context)
-    search_set, test_set = _prompt_sets(config)
+    splits = _prompt_sets(config)
     checkpoint = load_checkpoint(
         config.model, dtype=config.dtype, device=config.device, mask_token_id=config.mask_token_id
     )
     _check_attention(checkpoint, config.context)
-    vocabulary = checkpoint.denoiser.vocabulary_size
-    search_ids = encode_prompts(search_set, checkpoint.tokenizer, vocabulary)
-    test_ids = encode_prompts(test_set, checkpoint.tokenizer, vocabulary)
+    search_ids, test_ids = _encode(splits, checkpoint)
     plain_config = {**asdict(config), "tool_version": tool_version(), "model_revision": checkpoint.revision}
     path = open_run(out, plain_config, overwrite)
     sections: dict[str, Any] = {"rows": [], "readings": [], "histograms": [], "rank_counts": []}
@@ -134,7 +134,22 @@ def calibrate(
     return {"config": plain_config, **sections}
 
 
-def _prompt_sets(config: CalibrationConfig) -> tuple[list[Any], list[Any]]:
+def encoded_splits(config: CalibrationConfig, checkpoint: Checkpoint) -> tuple[list[Tokens], list[Tokens]]:
+    """Token ids of the search and the test prompts of a configuration.
+
+    Raises:
+        ValueError: (PromptError) a prompt set that cannot be read or encoded.
+    """
+    return _encode(_prompt_sets(config), checkpoint)
+
+
+def _encode(splits: tuple[list[Prompt], list[Prompt]], checkpoint: Checkpoint) -> tuple[list[Tokens], list[Tokens]]:
+    vocabulary = checkpoint.denoiser.vocabulary_size
+    search, test = (encode_prompts(split, checkpoint.tokenizer, vocabulary) for split in splits)
+    return search, test
+
+
+def _prompt_sets(config: CalibrationConfig) -> tuple[list[Prompt], list[Prompt]]:
     search = load_prompt_set(config.prompts, "calibration")
     if config.held_out is not None or config.prompts.partition("/")[0] == "bundled":
         test = load_prompt_set(config.held_out or config.prompts, "test")
@@ -167,27 +182,16 @@ def _record_policy(
     reporter: Reporter,
     largest: int,
 ) -> PolicyRun:
-    policy = make_policy(spec, config.temperature)
-    decode_config = DecodeConfig(
-        block_length=config.block_length,
-        generation_length=config.generation_length,
-        context=config.context,
-        backend=config.backend,
-        end_token_ids=checkpoint.end_token_ids,
-        top_j=config.top_j,
-        seed=config.seed,
-    )
-    traces = {}
-    for split, ids in (("search", search_ids), ("test", test_ids)):
-        with reporter.task(f"record {spec}, {split}", len(ids)) as advance_to:
-            traces[split] = record(
-                checkpoint, ids, policy, decode_config, path / "traces" / slug(spec) / split,
-                on_prompt=lambda done, _: advance_to(done),
-            )  # fmt: skip
+    traces = {
+        split: record_split(
+            config, spec, checkpoint, ids, path / "traces" / slug(spec) / split, reporter, f"{spec}, {split}"
+        )
+        for split, ids in (("search", search_ids), ("test", test_ids))
+    }
     search = AnchorTable.from_traces(traces["search"], max_depth=None)
     return PolicyRun(
-        policy=policy,
-        decode=decode_config,
+        policy=make_policy(spec, config.temperature),
+        decode=decode_config(config, checkpoint),
         search=search,
         test=AnchorTable.from_traces(traces["test"], max_depth=None),
         trie=PrefixTrie.from_anchors(search, max_depth=max(largest, 1)),

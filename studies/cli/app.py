@@ -129,7 +129,7 @@ def parse_list(text: str, convert: Callable[[str], Any], name: str) -> tuple[Any
 
 def load_commands() -> None:
     """Import every command module; each registers its commands with :data:`app`."""
-    from studies.cli import calibrate_command, graph_commands, trace_commands  # noqa: F401
+    from studies.cli import ablation_commands, calibrate_command, graph_commands, trace_commands  # noqa: F401
 
 
 def main() -> None:
