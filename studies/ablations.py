@@ -18,7 +18,7 @@ from calibrate.files import write_atomically
 from calibrate.version import tool_version
 from drafting.anchors import AnchorTable
 from drafting.trie import PrefixTrie
-from studies.calibration import CalibrationConfig, encoded_splits
+from studies.configuration import CalibrationConfig, encoded_splits
 from studies.evaluation import predict
 from studies.intervals import interval_columns
 from studies.methods import PUBLISHED_READINGS, SearchInput, find_graphs

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from calibrate.checkpoints import Checkpoint, load_checkpoint
-from calibrate.prompts import Prompt, encode_prompts, load_prompt_set
 from calibrate.traces import Traces
 from calibrate.version import tool_version
 from drafting.anchors import AnchorTable
 from drafting.graph import DraftGraph
 from drafting.trie import PrefixTrie
 from drafting.values import accepted_histogram, alive_nodes
+from studies.configuration import CalibrationConfig, encode_splits, prompt_splits
 from studies.evaluation import Measurement, Prediction, measure, predict, rank_counts, recorded_outputs
-from studies.intervals import interval_columns
+from studies.intervals import PromptBootstrap, interval_columns
 from studies.methods import PUBLISHED_READINGS, FoundGraph, SearchInput, check_method, find_graphs
 from studies.progress import Reporter, SilentReporter
 from studies.prompt_counts import PromptCounts
@@ -27,38 +28,6 @@ from verify.formulas import Formula
 from verify.graph_file import Validity, save_graph
 from verify.layout import SequenceLayout, exactness
 from verify.policies import Policy, make_policy
-
-Tokens = tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class CalibrationConfig:
-    """Everything a calibration run depends on; written to ``config.json`` as it is.
-
-    ``search_prompts`` and ``test_prompts`` cut the splits; None takes them whole. The runtime verifier runs on the
-    first ``measured_prompts`` of the test split; None is all of them. ``prompts`` and ``held_out`` are ``bundled`` or
-    JSONL files; a file for ``prompts`` without one for ``held_out`` is cut in two, by prompt.
-    """
-
-    model: str = "bundled"
-    prompts: str = "bundled"
-    held_out: str | None = None
-    policies: tuple[str, ...] = ("threshold:0.9",)
-    temperature: float = 0.0
-    block_length: int = 32
-    generation_length: int = 96
-    context: str = "dual"
-    backend: str = "packed"
-    budgets: tuple[int, ...] = (0, 3, 5, 8, 10)
-    methods: tuple[str, ...] = ("chain", "published", "greedy")
-    top_j: int = 8
-    seed: int = 0
-    dtype: str = "float32"
-    device: str = "cpu"
-    search_prompts: int | None = 64
-    test_prompts: int | None = 48
-    measured_prompts: int | None = None
-    mask_token_id: int | None = None
 
 
 @dataclass(eq=False)
@@ -73,6 +42,7 @@ class PolicyRun:
     search_traces: Traces
     plain: list[list[int]]
     rows: list[dict[str, Any]] = field(default_factory=list)
+    comparisons: list[dict[str, Any]] = field(default_factory=list)
     readings: list[dict[str, Any]] = field(default_factory=list)
     histograms: list[dict[str, Any]] = field(default_factory=list)
 
@@ -113,54 +83,26 @@ def calibrate(
         if method != "published":
             check_method(method)
     SequenceLayout.make(1, config.generation_length, config.block_length, config.context)
-    splits = _prompt_sets(config)
+    splits = prompt_splits(config)
     checkpoint = load_checkpoint(
         config.model, dtype=config.dtype, device=config.device, mask_token_id=config.mask_token_id
     )
     _check_attention(checkpoint, config.context)
-    search_ids, test_ids = _encode(splits, checkpoint)
+    search_ids, test_ids = encode_splits(splits, checkpoint)
     plain_config = {**asdict(config), "tool_version": tool_version(), "model_revision": checkpoint.revision}
     path = open_run(out, plain_config, overwrite)
-    sections: dict[str, Any] = {"rows": [], "readings": [], "histograms": [], "rank_counts": []}
+    sections: dict[str, Any] = {"rows": [], "comparisons": [], "readings": [], "histograms": [], "rank_counts": []}
     for spec in config.policies:
         run = _record_policy(config, spec, checkpoint, search_ids, test_ids, path, reporter, max(budgets))
         _search_policy(config, run, checkpoint, test_ids, path, reporter, budgets)
         sections["rows"] += run.rows
+        sections["comparisons"] += run.comparisons
         sections["readings"] += run.readings
         sections["histograms"] += run.histograms
         counts = rank_counts(run.search, config.block_length, run.search_traces.top_j)
         sections["rank_counts"].append({"policy": spec, "split": "search", **counts})
         write_results(path, plain_config, sections)
     return {"config": plain_config, **sections}
-
-
-def encoded_splits(config: CalibrationConfig, checkpoint: Checkpoint) -> tuple[list[Tokens], list[Tokens]]:
-    """Token ids of the search and the test prompts of a configuration.
-
-    Raises:
-        ValueError: (PromptError) a prompt set that cannot be read or encoded.
-    """
-    return _encode(_prompt_sets(config), checkpoint)
-
-
-def _encode(splits: tuple[list[Prompt], list[Prompt]], checkpoint: Checkpoint) -> tuple[list[Tokens], list[Tokens]]:
-    vocabulary = checkpoint.denoiser.vocabulary_size
-    search, test = (encode_prompts(split, checkpoint.tokenizer, vocabulary) for split in splits)
-    return search, test
-
-
-def _prompt_sets(config: CalibrationConfig) -> tuple[list[Prompt], list[Prompt]]:
-    search = load_prompt_set(config.prompts, "calibration")
-    if config.held_out is not None or config.prompts.partition("/")[0] == "bundled":
-        test = load_prompt_set(config.held_out or config.prompts, "test")
-    else:
-        if len(search) < 2:
-            raise ValueError(
-                f"{config.prompts} holds one prompt; a search and a held-out split need at least two, "
-                "or give --held-out"
-            )
-        search, test = search[::2], search[1::2]
-    return search[: config.search_prompts], test[: config.test_prompts]
 
 
 def _check_attention(checkpoint: Checkpoint, context: str) -> None:
@@ -233,6 +175,38 @@ def _search_policy(
                 cache=path / "measured" / f"{graph.stem(run.policy)}.json", on_prompt=one_more,
             )  # fmt: skip
             _report(config, run, checkpoint, path, graph, measured)
+    run.comparisons += compare_on_test(run.policy.spec, graphs, run.test, config.seed)
+
+
+def compare_on_test(policy: str, graphs: Sequence[Candidate], test: AnchorTable, seed: int) -> list[dict[str, Any]]:
+    """Every method against every earlier one of the same budget: the paired difference on the test prompts.
+
+    Empty when the split holds fewer than two prompts, from which no interval follows.
+    """
+    rows: list[dict[str, Any]] = []
+    if len(test.samples()) < 2:
+        return rows
+    counts = [(graph, PromptCounts.of(graph.found.nodes, test)) for graph in graphs if graph.budget > 0]
+    for (second, baseline), (first, counted) in combinations(counts, 2):
+        if first.budget != second.budget:
+            continue
+        found = PromptBootstrap(baseline.prompts, seed=seed).compare(counted, baseline)
+        difference = found.nfe_reduction_difference
+        rows.append(
+            {
+                "policy": policy,
+                "budget": first.budget,
+                "first": first.method,
+                "second": second.method,
+                "split": "test",
+                "difference": difference.estimate,
+                "low": difference.low,
+                "high": difference.high,
+                "distinguishable": found.distinguishable,
+                "sentence": found.sentence(first.method, second.method),
+            }
+        )
+    return rows
 
 
 def _best_reading(run: PolicyRun, given: SearchInput, budgets: Sequence[int]) -> str:

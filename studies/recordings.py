@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from calibrate.checkpoints import Checkpoint
 from calibrate.recorder import record
 from calibrate.traces import Traces
+from studies.configuration import CalibrationConfig
 from studies.progress import Reporter
 from verify.decode import DecodeConfig
 from verify.policies import make_policy
-
-if TYPE_CHECKING:
-    from studies.calibration import CalibrationConfig
 
 
 def decode_config(config: CalibrationConfig, checkpoint: Checkpoint) -> DecodeConfig:

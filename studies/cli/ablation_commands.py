@@ -9,8 +9,8 @@ import typer
 from rich.table import Table
 
 from studies.ablations import STUDIES, run_study
-from studies.calibration import CalibrationConfig
 from studies.cli import app as cli
+from studies.configuration import CalibrationConfig
 from studies.progress import RichReporter
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -95,7 +96,15 @@ OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what
 
 def plain_table(title: str, headings: dict[str, str], caption: str | None = None) -> Table:
     """A table for terminals of 80 columns; ``headings`` maps each heading to "left" or "right"."""
-    table = Table(title=title, caption=caption, box=box.SIMPLE_HEAD, title_justify="left", caption_justify="left")
+    table = Table(
+        title=title,
+        caption=caption,
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        title_justify="left",
+        caption_justify="left",
+    )
     for heading, side in headings.items():
         table.add_column(heading, justify="left" if side == "left" else "right", overflow="fold")
     return table
@@ -128,8 +137,10 @@ def parse_list(text: str, convert: Callable[[str], Any], name: str) -> tuple[Any
 
 
 def load_commands() -> None:
-    """Import every command module; each registers its commands with :data:`app`."""
-    from studies.cli import ablation_commands, calibrate_command, graph_commands, trace_commands  # noqa: F401
+    """Import every module of this package that is named ``*_command`` or ``*_commands``; each registers its own."""
+    package = Path(__file__).parent
+    for path in sorted(package.glob("*_command*.py")):
+        importlib.import_module(f"{__package__}.{path.stem}")
 
 
 def main() -> None:

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from studies.calibration import CalibrationConfig, calibrate
+from studies.calibration import calibrate
 from studies.cli import app as cli
+from studies.configuration import CalibrationConfig
 from studies.progress import RichReporter
 
 

@@ -1,0 +1,170 @@
+"""A report of a run: one HTML page that opens without a network and says what to conclude, and how sure.
+
+Everything on it is read from the run directory; nothing is computed here that a table of the run does not hold.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from calibrate.files import write_atomically
+from figures import draw_all
+from studies.run_directory import RESULTS_NAME, RunDirectoryError, read_json
+
+#: Figures in the order in which a reader needs them: file name start, heading, what to look for.
+FIGURES = (
+    ("nfe_vs_budget", "Forward passes saved against budget",
+     "Solid lines are held-out prompts, and only they count. Where a curve flattens, drafts are rows for nothing."),
+    ("graph-", "The graph",
+     "Every node is a set of (position rank : vocabulary rank) pairs. Size shows how often a state occurred, colour "
+     "how often the graph accepts it."),
+    ("accepted_histogram", "Drafts accepted per forward pass",
+     "Against the chain of the same budget: a graph that covers several orders fails less often at the first draft."),
+    ("accepted_length", "Accepted length against budget",
+     "The mean over all anchors, which is what searches maximise; forwards saved follow it, but are not the same."),
+    ("ranks-", "Where the next commit stands in the ranking",
+     "The more the mass sits at rank 1, the better a plain chain does, and the less a graph can add."),
+    ("", "More", ""),
+)  # fmt: skip
+
+
+def write_report(run: str | Path, out: str | Path | None = None) -> Path:
+    """Write ``report.html`` for a run directory; its figures are drawn anew.
+
+    Args:
+        run: a run directory of ``draftgraph calibrate``.
+        out: where to write instead of ``RUN/report.html``.
+
+    Raises:
+        RunDirectoryError: no run there, or its results are broken.
+        figures.FigureDataError: results that cannot be drawn.
+    """
+    run = Path(run)
+    results = read_json(run / RESULTS_NAME)
+    if not isinstance(results, dict) or not results.get("rows"):
+        raise RunDirectoryError(f"{run / RESULTS_NAME} holds no rows; run `draftgraph calibrate` to its end first")
+    draw_all(run)
+    environment = Environment(
+        loader=PackageLoader("studies", "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    page = environment.get_template("report.html.j2").render(
+        config=results["config"],
+        policies=[policy_section(results, policy) for policy in results["config"]["policies"]],
+        figures=list(figure_sections(run / "figures")),
+        config_json=json.dumps(results["config"], indent=2, ensure_ascii=False),
+    )
+    path = Path(out) if out is not None else run / "report.html"
+    with write_atomically(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return path
+
+
+def policy_section(results: dict[str, Any], policy: str) -> dict[str, Any]:
+    """Everything the page says about one policy."""
+    rows = [row for row in results["rows"] if row["policy"] == policy]
+    test = [row for row in rows if row["split"] == "test"]
+    search = {(row["method"], row["budget"]): row for row in rows if row["split"] == "search"}
+    drafted = [row for row in test if row["budget"] > 0]
+    chosen = choose(list(search.values()))
+    held = next(
+        (r for r in drafted if chosen and (r["method"], r["budget"]) == (chosen["method"], chosen["budget"])), None
+    )
+    for row in test:
+        row["search_nfe_reduction"] = search[row["method"], row["budget"]]["nfe_reduction"]
+        row["chosen"] = row is held
+    comparisons = [c for c in results.get("comparisons", []) if c["policy"] == policy]
+    largest = max((row["budget"] for row in drafted), default=0)
+    return {
+        "policy": policy,
+        "test": test,
+        "held": held,
+        "conclusions": list(conclusions(test, held, comparisons, largest)),
+        "comparisons": [c for c in comparisons if c["budget"] == largest],
+        "largest": largest,
+    }
+
+
+def choose(search: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
+    """The row with the fewest forwards on the search split; the smaller budget when equal. Never looks at test rows."""
+    drafted = [row for row in search if row["budget"] > 0]
+    return min(drafted, key=lambda row: (row["forwards_predicted"], row["budget"]), default=None)
+
+
+def conclusions(
+    test: list[dict[str, Any]], held: dict[str, Any] | None, comparisons: list[dict[str, Any]], largest: int
+) -> Iterable[tuple[str, str]]:
+    """Pairs (kind, sentence), kind one of "good", "note", "bad"."""
+    broken = [
+        row
+        for row in test
+        if row["exact"]
+        and (row["tokens_identical"] < 1 or row["forwards_measured"] != row["forwards_predicted_measured"])
+    ]
+    if broken:
+        yield "bad", f"{len(broken)} of {len(test)} graphs changed a token or needed other forwards than predicted."
+    else:
+        prompts = test[0]["measured_prompts"] if test else 0
+        yield (
+            "good",
+            f"All {len(test)} graphs gave the tokens of plain decoding on the {prompts} prompts that were run, with "
+            "exactly the forward passes that the traces predicted.",
+        )
+    if held is None:
+        yield "note", "No budget above 0 was asked for, so there is no graph to judge."
+        return
+    yield "good" if held["nfe_reduction"] > 1 else "bad", _worth(held)
+    drop = held["search_nfe_reduction"] - held["nfe_reduction"]
+    yield (
+        "note",
+        f"On the prompts it was made from the same graph shows {held['search_nfe_reduction']:.2f}; the difference of "
+        f"{drop:+.2f} is what calibration error costs here.",
+    )
+    plain = next((row for row in test if row["budget"] == 0), None)
+    if plain is not None and plain["rows_computed"]:
+        rows = held["rows_computed"] / plain["rows_computed"]
+        saved = plain["forwards_measured"] / held["forwards_measured"]
+        yield (
+            "note",
+            f"It computes {rows:.1f} times the rows of plain decoding in {saved:.2f} times fewer forwards. It pays "
+            f"where a forward pass of {1 + held['budget']} blocks takes less than {saved:.2f} times as long as one of "
+            "a single block: measure that on your device; where it does not hold, do not speculate.",
+        )
+    if held["budget"] == largest:
+        yield "note", f"The best budget is the largest that was tried ({largest}); larger ones may save more forwards."
+    for found in comparisons:
+        if found["budget"] == largest and found["first"] == held["method"]:
+            yield (
+                ("good" if found["distinguishable"] and found["difference"] > 0 else "note"),
+                (f"D = {largest}: {found['sentence']}"),
+            )
+
+
+def _worth(held: dict[str, Any]) -> str:
+    interval = ""
+    if held["nfe_reduction_low"] is not None:
+        low, high = held["nfe_reduction_low"], held["nfe_reduction_high"]
+        interval = f" (95 % interval over prompts {low:.2f} to {high:.2f})"
+    return (
+        f"{held['method']} with {held['budget']} drafts needs {held['nfe_reduction']:.2f} times fewer forward passes "
+        f"than plain decoding on {held['prompts']} held-out prompts{interval}."
+    )
+
+
+def figure_sections(folder: Path) -> Iterable[dict[str, Any]]:
+    """Headings with the figures that belong there, as data URIs; a figure appears once."""
+    left = sorted(folder.glob("*.svg"))
+    for start, heading, caption in FIGURES:
+        mine = [path for path in left if path.stem.startswith(start)]
+        left = [path for path in left if path not in mine]
+        if mine:
+            images = [
+                {"name": path.stem, "uri": "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode()}
+                for path in mine
+            ]
+            yield {"heading": heading, "caption": caption, "images": images}
