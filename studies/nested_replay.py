@@ -1,0 +1,88 @@
+"""Replay of all budgets of a nested order at once: what a search that tries thousands of orders needs.
+
+``drafting.replay`` looks every chain state up in one graph. Here the chains are matched with the candidate states
+once, and an order of the candidates then costs a pass over their trie: a prefix is accepted by the graph of budget D
+when the last chosen of its states is among the first D. The counts are those of ``drafting.replay``, which a test says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from drafting.anchors import AnchorTable
+from drafting.trie import PrefixTrie
+
+
+class NestedReplay:
+    """Recorded decodes, ready to be replayed under orders of the states of ``candidates``.
+
+    Args:
+        candidates: the trie whose state ids orders are made of.
+        anchors: the decodes, with whole chains.
+        budgets: ascending budgets.
+
+    Attributes:
+        samples: int32 [M], the prompts, ascending.
+        plain: int64 [M], forwards of plain decoding, per prompt.
+    """
+
+    def __init__(self, candidates: PrefixTrie, anchors: AnchorTable, budgets: Sequence[int]) -> None:
+        self.budgets = np.asarray(budgets, dtype=np.int64)
+        self.n_states = candidates.n_states
+        trie = PrefixTrie.from_anchors(anchors, max_depth=max(1, int(self.budgets.max(initial=1))))
+        at = np.minimum(np.searchsorted(candidates.state_code, trie.state_code), candidates.n_states - 1)
+        known = candidates.state_code[at] == trie.state_code
+        # A prefix with a state that is no candidate is in no graph, nor is what stands behind it.
+        kept = known[trie.state]
+        for depth in range(1, trie.max_depth + 1):
+            level = slice(trie.level_ptr[depth], trie.level_ptr[depth + 1])
+            kept[level] &= kept[trie.parent[level]]
+        number = np.cumsum(kept) - 1
+        nearest = np.where(kept, number, 0)
+        for depth in range(1, trie.max_depth + 1):
+            level = slice(trie.level_ptr[depth], trie.level_ptr[depth + 1])
+            nearest[level] = np.where(kept[level], nearest[level], nearest[trie.parent[level]])
+        self._parent = number[trie.parent[kept]]
+        self._parent[0] = 0
+        self._state = at[trie.state[kept]]
+        widths = np.add.reduceat(kept.astype(np.int64), trie.level_ptr[:-1])
+        self._levels = np.concatenate([[0], np.cumsum(widths[widths > 0])])
+        self._leaf = nearest[trie.leaf]
+        self._block_ptr = anchors.block_ptr
+        self.samples, self._row = np.unique(anchors.block_sample, return_inverse=True)
+        self.plain = self._per_sample(anchors.block_steps[None, :].astype(np.int64))[0]
+
+    def forwards(self, order: Sequence[int]) -> np.ndarray:
+        """int64 [budgets, M], forward passes per prompt under the first D states of ``order``."""
+        rank = np.full(self.n_states, np.iinfo(np.int64).max)
+        rank[np.asarray(order, dtype=np.int64)] = np.arange(len(order))
+        rank[0] = -1
+        needs = rank[self._state]
+        accepted = np.zeros((len(self.budgets), len(needs)), dtype=np.int64)
+        for low, high in zip(self._levels[1:], self._levels[2:], strict=False):
+            above = self._parent[low:high]
+            needs[low:high] = np.maximum(needs[low:high], needs[above])
+            accepted[:, low:high] = accepted[:, above] + (needs[low:high] < self.budgets[:, None])
+        return self._per_sample(self._walk(accepted[:, self._leaf]))
+
+    def _walk(self, accepted: np.ndarray) -> np.ndarray:
+        """int64 [budgets, B], forwards per block; all blocks of all budgets step at once."""
+        rows, anchors = accepted.shape
+        blocks = len(self._block_ptr) - 1
+        jump = accepted.ravel() + 1
+        offset = np.repeat(np.arange(rows) * anchors, blocks)
+        position = offset + np.tile(self._block_ptr[:-1], rows)
+        end = offset + np.tile(self._block_ptr[1:], rows)
+        forwards = np.ones(rows * blocks, dtype=np.int64)
+        active = np.flatnonzero(position < end)
+        while len(active):
+            forwards[active] += 1
+            position[active] += jump[position[active]]
+            active = active[position[active] < end[active]]
+        return forwards.reshape(rows, blocks)
+
+    def _per_sample(self, per_block: np.ndarray) -> np.ndarray:
+        sums = [np.bincount(self._row, weights=row, minlength=len(self.samples)) for row in per_block]
+        return np.array(sums).astype(np.int64).reshape(len(per_block), len(self.samples))
