@@ -1,0 +1,146 @@
+"""Budgets priced by latency: literal tables whose best budget is visible, and the measurement itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from calibrate.checkpoints import Checkpoint
+from calibrate.hugging_face import HuggingFaceDenoiser
+from calibrate.recorder import TraceBuilder
+from drafting.anchors import AnchorTable
+from drafting.replay import replay
+from studies.budget import choose_budget
+from studies.chain import confidence_chain
+from studies.latency import LatencyError, LatencyTable, load_latency, measure_latency, save_latency
+from tests.models import END_ID, MASK_ID, tiny_llama
+from verify.decode import DecodeConfig, decode
+from verify.graph_values import check_latency
+from verify.policies import make_policy
+
+
+@pytest.fixture(scope="module")
+def checkpoint() -> Checkpoint:
+    denoiser = HuggingFaceDenoiser(tiny_llama(3), MASK_ID)
+    return Checkpoint("tiny", None, denoiser, None, (END_ID,), 8, (), "float32")
+
+
+@pytest.fixture(scope="module")
+def anchors(checkpoint: Checkpoint) -> AnchorTable:
+    builder = TraceBuilder()
+    config = DecodeConfig(block_length=8, generation_length=16, top_j=4)
+    for sample in range(6):
+        prompt = [3 + (5 * sample + k) % 40 for k in range(6)]
+        decode(checkpoint.denoiser, prompt, make_policy("static:1"), config, sample=sample, observer=builder)
+    return AnchorTable.from_traces(builder.build(), max_depth=None)
+
+
+def table(latency: list[float], refresh: float = 10.0) -> LatencyTable:
+    drafts = tuple(range(len(latency)))
+    values = tuple(latency)
+    rows = tuple(8 * (1 + d) for d in drafts)
+    return LatencyTable(
+        "cpu", "float32", "tiny", "packed", 8, 16, 1, drafts, rows, values, values, values, refresh, 5
+    )  # fmt: skip
+
+
+ORDER = confidence_chain(4, 8, 1).order
+
+
+def test_free_drafts_take_the_budget_with_the_fewest_forwards(anchors: AnchorTable) -> None:
+    choice = choose_budget(ORDER, anchors, table([10.0] * 5))
+    fewest = min(replay(ORDER[:d], anchors).forwards for d in range(5))
+    assert choice.best.forwards == fewest
+    # Of budgets with equally many forwards the smallest is taken.
+    assert choice.best.budget == min(row.budget for row in choice.rows if row.forwards == fewest)
+    blocks, plain = anchors.n_blocks, replay((), anchors).forwards
+    assert choice.best.speedup == pytest.approx(plain / fewest)
+    assert choice.rows[0].milliseconds_per_prompt == pytest.approx(10.0 * plain / 6)
+    assert blocks == 12
+
+
+def test_dear_drafts_are_not_taken_and_said_so(anchors: AnchorTable) -> None:
+    choice = choose_budget(ORDER, anchors, table([10.0, 30.0, 50.0, 70.0, 90.0]))
+    assert choice.best.budget == 0 and choice.best.speedup == 1.0 and not choice.at_edge
+    assert "Do not speculate" in choice.sentence and "3.00 times as long" in choice.sentence
+
+
+def test_a_staircase_has_its_optimum_at_the_end_of_a_step(anchors: AnchorTable) -> None:
+    choice = choose_budget(ORDER, anchors, table([10.0, 10.0, 10.1, 40.0, 40.0]))
+    assert choice.best.budget in (1, 2)
+    assert not choice.at_edge
+    assert f"D = {choice.best.budget}" in choice.sentence
+
+
+def test_refresh_forwards_are_paid_by_every_budget(anchors: AnchorTable) -> None:
+    cheap, dear = (choose_budget(ORDER, anchors, table([10.0] * 5, refresh)) for refresh in (1.0, 1000.0))
+    assert cheap.rows[3].speedup > dear.rows[3].speedup > 1.0
+    assert dear.rows[3].speedup < 1.1
+
+
+def test_edge_is_warned_of_and_interval_holds_the_estimate(anchors: AnchorTable) -> None:
+    choice = choose_budget(ORDER[:1], anchors, table([10.0, 10.0]))
+    assert choice.best.budget == 1 and choice.at_edge and "largest budget looked at" in choice.sentence
+    for row in choice.rows:
+        assert row.speedup_low <= row.speedup <= row.speedup_high
+
+
+def test_measured_table_round_trip_and_graph_section(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    found = measure_latency(
+        checkpoint, drafts=(0, 2, 5), block_length=8, context_length=12, batch=2, warmup=1, repeats=3
+    )
+    assert found.rows == (16, 48, 96) and found.drafts == (0, 2, 5)
+    assert all(low <= middle <= high for low, middle, high in zip(found.low, found.latency, found.high, strict=True))
+    assert found.refresh > 0 and found.unit == "ms"
+    save_latency(found, tmp_path / "latency.json")
+    assert load_latency(tmp_path / "latency.json") == found
+    check_latency(found.graph_section())
+    with pytest.raises(LatencyError, match=r"no latency was measured for 3 drafts, only for \[0, 2, 5\]"):
+        found.at(3)
+
+
+def test_every_measured_forward_has_the_rows_it_says(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    inner = checkpoint.denoiser.model.forward
+
+    def spy(*args: object, **kwargs: object) -> object:
+        seen.append(kwargs["input_ids"].numel())  # type: ignore[attr-defined]
+        return inner(*args, **kwargs)
+
+    monkeypatch.setattr(checkpoint.denoiser.model, "forward", spy)
+    found = measure_latency(checkpoint, drafts=(0, 3), block_length=8, context_length=12, batch=2, warmup=0, repeats=3)
+    refresh, setup = 2 * (12 + 8), 12 + 8  # the context is set up once, for one sequence
+    assert set(seen) - {setup} == {refresh, *found.rows}
+
+
+@pytest.mark.parametrize("change", [{"repeats": 1}, {"context_length": 0}, {"batch": 0}, {"drafts": (-1,)}])
+def test_measurement_refuses_nonsense(checkpoint: Checkpoint, change: dict[str, object]) -> None:
+    with pytest.raises(LatencyError, match="must be at least"):
+        measure_latency(checkpoint, **change)  # type: ignore[arg-type]
+
+
+def test_broken_latency_files(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    path = tmp_path / "latency.json"
+    good = {"format": "draftgraph-latency", "version": 1, **dataclasses.asdict(table([1.0, 2.0]))}
+    for change, expected in (
+        ({"format": "other"}, "is no latency file"),
+        ({"version": 9}, "version 9"),
+        ({"latency": [1.0]}, "as long as each other"),
+        ({"latency": [0.0, 1.0]}, "not above 0"),
+    ):
+        path.write_text(json.dumps(good | change))
+        with pytest.raises(LatencyError, match=expected):
+            load_latency(path)
+    path.write_text(json.dumps({key: value for key, value in good.items() if key != "refresh"}))
+    with pytest.raises(LatencyError, match="lacks refresh"):
+        load_latency(path)
+
+
+def test_bootstrap_is_seeded(anchors: AnchorTable) -> None:
+    first, second = (choose_budget(ORDER, anchors, table([10.0] * 5), seed=4) for _ in range(2))
+    assert first == second
+    assert not np.isnan(first.best.speedup_low)
