@@ -15,7 +15,6 @@ from typer.testing import CliRunner
 
 from calibrate.traces import read_traces, shard_paths
 from studies.cli.app import app, console, load_commands
-from tests.models import END_ID, MASK_ID, tiny_llama
 from verify.graph_file import load_graph
 
 load_commands()
@@ -28,22 +27,6 @@ def run(*arguments: object, code: int = 0) -> str:
     result = CliRunner().invoke(app, [str(argument) for argument in arguments])
     assert result.exit_code == code, result.output
     return " ".join(result.output.split())
-
-
-@pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("checkpoint")
-    tiny_llama(seed=3).save_pretrained(folder)
-    (folder / "draftgraph.json").write_text(json.dumps({"mask_token_id": MASK_ID, "end_token_ids": [END_ID]}))
-    return folder
-
-
-@pytest.fixture(scope="session")
-def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("prompts") / "prompts.jsonl"
-    lines = [{"id": f"p{n}", "tokens": [3 + (7 * n + k * k) % 45 for k in range(5 + n % 3)]} for n in range(8)]
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return path
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,85 @@
+"""The report page: everything a reader needs is on it, nothing is loaded from elsewhere."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from studies.calibration import calibrate
+from studies.configuration import CalibrationConfig
+from studies.report import choose, conclusions, write_report
+from studies.run_directory import RunDirectoryError
+
+
+@pytest.fixture(scope="module")
+def run(checkpoint: Path, prompts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("report") / "run"
+    config = CalibrationConfig(
+        model=str(checkpoint), prompts=str(prompts), policies=("static:1",), block_length=8, generation_length=16,
+        top_j=4, budgets=(0, 2, 4),
+    )  # fmt: skip
+    calibrate(config, out)
+    return out
+
+
+class _Page(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.cells: list[str] = []
+        self.sources: list[str] = []
+        self._in_cell = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.sources += [value or "" for name, value in attrs if name in ("src", "href")]
+        self._in_cell = tag == "td" or (self._in_cell and tag == "span")
+
+    def handle_data(self, data: str) -> None:
+        if self._in_cell:
+            self.cells.append(data.strip())
+
+
+def test_the_page_holds_every_row_and_needs_no_network(run: Path) -> None:
+    path = write_report(run)
+    text = path.read_text(encoding="utf-8")
+    page = _Page()
+    page.feed(text)
+    assert page.sources and all(source.startswith("data:image/svg+xml;base64,") for source in page.sources)
+    assert not re.search(r"(src|href)=[\"']?https?:", text)
+    results = json.loads((run / "results.json").read_text())
+    for row in results["rows"]:
+        if row["split"] == "test":
+            assert f"{row['nfe_reduction']:.2f}" in page.cells
+            assert str(row["forwards_measured"]) in page.cells
+    assert "exactly the forward passes that the traces predicted" in text
+    assert text.count('class="first chosen"') + text.count('class=" chosen"') == 1
+
+
+def test_the_choice_never_looks_at_held_out_rows() -> None:
+    search = [
+        {"method": "a", "budget": 8, "forwards_predicted": 50},
+        {"method": "b", "budget": 4, "forwards_predicted": 50},
+        {"method": "plain", "budget": 0, "forwards_predicted": 10},
+    ]
+    assert choose(search) == search[1]
+    assert choose(search[2:]) is None
+
+
+def test_a_broken_promise_is_the_first_thing_said() -> None:
+    row = {
+        "method": "greedy", "budget": 4, "exact": True, "tokens_identical": 0.5, "forwards_measured": 9,
+        "forwards_predicted_measured": 9, "measured_prompts": 2,
+    }  # fmt: skip
+    kind, sentence = next(iter(conclusions([row], None, [], 4)))
+    assert kind == "bad" and "1 of 1 graphs changed a token" in sentence
+
+
+def test_no_run(tmp_path: Path) -> None:
+    with pytest.raises(RunDirectoryError, match="does not exist"):
+        write_report(tmp_path)
+    (tmp_path / "results.json").write_text('{"rows": []}')
+    with pytest.raises(RunDirectoryError, match="holds no rows"):
+        write_report(tmp_path)
