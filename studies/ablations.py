@@ -177,7 +177,7 @@ def _run_setting(
         )
         tables[split] = AnchorTable.from_traces(traces, max_depth=None)
     budgets = sorted(budget for budget in set(config.budgets) if budget > 0)
-    trie = PrefixTrie.from_anchors(tables["search"], max_depth=budgets[-1])
+    trie = PrefixTrie.from_anchors(tables["search"])
     step_size = make_policy(config.policies[0], config.temperature).step_size
     given = SearchInput(trie, budgets[-1], config.block_length, step_size)
     rows = []

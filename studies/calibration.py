@@ -93,7 +93,7 @@ def calibrate(
     path = open_run(out, plain_config, overwrite)
     sections: dict[str, Any] = {"rows": [], "comparisons": [], "readings": [], "histograms": [], "rank_counts": []}
     for spec in config.policies:
-        run = _record_policy(config, spec, checkpoint, search_ids, test_ids, path, reporter, max(budgets))
+        run = _record_policy(config, spec, checkpoint, search_ids, test_ids, path, reporter)
         _search_policy(config, run, checkpoint, test_ids, path, reporter, budgets)
         sections["rows"] += run.rows
         sections["comparisons"] += run.comparisons
@@ -122,7 +122,6 @@ def _record_policy(
     test_ids: Sequence[Sequence[int]],
     path: Path,
     reporter: Reporter,
-    largest: int,
 ) -> PolicyRun:
     traces = {
         split: record_split(
@@ -136,7 +135,7 @@ def _record_policy(
         decode=decode_config(config, checkpoint),
         search=search,
         test=AnchorTable.from_traces(traces["test"], max_depth=None),
-        trie=PrefixTrie.from_anchors(search, max_depth=max(largest, 1)),
+        trie=PrefixTrie.from_anchors(search),
         search_traces=traces["search"],
         plain=recorded_outputs(traces["test"], len(test_ids)),
     )

@@ -100,7 +100,7 @@ def budget_command(
         )
     anchors = AnchorTable.from_traces(found, max_depth=None)
     largest = table.drafts[-1]
-    trie = PrefixTrie.from_anchors(anchors, max_depth=max(largest, 1))
+    trie = PrefixTrie.from_anchors(anchors)
     step_size = make_policy(valid.policy).step_size
     order = build_method(method, SearchInput(trie, largest, valid.block_length, step_size)).order
     test = AnchorTable.from_traces(judged, max_depth=None)

@@ -66,7 +66,7 @@ def search_command(
         raise ValueError(
             f"{traces} holds no anchor (every block was complete after one step): there is nothing to draft"
         )
-    trie = PrefixTrie.from_anchors(anchors, max_depth=budget)
+    trie = PrefixTrie.from_anchors(anchors)
     step_size = make_policy(valid.policy).step_size
     construction = build_method(method, SearchInput(trie, budget, valid.block_length, step_size))
     nodes = construction.order[:budget]
