@@ -101,7 +101,7 @@ STUDIES: dict[str, Study] = {
         "Which search finds the better graph for a budget?",
         _method,
         ("chain", "tree_greedy", "sequoia", "published:degree0", "published:degree1/all", "published:total/all",
-         "greedy", "bundled_greedy", "swap", "exact"),
+         "greedy", "bundled_greedy", "swap", "cut", "exact"),
     ),
     "accumulation": Study("Which reading of the published rule does best?", _accumulation),
     "domain": Study("What does a graph found on one domain do on another?", _domain, ("chain", "greedy"), (5, 10, 16)),

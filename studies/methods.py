@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from drafting.trie import PrefixTrie
+from studies.bundles import bundled_greedy
 from studies.chain import confidence_chain
+from studies.closure import PriceSweep, price_sweep
 from studies.construction import Construction
 from studies.greedy import greedy
+from studies.milp import ExactResult, exact
 from studies.published import published
+from studies.swap import swap_repair
+from studies.trees import sequoia_tree, tree_greedy
 from verify.formulas import Formula
 
 #: Readings of the published rule: accumulation and which parents count (see ``studies.published``).
@@ -32,16 +37,25 @@ class SearchInput:
     """What every method is given.
 
     Attributes:
-        trie: chain prefixes of the search split.
+        trie: chain prefixes of the search split, whole chains.
         budget: the largest budget wanted; smaller ones are prefixes of the order.
         block_length: positions per block.
         step_size: pairs per denoising step, None where it varies.
+        time_limit: seconds that the exact method may spend on each budget after its heuristics.
     """
 
     trie: PrefixTrie
     budget: int
     block_length: int
     step_size: int | None
+    time_limit: float = 30.0
+    _sweeps: dict[int, PriceSweep] = field(default_factory=dict, repr=False)
+
+    def sweep(self) -> PriceSweep:
+        """The price sweep to the largest budget, made once: it bounds what every other method finds."""
+        if self.budget not in self._sweeps:
+            self._sweeps[self.budget] = price_sweep(self.trie, self.budget, step_size=self.step_size)
+        return self._sweeps[self.budget]
 
 
 Method = Callable[[SearchInput], Construction]
@@ -64,9 +78,18 @@ def _published(reading: str) -> Method:
 
 METHODS: dict[str, Method] = {
     "chain": lambda given: confidence_chain(given.budget, given.block_length, given.step_size),
-    "greedy": lambda given: greedy(given.trie, given.budget),
+    "tree_greedy": lambda given: tree_greedy(given.trie, given.budget, step_size=given.step_size),
+    "sequoia": lambda given: sequoia_tree(given.trie, given.budget, step_size=given.step_size),
     **{f"published:{reading}": _published(reading) for reading in PUBLISHED_READINGS},
+    "greedy": lambda given: greedy(given.trie, given.budget),
+    "bundled_greedy": lambda given: bundled_greedy(given.trie, given.budget, step_size=given.step_size),
+    "swap": lambda given: swap_repair(given.trie, given.budget, step_size=given.step_size),
+    "cut": lambda given: given.sweep(),
+    "exact": lambda given: exact(given.trie, given.budget, step_size=given.step_size, time_limit=given.time_limit),
 }
+
+#: Methods whose graphs of different budgets are not prefixes of one order: they search once per budget.
+PER_BUDGET = frozenset({"sequoia", "bundled_greedy", "swap", "exact"})
 
 
 def check_method(name: str) -> None:
@@ -87,9 +110,9 @@ class FoundGraph:
 
     Attributes:
         nodes: draft formulas; fewer than the budget when there are no more candidates.
+        seconds: what the search took; for a nested method, of the one search that gave all its budgets.
         bound: an upper bound on the path value of any graph of this budget (search split), where one was proved.
         gap: (bound - value) / bound, None without a bound.
-        seconds: what the search took; for a nested method, of the one search that gave all its budgets.
     """
 
     nodes: tuple[Formula, ...]
@@ -99,8 +122,34 @@ class FoundGraph:
 
 
 def find_graphs(name: str, given: SearchInput, budgets: Sequence[int]) -> dict[int, FoundGraph]:
-    """The graphs that ``name`` finds for every budget; a method that is not nested searches once per budget."""
+    """The graphs that ``name`` finds for every budget; a method that is not nested searches once per budget.
+
+    Raises:
+        MethodError: no such method.
+    """
+    check_method(name)
+    if name in PER_BUDGET:
+        return {budget: _search_one(name, given, budget) for budget in budgets}
     start = time.perf_counter()
     construction = build_method(name, given)
     seconds = time.perf_counter() - start
-    return {budget: FoundGraph(construction.order[:budget], seconds) for budget in budgets}
+    found = {budget: FoundGraph(construction.order[:budget], seconds) for budget in budgets}
+    if isinstance(construction, PriceSweep):
+        return {budget: _with_bound(graph, construction, budget) for budget, graph in found.items()}
+    return found
+
+
+def _search_one(name: str, given: SearchInput, budget: int) -> FoundGraph:
+    start = time.perf_counter()
+    construction = build_method(
+        name, SearchInput(given.trie, budget, given.block_length, given.step_size, given.time_limit)
+    )
+    seconds = time.perf_counter() - start
+    if isinstance(construction, ExactResult):
+        return FoundGraph(construction.order, seconds, construction.bound, construction.gap)
+    return FoundGraph(construction.order[:budget], seconds)
+
+
+def _with_bound(graph: FoundGraph, sweep: PriceSweep, budget: int) -> FoundGraph:
+    bound, value = sweep.bound(budget), sum(sweep.gains[:budget])
+    return FoundGraph(graph.nodes, sweep.seconds, bound, max(0.0, (bound - value) / bound) if bound > 0 else 0.0)
