@@ -4,11 +4,15 @@ For n = 5, 10, 20, ... prompts, drawn several times at random, a graph is found 
 prompts that stay the same. The last point takes all prompts, of which there is one draw.
 
 The rule by which the curve answers. Compare the graph of all prompts with the graphs of half of them, on the held-out
-prompts, in pairs: per prompt, the forwards of the whole graph against the mean forwards over the draws of half. If the
-interval of the difference in nfe reduction lies above zero, the last doubling paid, and more prompts are likely to
-help. If it contains zero, these held-out prompts show no gain from the last doubling; the upper end of the interval
-says how large a gain may have gone unseen. The interval speaks of other held-out prompts; how much the draws of half
-differ among themselves stands beside it (``draws_low``, ``draws_high``).
+prompts, in pairs: the gain in nfe reduction over the mean of the draws of half. If its interval lies above zero, the
+last doubling paid, and more prompts are likely to help. If it contains zero, there is no sign of a gain from the last
+doubling; the upper end of the interval says how large a gain may have gone unseen.
+
+Two things make the gain uncertain: which prompts are held out, and which were searched. The first is resampled. For the
+second, all prompts give one graph only; how much another set of as many would have moved it is taken from how the
+graphs of random halves differ among themselves (the delete-half jackknife: halves drawn without replacement vary about
+as whole samples do). Every resample of held-out prompts adds the deviation of one half, drawn at random. Without this a
+lucky or unlucky graph passes for a trend.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ import numpy as np
 from drafting.anchors import AnchorTable
 from studies.crossval import SplitError, search_graphs
 from studies.intervals import Interval, PromptBootstrap
-from studies.prompt_counts import PromptCounts
+from studies.prompt_counts import PromptCounts, check_paired
 
 SMALLEST = 5
 
@@ -87,16 +91,14 @@ class SizeCurve:
         """Apply the rule of this module at one budget.
 
         Raises:
-            SplitError: a budget that is not in the curve.
+            SplitError: a budget that is not in the curve, or fewer than two draws of half.
         """
         here = [point for point in self.points if point.budget == budget]
         if not here:
             raise SplitError(f"the curve holds budgets {sorted({p.budget for p in self.points})}, not {budget}")
         whole = here[-1]
         half = next(point for point in here if point.prompts == half_of(whole.prompts))
-        bootstrap = PromptBootstrap(whole.mean().prompts, seed=seed)
-        difference = bootstrap.compare(whole.mean(), half.mean()).nfe_reduction_difference
-        return SizeAnswer(budget, half.prompts, whole.prompts, difference)
+        return SizeAnswer(budget, half.prompts, whole.prompts, _gain(whole.held_out[0], half.held_out, seed))
 
 
 @dataclass(frozen=True)
@@ -124,11 +126,36 @@ class SizeAnswer:
         if self.more_would_help:
             return f"More prompts are likely to help: {numbers}."
         if gain.high < 0:
-            return f"More prompts did not help but hurt on these held-out prompts, which is chance or drift: {numbers}."
+            return f"No sign that more prompts would help; on these held-out prompts they hurt: {numbers}."
         return (
             f"No sign that more prompts would help, the interval contains zero: {numbers}. "
             f"A gain of up to {gain.high:.3f} may have gone unseen."
         )
+
+
+def _gain(whole: PromptCounts, halves: Sequence[PromptCounts], seed: int) -> Interval:
+    """Nfe reduction of the whole graph minus that of the mean half, with the interval of this module's rule."""
+    if len(halves) < 2:
+        raise SplitError(f"the rule needs at least two draws of half of the prompts, got {len(halves)}; raise draws")
+    check_paired(whole, PromptCounts.mean(halves))
+    rng = np.random.default_rng(seed)
+    spread = np.sqrt(len(halves) / (len(halves) - 1))  # as deviations from their own mean are too small
+
+    def gain(sums: np.ndarray) -> np.ndarray:
+        plain, all_prompts, each = sums[:, 0], sums[:, 1], sums[:, 2:]
+        return plain / all_prompts - plain / each.mean(axis=1)
+
+    def gain_of_another_search(sums: np.ndarray) -> np.ndarray:
+        each = sums[:, :1] / sums[:, 2:]
+        one = each[np.arange(len(each)), rng.integers(len(halves), size=len(each))]
+        return gain(sums) + spread * (one - each.mean(axis=1))
+
+    columns = np.column_stack([whole.plain, whole.forwards, *(half.forwards for half in halves)])
+    bootstrap = PromptBootstrap(whole.prompts, method="percentile", seed=seed)
+    low, high = np.quantile(bootstrap.resampled(columns, gain_of_another_search), bootstrap.tails())
+    estimate = float(gain(columns.sum(axis=0)[None, :])[0])
+    settings = (bootstrap.level, bootstrap.prompts, bootstrap.resamples, bootstrap.method, seed)
+    return Interval(estimate, float(low), float(high), *settings)
 
 
 def half_of(prompts: int) -> int:
@@ -155,7 +182,7 @@ def calibration_size_curve(
     block_length: int,
     step_size: int | None,
     sizes: Sequence[int] | None = None,
-    draws: int = 5,
+    draws: int = 10,
     seed: int = 0,
 ) -> SizeCurve:
     """Find graphs on n prompts and value them on fixed held-out prompts, for growing n.
@@ -169,7 +196,7 @@ def calibration_size_curve(
         step_size: pairs per denoising step, None where it varies.
         sizes: numbers of search prompts; half and all are always added, because the rule needs them. By default 5, 10,
             20, ... and these two.
-        draws: draws per size; all prompts are drawn once.
+        draws: draws per size, at least two for an answer; all prompts are drawn once.
         seed: of the draws. Draws of different sizes are independent.
 
     Complexity: one search and two replays per draw.

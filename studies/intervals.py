@@ -181,7 +181,14 @@ class PromptBootstrap:
             ),
         )
 
-    def _interval(self, columns: np.ndarray, statistic: Statistic) -> Interval:
+    def resampled(self, columns: np.ndarray, statistic: Statistic) -> np.ndarray:
+        """A statistic of sums over prompts in every resample: columns [M, c] -> float64 [resamples].
+
+        ``statistic`` maps sums [R, c] to [R]; large bootstraps call it in parts, always in the same order.
+
+        Raises:
+            IntervalError: not one row per prompt, or numbers that are not finite.
+        """
         columns = np.asarray(columns, dtype=np.float64)
         if columns.shape[0] != self.prompts:
             raise IntervalError(f"expected one number per prompt ({self.prompts}), got {columns.shape[0]}")
@@ -191,10 +198,18 @@ class PromptBootstrap:
             parts: Iterable[np.ndarray] = (_kept_weights(self.prompts, self.resamples, self.seed),)
         else:
             parts = _weights(self.prompts, self.resamples, self.seed)
-        drawn = np.sort(np.concatenate([statistic(weights @ columns) for weights in parts]))
+        return np.concatenate([statistic(weights @ columns) for weights in parts])
+
+    def tails(self) -> np.ndarray:
+        """Probabilities of the two ends of the interval, expanded for few prompts: float64 [2]."""
+        return _expanded_tails(self.level, self.prompts)
+
+    def _interval(self, columns: np.ndarray, statistic: Statistic) -> Interval:
+        columns = np.asarray(columns, dtype=np.float64)
+        drawn = np.sort(self.resampled(columns, statistic))
         total = columns.sum(axis=0)
         estimate = float(statistic(total[None, :])[0])
-        tails = _expanded_tails(self.level, self.prompts)
+        tails = self.tails()
         if self.method == "bca":
             tails = _bca_tails(tails, drawn, estimate, statistic(total[None, :] - columns))
         low, high = np.quantile(drawn, tails)

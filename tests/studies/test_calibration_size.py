@@ -80,7 +80,7 @@ def test_a_gain_that_paid_says_more_prompts_would_help() -> None:
 def test_a_gain_that_chance_explains_says_so_and_how_much_may_be_unseen() -> None:
     rng = np.random.default_rng(0)
     half = 30 + rng.integers(0, 5, 20).astype(float)
-    found = curve_of([half], half + np.tile([1.0, -1.0], 10)).answer(8)
+    found = curve_of([half, half], half + np.tile([1.0, -1.0], 10)).answer(8)
     assert not found.more_would_help
     assert "the interval contains zero" in found.sentence()
     assert f"A gain of up to {found.gain.high:.3f} may have gone unseen" in found.sentence()
@@ -88,11 +88,26 @@ def test_a_gain_that_chance_explains_says_so_and_how_much_may_be_unseen() -> Non
 
 def test_a_loss_is_called_a_loss() -> None:
     half = np.arange(20.0, 40.0)
-    found = curve_of([half], half + 5).answer(8)
+    found = curve_of([half, half], half + 5).answer(8)
     assert not found.more_would_help
-    assert "did not help but hurt" in found.sentence()
+    assert "they hurt" in found.sentence()
     with pytest.raises(SplitError, match=r"the curve holds budgets \[8\], not 9"):
-        curve_of([half], half).answer(9)
+        curve_of([half, half], half).answer(9)
+    with pytest.raises(SplitError, match="at least two draws of half of the prompts, got 1"):
+        curve_of([half], half).answer(8)
+
+
+def test_one_graph_better_than_its_like_is_no_trend() -> None:
+    """The whole graph gains on every prompt, yet graphs of half differ among themselves by more than that."""
+    rng = np.random.default_rng(0)
+    half = 30 + rng.integers(0, 5, 20).astype(float)
+    whole = half - 2
+    alike, scattered = ([half + shift for shift in shifts] for shifts in ([0, 0.1, -0.1], [0, 4, -4]))
+    sure, unsure = (curve_of(draws, whole).answer(8) for draws in (alike, scattered))
+    assert sure.more_would_help
+    assert not unsure.more_would_help
+    assert unsure.gain.estimate == pytest.approx(sure.gain.estimate)
+    assert unsure.gain.high - unsure.gain.low > 3 * (sure.gain.high - sure.gain.low)
 
 
 @pytest.mark.parametrize(
