@@ -210,10 +210,11 @@ def read_shard(path: Path) -> pa.Table:
     mend = f"delete {path.name} and rerun the same recording: only its prompts are decoded again"
     try:
         table = pq.read_table(path, page_checksum_verification=True)
-    except (pa.ArrowException, OSError) as error:
+        names = table.schema.names
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # names are decoded only when asked for
         raise TraceError(f"trace shard {path} cannot be read ({error}); {mend}") from error
-    if table.schema.names != _SCHEMA.names:
-        raise TraceError(f"trace shard {path} has columns {table.schema.names}, expected {_SCHEMA.names}; {mend}")
+    if names != _SCHEMA.names:
+        raise TraceError(f"trace shard {path} has columns {names}, expected {_SCHEMA.names}; {mend}")
     for found, expected in zip(table.schema, _SCHEMA, strict=True):
         if found.type != expected.type:
             raise TraceError(f"trace shard {path}: {found.name} is {found.type}, expected {expected.type}; {mend}")
