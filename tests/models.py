@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from calibrate.checkpoints import Checkpoint
 from calibrate.hugging_face import HuggingFaceDenoiser
 from verify.formulas import Formula, formula
 
@@ -67,3 +68,18 @@ def random_formulas(seed: int, count: int, step_size: int | None = 1, ranks: int
         if child not in nodes:
             nodes.append(child)
     return nodes[1:]
+
+
+def tiny_checkpoint(seed: int = 0, denoiser: Any = None, **changes: Any) -> Checkpoint:
+    """A checkpoint of a tiny random model, as if loaded; ``denoiser`` may be a wrapper of one."""
+    facts: dict[str, Any] = {
+        "name": "tiny",
+        "revision": f"seed-{seed}",
+        "denoiser": denoiser or tiny_denoiser(seed),
+        "tokenizer": None,
+        "end_token_ids": (END_ID,),
+        "block_length": 8,
+        "attention": (),
+        "dtype": "float32",
+    }
+    return Checkpoint(**{**facts, **changes})
