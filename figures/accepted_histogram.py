@@ -34,15 +34,15 @@ class Pair:
 def pairs(run: Run) -> list[Pair]:
     """Per policy the best graph of the largest budget that has a histogram, on test prompts (else the last split).
 
-    A histogram counts only with a result row of the same method, policy and budget: without one nobody could say
-    which graph is best.
+    A histogram counts only with a result row of the same method, policy and budget (without one nobody could say
+    which graph is best) and with at least one forward in it (a rule that fills whole blocks at once leaves none).
 
     Raises:
         FigureDataError: no such histogram of a calibrated graph.
     """
     found = []
     for policy in run.policies():
-        own = [histogram for histogram in run.histograms if histogram.policy == policy and histogram.budget]
+        own = [histogram for histogram in run.histograms if histogram.policy == policy and any(histogram.counts)]
         for split in ("test", "validation", "search"):
             here = [histogram for histogram in own if histogram.split == split]
             rows = [row for row in run.select(policy=policy) if row.method not in BASELINES]

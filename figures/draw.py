@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 
 from figures.accepted_histogram import draw_accepted_histogram, pairs, table_accepted_histogram
 from figures.data import FigureDataError, Run, load_run
-from figures.graph_layers import draw_graph_layers, graph_row, table_graph_layers
+from figures.graph_layers import draw_graph_layers, graph_row, lay_out, table_graph_layers
 from figures.nfe_vs_budget import draw_nfe_vs_budget, table_nfe_vs_budget
 from figures.output import Table, file_name, save_figure
-from figures.rank_heatmaps import draw_rank_heatmaps, table_rank_heatmaps
+from figures.rank_heatmaps import draw_rank_heatmaps, rank_counts, table_rank_heatmaps
 
 Drawing = tuple[str, Callable[[], Figure], Callable[[], Table]]
 
@@ -63,21 +63,18 @@ def _drawings(run: Run) -> list[Drawing]:
     for policy in run.policies():
         found += _graph(run, policy)
     found += _histogram(run)
-    with_ranks = {item.policy for item in run.rank_counts}
     for policy in run.policies():
-        if policy in with_ranks:
-            found.append(_ranks(run, policy))
-        else:
-            _left_out(run, f"rank_counts of policy {policy}", "rank heat maps")
+        found += _ranks(run, policy)
     return found
 
 
 def _graph(run: Run, policy: str) -> list[Drawing]:
     try:
-        graph_row(run, policy)
+        row = graph_row(run, policy)
     except FigureDataError:
         _left_out(run, f"saved graphs of policy {policy}", "graph drawing")
         return []
+    lay_out(run.load_graph(row))  # a broken file is found before anything is drawn
     return [
         (
             file_name("graph", policy),
@@ -96,12 +93,19 @@ def _histogram(run: Run) -> list[Drawing]:
     return [("accepted_histogram", lambda: draw_accepted_histogram(run), lambda: table_accepted_histogram(run))]
 
 
-def _ranks(run: Run, policy: str) -> Drawing:
-    return (
-        file_name("ranks", policy),
-        lambda: draw_rank_heatmaps(run, policy),
-        lambda: table_rank_heatmaps(run, policy),
-    )
+def _ranks(run: Run, policy: str) -> list[Drawing]:
+    try:
+        rank_counts(run, policy)
+    except FigureDataError:
+        _left_out(run, f"rank_counts of policy {policy}", "rank heat maps")
+        return []
+    return [
+        (
+            file_name("ranks", policy),
+            lambda: draw_rank_heatmaps(run, policy),
+            lambda: table_rank_heatmaps(run, policy),
+        )
+    ]
 
 
 def _left_out(run: Run, missing: str, figure: str) -> None:

@@ -8,6 +8,7 @@ token and the position ranked 5 with its second-best.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -175,9 +176,9 @@ def draw_graph_layers(run: Run, policy: str, budget: int | None = None) -> Figur
     laid = lay_out(graph)
     depth = max(laid.layers)
     tallest = max(laid.places) - min(laid.places)
-    # A label of LINE_CHARACTERS is half an inch wide; a node with a label of three lines takes as much height.
+    # In inches: a label of LINE_CHARACTERS is half an inch wide; the largest node 0.25 and a line of text 0.11 high.
     width = max(WIDTH, 1.2 + 0.55 * (depth + 1))
-    body = max(1.4, 0.46 * (tallest + 1.3))
+    body = max(1.4, (0.26 + 0.11 * _label_lines(laid)) * (tallest + 1.3))
     figure = new_figure(height=body + 1.55, width=width)
     axes = figure.subplots()
     _draw_edges(axes, laid)
@@ -190,7 +191,7 @@ def draw_graph_layers(run: Run, policy: str, budget: int | None = None) -> Figur
     if laid.reach is not None:
         colours = ScalarMappable(_reach_scale(laid.reach), SEQUENTIAL)
         bar = figure.colorbar(colours, ax=axes, shrink=0.9, pad=0.01, aspect=16)
-        bar.set_label("probability of acceptance (%)", fontsize=LABEL_SIZE, color=INK)
+        bar.set_label("probability of\nacceptance (%)", fontsize=LABEL_SIZE, color=INK)
         bar.ax.tick_params(labelsize=TEXT_SIZE, colors=INK, length=3)
         bar.outline.set_visible(False)
     set_heading(figure, headline(row, graph, laid), _note(laid), footer=footer)
@@ -242,6 +243,13 @@ def _draw_edges(axes: Axes, laid: LaidOutGraph) -> None:
 def _reach_scale(reach: list[float]) -> Normalize:
     """From 0 to the likeliest draft, rounded up to the next 10 %, so that all colours are used."""
     return Normalize(0.0, max(10.0, 10.0 * math.ceil(10.0 * max(reach[1:], default=0.1) - 1e-9)), clip=True)
+
+
+def _label_lines(laid: LaidOutGraph) -> int:
+    """Lines of the tallest label with a node below it; the layers of one node have all the height there is."""
+    sizes = Counter(laid.layers)
+    crowded = (node for node, layer in zip(laid.nodes, laid.layers, strict=True) if sizes[layer] > 1)
+    return max((node_label(node).count("\n") + 1 for node in crowded), default=1)
 
 
 def _areas(counts: list[int]) -> list[float]:

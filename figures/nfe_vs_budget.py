@@ -46,14 +46,14 @@ _LABELS = {
     "nfe_reduction": "NFE reduction (× fewer forwards)",
     "accepted_length": "accepted length (drafts per anchor)",
 }
-_COLUMNS = ("policy", "context", "method", "reading", "split", "budget", "value", "low", "high", "counted")
+_COLUMNS = ("policy", "context", "method", "reading", "split", "budget", "value", "low", "high", "verified")
 
 
 @dataclass(frozen=True)
 class Curve:
     """One method on one split of one panel; lists are aligned and ordered by budget.
 
-    ``counted[n]`` says whether the runtime verifier counted the forwards (True) or replay predicted them (False).
+    ``verified[n]`` says whether the runtime verifier counted forwards for this point or only replay predicted them.
     ``values[0]`` is the shared point of plain decoding when the run has one and the method has no own budget 0.
     """
 
@@ -64,7 +64,7 @@ class Curve:
     values: list[float]
     lows: list[float | None]
     highs: list[float | None]
-    counted: list[bool]
+    verified: list[bool]
 
 
 def curves(run: Run, panel: tuple[str, str], metric: Metric) -> list[Curve]:
@@ -88,10 +88,24 @@ def curves(run: Run, panel: tuple[str, str], metric: Metric) -> list[Curve]:
                     values=[getattr(row, metric) for row in points],
                     lows=[getattr(row, f"{metric}_low") for row in points],
                     highs=[getattr(row, f"{metric}_high") for row in points],
-                    counted=[row.forwards_measured is not None for row in points],
+                    verified=[row.forwards_measured is not None for row in points],
                 )
             )
-    return found
+    return found + _bound(rows, metric)
+
+
+def _bound(rows: Sequence[ResultRow], metric: Metric) -> list[Curve]:
+    """The tightest bound that any row states per budget; it holds for accepted length on the search prompts only."""
+    tightest: dict[int, float] = {}
+    for row in rows:
+        if row.split == "search" and row.bound is not None:
+            tightest[row.budget] = min(tightest.get(row.budget, row.bound), row.bound)
+    if metric != "accepted_length" or not tightest or any(row.method == "lp_bound" for row in rows):
+        return []
+    budgets = sorted(tightest)
+    none: list[float | None] = [None] * len(budgets)
+    values = [tightest[budget] for budget in budgets]
+    return [Curve("lp_bound", None, "search", budgets, values, none, none, [False] * len(budgets))]
 
 
 def _best_reading(rows: list[ResultRow], metric: Metric) -> list[ResultRow]:
@@ -119,7 +133,7 @@ def table_nfe_vs_budget(run: Run, metric: Metric = "nfe_reduction") -> Table:
         (*panel, curve.method, curve.reading, curve.split, *point)
         for panel in run.panels()
         for curve in curves(run, panel, metric)
-        for point in zip(curve.budgets, curve.values, curve.lows, curve.highs, curve.counted, strict=True)
+        for point in zip(curve.budgets, curve.values, curve.lows, curve.highs, curve.verified, strict=True)
     ]
     return Table(_COLUMNS, tuple(rows))
 
@@ -231,11 +245,16 @@ def _note(run: Run, drawn: Sequence[Curve]) -> str:
             numbers = {row.prompts for row in run.select(split=split)} - {None}
             parts.append(f"{numbers.pop()} {name}" if len(numbers) == 1 else name)
     text = f"Measured on {' and '.join(parts)}. D = 0 is plain decoding."
-    if (
-        "published" in {curve.method for curve in drawn}
-        and len({r.reading for r in run.select(method="published")}) > 1
-    ):
-        text += " The published rule in the reading that does best."
+    readings: dict[str, list[str]] = {}
+    for panel in run.panels():
+        for curve in curves(run, panel, "nfe_reduction"):
+            if curve.reading is not None and panel[0] not in readings.setdefault(curve.reading, []):
+                readings[curve.reading].append(panel[0])
+    if len(readings) == 1:
+        text += f" The published rule is read as {next(iter(readings))}."
+    elif readings:
+        each = "; ".join(f"{reading} ({', '.join(policies)})" for reading, policies in readings.items())
+        text += f" The published rule is read as {each}."
     return text
 
 
@@ -259,15 +278,15 @@ def _draw_curve(axes: Axes, curve: Curve) -> None:
     )  # fmt: skip
     if not held_out:
         return
-    counted = [index for index, was in enumerate(curve.counted) if was]
-    replayed = [index for index, was in enumerate(curve.counted) if not was]
-    for indices, face in ((counted, style.colour), (replayed, "white")):
+    verified = [index for index, was in enumerate(curve.verified) if was]
+    replayed = [index for index, was in enumerate(curve.verified) if not was]
+    for indices, face in ((verified, style.colour), (replayed, "white")):
         if indices:
             axes.plot(
                 [curve.budgets[n] for n in indices], [curve.values[n] for n in indices], linestyle="none",
                 marker=style.marker, markersize=_marker_size(style), markerfacecolor=face,
                 markeredgecolor=style.colour, markeredgewidth=1.0, zorder=4, clip_on=False,
-                gid=f"{curve.method}/{curve.split}/{'counted' if face != 'white' else 'replayed'}",
+                gid=f"{curve.method}/{curve.split}/{'verified' if face != 'white' else 'replayed'}",
             )  # fmt: skip
     band = [n for n in range(len(curve.budgets)) if curve.lows[n] is not None]
     if band:
@@ -346,8 +365,8 @@ def _key_handles(drawn: Sequence[Curve]) -> list[Line2D | Patch]:
     if "search" in splits:
         handles.append(Line2D([], [], color=FAINT, linewidth=1.0, alpha=0.6, linestyle=DASHES, label="search prompts"))
     held_out = [curve for curve in drawn if curve.split == "test"]
-    if {was for curve in held_out for was in curve.counted} == {True, False}:
-        for face, label in ((FAINT, "counted by verifier"), ("white", "predicted by replay")):
+    if {was for curve in held_out for was in curve.verified} == {True, False}:
+        for face, label in ((FAINT, "verified by decoding"), ("white", "replay only")):
             point = Line2D([], [], color=FAINT, linestyle="none", marker="o", markersize=5.5, label=label)
             point.set_markerfacecolor(face)
             handles.append(point)

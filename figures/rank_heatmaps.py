@@ -27,14 +27,17 @@ _OTHER = {"position_by_vocabulary": "vocabulary rank j", "position_by_depth": "d
 def rank_counts(run: Run, policy: str) -> RankCounts:
     """The tables of ``policy``: of the search prompts, which graphs are made from, else of any split.
 
+    Tables without any pair do not count: a rule that fills whole blocks at once leaves nothing to draft.
+
     Raises:
         FigureDataError: there are none.
     """
-    own = [item for item in run.rank_counts if item.policy == policy]
+    filled = [item for item in run.rank_counts if any(map(any, item.position_by_vocabulary))]
+    own = [item for item in filled if item.policy == policy]
     if not own:
         raise FigureDataError(
-            f"{run.directory}/results.json: no rank_counts of policy {policy} "
-            f"(there are those of {', '.join(sorted({i.policy for i in run.rank_counts})) or 'no policy'})"
+            f"{run.directory}/results.json: no committed pairs in rank_counts of policy {policy} "
+            f"(there are those of {', '.join(sorted({i.policy for i in filled})) or 'no policy'})"
         )
     return min(own, key=lambda item: ("search", "validation", "test").index(item.split))
 
@@ -82,7 +85,7 @@ def draw_rank_heatmaps(run: Run, policy: str) -> Figure:
     set_heading(
         figure,
         headline(item),
-        f"Counted on the {item.split} prompts; white cells never occurred. Numbers are shares in %: at the left of all "
+        f"Counted on the {item.split} prompts; white cells never occurred. Numbers are percentages: at the left of all "
         "pairs, at the right of the pairs that one step ahead commits.",
     )
     return figure
@@ -115,8 +118,8 @@ def _draw_table(axes: Axes, table: np.ndarray, norm: LogNorm, kind: str) -> Axes
     whole = table.sum() if kind == "position_by_vocabulary" else np.maximum(table.sum(axis=0), 1)
     for (row, column), share in np.ndenumerate(table / whole):
         if share >= WRITTEN_SHARE[kind]:
-            # The upper half of the scale is dark, so ink is white there.
-            colour = INK if norm(table[row, column]) < 0.5 else "white"
+            red, green, blue, _ = SEQUENTIAL(norm(table[row, column]))
+            colour = INK if 0.3 * red + 0.59 * green + 0.11 * blue > 0.55 else "white"
             axes.text(
                 column + 1, row + 1, f"{100 * share:.0f}",
                 ha="center", va="center", fontsize=CELL_SIZE, color=colour,

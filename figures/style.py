@@ -110,9 +110,9 @@ def set_heading(figure: Figure, headline: str, note: str = "", footer: float = 0
         (headline, HEADLINE_SIZE, "bold", INK),
         (note, NOTE_SIZE, "normal", FAINT),
     ):
-        lines = _wrap(figure, text, size, weight, (width - 2 * edge) * figure.dpi)
-        if not lines:
+        if not text:
             continue
+        lines = _wrap(figure, text, size, weight, (width - 2 * edge) * figure.dpi)
         figure.text(
             edge / width, 1 - top / height, "\n".join(lines),
             fontsize=size, fontweight=weight, color=colour, ha="left", va="top", linespacing=1.25,
@@ -129,15 +129,26 @@ def _wrap(figure: Figure, text: str, size: float, weight: str, pixels: float) ->
     """``text`` in the fewest lines of at most ``pixels``, about equally long; measured with the font that draws it."""
     font = FontProperties(size=size, weight=weight)
     renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    # No line may begin with "%" or break "D = 10".
+    words = text.replace(" %", "\u00a0%").replace(" = ", "\u00a0=\u00a0").split(" ")
+
+    def width(piece: str) -> float:
+        return float(renderer.get_text_width_height_descent(piece, font, False)[0])
+
+    # Each word is measured once: a measurement takes longer than everything else here.
+    widths = [width(word) for word in words]
+    space = width("n n") - width("nn")
 
     def fill(limit: float) -> list[str]:
         lines: list[str] = []
-        for word in text.split():
-            longer = f"{lines[-1]} {word}" if lines else word
-            if lines and renderer.get_text_width_height_descent(longer, font, False)[0] <= limit:
-                lines[-1] = longer
+        used = 0.0
+        for word, wide in zip(words, widths, strict=True):
+            if lines and used + space + wide <= limit:
+                lines[-1] += " " + word
+                used += space + wide
             else:
                 lines.append(word)
+                used = wide
         return lines
 
     lines = fill(pixels)

@@ -58,7 +58,7 @@ def choose(method: str, chains: list[Chain], budget: int, step: int | None) -> l
             found = Counter(
                 {
                     state: count
-                    for state, count in counts.items()
+                    for state, count in counts.most_common(150)
                     if state not in inside
                     and any(set(p) < set(state) and step in (None, len(state) - len(p)) for p in inside)
                 }
@@ -95,8 +95,9 @@ def write_run(directory: Path, policies: tuple[str, ...] = POLICIES, anchors: in
         }
         for (method, reading), nodes in order.items():
             for budget in BUDGETS:
-                name = f"graphs/{policy.replace(':', '-')}-{method}{reading or ''}-D{budget}.json"
-                save_graph(_graph_file(policy, nodes[:budget], chains), directory / name)
+                name = f"graphs/{policy.replace(':', '-')}-{method}-D{budget}.json" if method == "greedy" else None
+                if name is not None:
+                    save_graph(_graph_file(policy, nodes[:budget], chains), directory / name)
                 for split, own in chains.items():
                     lengths = [accepted(chain, set(nodes[:budget])) for chain in own]
                     # The second reading shall differ from the first; it is the worse one.
