@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,10 @@ from calibrate.version import tool_version
 from drafting.anchors import AnchorTable
 from drafting.graph import DraftGraph
 from drafting.trie import PrefixTrie
-from drafting.values import accepted_histogram, alive_nodes
+from drafting.values import accepted_histogram, alive_nodes, path_value
 from studies.configuration import CalibrationConfig, encode_splits, prompt_splits
 from studies.evaluation import Measurement, Prediction, measure, predict, rank_counts, recorded_outputs
-from studies.intervals import PromptBootstrap, interval_columns
+from studies.intervals import PromptBootstrap, interval_columns, interval_fields
 from studies.methods import PUBLISHED_READINGS, FoundGraph, SearchInput, check_method, find_graphs
 from studies.progress import Reporter, SilentReporter
 from studies.prompt_counts import PromptCounts
@@ -157,6 +157,10 @@ def _search_policy(
         reading = _best_reading(run, given, drafting) if method == "published" else None
         found = find_graphs(f"published:{reading}" if reading else method, given, drafting)
         graphs += [Candidate(method, reading, budget, graph) for budget, graph in found.items()]
+    if config.certify and drafting:
+        graphs = [
+            replace(graph, found=certify(graph.found, given.sweep().bound(graph.budget), run)) for graph in graphs
+        ]
     if 0 in budgets:
         graphs.insert(0, Candidate("plain", None, 0, FoundGraph((), 0.0)))
     measured_ids = test_ids[: config.measured_prompts]
@@ -175,6 +179,13 @@ def _search_policy(
             )  # fmt: skip
             _report(config, run, checkpoint, path, graph, measured)
     run.comparisons += compare_on_test(run.policy.spec, graphs, run.test, config.seed)
+
+
+def certify(found: FoundGraph, bound: float, run: PolicyRun) -> FoundGraph:
+    """The graph with the tighter of its own bound and the price sweep's, and what it may be short of the optimum."""
+    tight = bound if found.bound is None else min(found.bound, bound)
+    value = path_value(found.nodes, run.search)
+    return replace(found, bound=tight, gap=max(0.0, (tight - value) / tight) if tight > 0 else 0.0)
 
 
 def compare_on_test(policy: str, graphs: Sequence[Candidate], test: AnchorTable, seed: int) -> list[dict[str, Any]]:
@@ -276,6 +287,8 @@ def _export(
 ) -> None:
     draft_graph = DraftGraph.from_formulas(graph.found.nodes, run.policy.step_size)
     values = {split: found.row() for split, found in predictions.items()}
+    for split, anchors in (("search", run.search), ("test", run.test)):
+        values[split] |= interval_fields(PromptCounts.of(graph.found.nodes, anchors), seed=config.seed)
     if graph.found.bound is not None:
         values["search"] |= {"bound": graph.found.bound, "gap": graph.found.gap}
     ordered = draft_graph.draft_nodes()

@@ -16,7 +16,8 @@ class CalibrationConfig:
 
     ``search_prompts`` and ``test_prompts`` cut the splits; None takes them whole. The runtime verifier runs on the
     first ``measured_prompts`` of the test split; None is all of them. ``prompts`` and ``held_out`` are ``bundled`` or
-    JSONL files; a file for ``prompts`` without one for ``held_out`` is cut in two, by prompt.
+    JSONL files; a file for ``prompts`` without one for ``held_out`` is cut in two, by prompt. ``certify`` bounds every
+    graph by the price sweep (``studies.closure``), so that each row says how far it can be from the best of its size.
     """
 
     model: str = "bundled"
@@ -38,6 +39,7 @@ class CalibrationConfig:
     test_prompts: int | None = 48
     measured_prompts: int | None = None
     mask_token_id: int | None = None
+    certify: bool = True
 
 
 def encoded_splits(config: CalibrationConfig, checkpoint: Checkpoint) -> tuple[list[Tokens], list[Tokens]]:

@@ -54,6 +54,9 @@ def calibrate_command(
     device: cli.DeviceOption = "cpu",
     mask_token_id: cli.MaskOption = None,
     overwrite: cli.OverwriteOption = False,
+    certify: Annotated[
+        bool, typer.Option("--certify/--no-certify", help="Bound every graph by the best possible of its size.")
+    ] = True,
     figures: Annotated[bool, typer.Option("--figures/--no-figures", help="Draw the figures at the end.")] = True,
 ) -> None:
     """Record, search, predict, export and verify; the run directory holds everything."""
@@ -77,6 +80,7 @@ def calibrate_command(
         test_prompts=test_prompts,
         measured_prompts=measured_prompts,
         mask_token_id=mask_token_id,
+        certify=certify,
     )
     results = calibrate(config, out, overwrite=overwrite, reporter=RichReporter(cli.console))
     for spec in config.policies:
@@ -101,7 +105,10 @@ def calibrate_command(
 
 
 def results_table(rows: list[dict[str, Any]], policy: str) -> Table:
-    """One line per method and budget: predicted on the search split, predicted and measured on held-out prompts."""
+    """One line per method and budget: predicted on the search split, predicted and measured on held-out prompts.
+
+    "gap to optimum" is what the graph can at most be short of the best graph of its size, on the search split.
+    """
     test = [row for row in rows if row["policy"] == policy and row["split"] == "test"]
     search = {(r["method"], r["budget"]): r for r in rows if r["policy"] == policy and r["split"] == "search"}
     context = test[0]["context"] if test else ""
@@ -109,10 +116,11 @@ def results_table(rows: list[dict[str, Any]], policy: str) -> Table:
     run = test[0]["measured_prompts"] if test else 0
     readings = sorted({row["reading"] for row in test if row["reading"]})
     caption = f"published: the reading {', '.join(readings)} does best on the search prompts" if readings else None
-    headings = dict.fromkeys(
-        ("method", "D", "accepted\nlength", "nfe red.\nsearch", "nfe red.\nheld-out", "forwards\npredicted",
-         "forwards\ncounted", "same\ntokens"), "right",
+    columns = (
+        "method", "D", "acc.\nlength", "gap to\noptimum", "nfe red.\nsearch", "nfe red.\nheld-out",
+        "NFE\npred.", "NFE\ncounted", "same\ntokens",
     )  # fmt: skip
+    headings = dict.fromkeys(columns, "right")
     headings["method"] = "left"
     table = cli.plain_table(
         f"{policy}, {context} context, {prompts} held-out prompts, {run} of them run with every graph",
@@ -124,11 +132,13 @@ def results_table(rows: list[dict[str, Any]], policy: str) -> Table:
         if last not in (None, row["method"]):
             table.add_section()
         last = row["method"]
+        found = search[row["method"], row["budget"]]
         table.add_row(
             row["method"],
             str(row["budget"]),
             f"{row['accepted_length']:.2f}",
-            f"{search[row['method'], row['budget']]['nfe_reduction']:.2f}",
+            "" if found["gap"] is None else f"{100 * found['gap']:.1f} %",
+            f"{found['nfe_reduction']:.2f}",
             f"[bold]{row['nfe_reduction']:.2f}[/]",
             str(row["forwards_predicted_measured"]),
             str(row["forwards_measured"]),
