@@ -230,15 +230,26 @@ def interval_columns(counts: PromptCounts, *, seed: int = 0, level: float = LEVE
 
     All None with fewer than two prompts: a table then shows the number without an interval.
     """
-    names = ("nfe_reduction", "accepted_length")
-    if counts.prompts < 2:
-        return {f"{name}_{end}": None for name in names for end in ("low", "high")}
-    bootstrap = PromptBootstrap(counts.prompts, level=level, seed=seed)
+    fields = interval_fields(counts, seed=seed, level=level)
     columns: dict[str, float | None] = {}
-    for name in names:
-        found: Interval = getattr(bootstrap, name)(counts)
-        columns |= {f"{name}_low": found.low, f"{name}_high": found.high}
+    for name in ("nfe_reduction", "accepted_length"):
+        low, high = fields.get(f"{name}_interval", (None, None))
+        columns |= {f"{name}_low": low, f"{name}_high": high}
     return columns
+
+
+def interval_fields(counts: PromptCounts, *, seed: int = 0, level: float = LEVEL) -> dict[str, list[float]]:
+    """``nfe_reduction_interval`` and ``accepted_length_interval`` as ``[low, high]``, for the values of a graph file.
+
+    Empty with fewer than two prompts.
+    """
+    if counts.prompts < 2:
+        return {}
+    bootstrap = PromptBootstrap(counts.prompts, level=level, seed=seed)
+    return {
+        "nfe_reduction_interval": bootstrap.nfe_reduction(counts).pair(),
+        "accepted_length_interval": bootstrap.accepted_length(counts).pair(),
+    }
 
 
 @lru_cache(maxsize=2)  # a table goes to and fro between a search and a held-out split

@@ -11,7 +11,7 @@ from drafting.replay import replay
 from drafting.trie import PrefixTrie
 from drafting.values import path_value
 from studies.greedy import greedy
-from studies.intervals import PromptBootstrap, interval_columns
+from studies.intervals import PromptBootstrap, interval_columns, interval_fields
 from studies.intervals import _expanded_tails as expanded_tails
 from studies.prompt_counts import IntervalError, PromptCounts
 from tests.drafting.toy import toy_traces
@@ -152,6 +152,7 @@ def test_fewer_than_two_prompts_have_no_interval(count: int) -> None:
     table, large, _ = table_and_graphs()
     row = interval_columns(PromptCounts.of(large, table.select(table.samples()[:count])))
     assert set(row.values()) == {None}
+    assert interval_fields(PromptCounts.of(large, table.select(table.samples()[:count]))) == {}
 
 
 @pytest.mark.parametrize(
@@ -195,6 +196,9 @@ def test_columns_of_a_row_hold_the_estimate() -> None:
     row = interval_columns(counts, seed=1)
     assert row["nfe_reduction_low"] < counts.nfe_reduction < row["nfe_reduction_high"]  # type: ignore[operator]
     assert row["accepted_length_low"] < counts.accepted_length < row["accepted_length_high"]  # type: ignore[operator]
+    assert interval_fields(counts, seed=1) == {
+        f"{name}_interval": [row[f"{name}_low"], row[f"{name}_high"]] for name in ("nfe_reduction", "accepted_length")
+    }
 
 
 def test_ten_thousand_resamples_take_less_than_a_second() -> None:
