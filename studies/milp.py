@@ -66,10 +66,8 @@ class ExactResult(Construction):
 
     @property
     def gap(self) -> float:
-        """(bound - value) / value: how far the graph can be from optimal at most. 0 when proved optimal."""
-        if self.bound <= self.value:
-            return 0.0
-        return (self.bound - self.value) / self.value if self.value > 0 else float("inf")
+        """(bound - value) / bound: the share of the optimum that may be missing at most. 0 when proved optimal."""
+        return max(0.0, (self.bound - self.value) / self.bound) if self.bound > 0 else 0.0
 
     def summary(self) -> str:
         """One line for a person."""
@@ -198,7 +196,7 @@ class _Search:
         self.bound = min(self.bound, self.dual // self.scale)
 
     def done(self, relative_gap: float) -> bool:
-        return self.bound - self.weight <= relative_gap * self.weight
+        return self.bound - self.weight <= relative_gap * self.bound
 
     def reduce(self, deadline: float, say: Progress) -> Instance:
         """Leave out and take states until neither rule nor probe decides another one."""
