@@ -107,10 +107,11 @@ def draw_accepted_histogram(run: Run) -> Figure:
         if index + columns >= len(found):
             axes.set_xlabel("accepted drafts in one forward", fontsize=LABEL_SIZE, color=INK)
     tallest = max(100 * max(item.counts) / sum(item.counts) for pair in found for item in pair.shown())
-    grid[0, 0].set_ylim(0, tallest * 1.08)
+    grid[0, 0].set_ylim(0, tallest * 1.3)  # room for the legend, which two lines fill
     splits = {pair.split for pair in found}
     where = "held-out (test) prompts" if splits == {"test"} else f"{'/'.join(sorted(splits))} prompts"
-    set_heading(figure, headline(found), f"Forwards that carry drafts, on {where}; means are over these forwards.")
+    note = f"Forwards that carry drafts, on {where}; means are over these forwards. {run.setting()}"
+    set_heading(figure, headline(found), note)
     return figure
 
 
@@ -143,7 +144,8 @@ def _draw_panel(axes: Axes, run: Run, pair: Pair) -> None:
     longest = max(max((n for n, count in enumerate(item.counts) if count), default=0) for item in shown)
     axes.set_xlim(-0.6, longest + 0.6)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=12))
-    axes.legend(fontsize=TEXT_SIZE, frameon=False, loc="upper right", labelcolor=INK)
+    legend = axes.legend(fontsize=TEXT_SIZE, loc="upper right", labelcolor=INK, framealpha=1.0, borderaxespad=0.0)
+    legend.get_frame().set_linewidth(0)  # its white ground keeps the grid off the text
 
 
 def _mean(run: Run, pair: Pair, item: Histogram) -> float | None:

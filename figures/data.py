@@ -126,6 +126,12 @@ class Run:
         """The policies in the order of the rows."""
         return list(dict.fromkeys(row.policy for row in self.rows))
 
+    def setting(self) -> str:
+        """Model and context as a sentence, so that a figure says so on its own; empty where the run does not."""
+        model = self.config.get("model")
+        contexts = ", ".join(dict.fromkeys(row.context for row in self.rows))
+        return f"Model: {model}, context: {contexts}." if isinstance(model, str) else ""
+
     def select(self, **wanted: object) -> list[ResultRow]:
         """The rows whose fields equal ``wanted``, in order."""
         return [row for row in self.rows if all(getattr(row, key) == value for key, value in wanted.items())]

@@ -244,7 +244,7 @@ def _note(run: Run, drawn: Sequence[Curve]) -> str:
         if any(curve.split == split for curve in drawn):
             numbers = {row.prompts for row in run.select(split=split)} - {None}
             parts.append(f"{numbers.pop()} {name}" if len(numbers) == 1 else name)
-    text = f"Measured on {' and '.join(parts)}. D = 0 is plain decoding."
+    text = f"On {' and '.join(parts)}. D = 0 is plain decoding. {run.setting()}".rstrip()
     readings: dict[str, list[str]] = {}
     for panel in run.panels():
         for curve in curves(run, panel, "nfe_reduction"):

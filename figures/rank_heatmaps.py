@@ -19,6 +19,8 @@ from figures.style import INK, LABEL_SIZE, SEQUENTIAL, TEXT_SIZE, TITLE_SIZE, ne
 
 #: Cells carry their share as a number from here on: of all pairs at the left, of the pairs of one step at the right.
 WRITTEN_SHARE = {"position_by_vocabulary": 0.01, "position_by_depth": 0.1}
+#: Fewer pairs than this say nothing in per cent.
+WRITTEN_PAIRS = 10
 CELL_SIZE = 7.0  # points
 _KINDS = ("position_by_vocabulary", "position_by_depth")
 _OTHER = {"position_by_vocabulary": "vocabulary rank j", "position_by_depth": "denoising steps ahead"}
@@ -86,7 +88,7 @@ def draw_rank_heatmaps(run: Run, policy: str) -> Figure:
         figure,
         headline(item),
         f"Counted on the {item.split} prompts; white cells never occurred. Numbers are percentages: at the left of all "
-        "pairs, at the right of the pairs that one step ahead commits.",
+        f"pairs, at the right of the pairs that one step ahead commits. {run.setting()}",
     )
     return figure
 
@@ -117,7 +119,7 @@ def _draw_table(axes: Axes, table: np.ndarray, norm: LogNorm, kind: str) -> Axes
     )  # fmt: skip
     whole = table.sum() if kind == "position_by_vocabulary" else np.maximum(table.sum(axis=0), 1)
     for (row, column), share in np.ndenumerate(table / whole):
-        if share >= WRITTEN_SHARE[kind]:
+        if share >= WRITTEN_SHARE[kind] and table[row, column] >= WRITTEN_PAIRS:
             red, green, blue, _ = SEQUENTIAL(norm(table[row, column]))
             colour = INK if 0.3 * red + 0.59 * green + 0.11 * blue > 0.55 else "white"
             axes.text(

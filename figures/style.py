@@ -112,7 +112,7 @@ def set_heading(figure: Figure, headline: str, note: str = "", footer: float = 0
     ):
         if not text:
             continue
-        lines = _wrap(figure, text, size, weight, (width - 2 * edge) * figure.dpi)
+        lines = _wrap(figure, text.strip(), size, weight, (width - 2 * edge) * figure.dpi)
         figure.text(
             edge / width, 1 - top / height, "\n".join(lines),
             fontsize=size, fontweight=weight, color=colour, ha="left", va="top", linespacing=1.25,

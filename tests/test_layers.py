@@ -1,4 +1,4 @@
-"""The layers, verify < calibrate < drafting < studies < figures, and what each may import."""
+"""The layers, verify < calibrate < drafting < figures < studies, and what each may import."""
 
 import ast
 import json
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-LAYERS = ("verify", "calibrate", "drafting", "studies", "figures")
+LAYERS = ("verify", "calibrate", "drafting", "figures", "studies")
 MODULES = [path for layer in LAYERS for path in sorted((ROOT / layer).rglob("*.py"))]
 
 HEAVY = ("transformers", "optuna", "networkx", "pyarrow", "matplotlib", "scipy", "pandas", "typer", "rich")

@@ -55,12 +55,14 @@ def test_numbers_in_cells_are_shares(run: Run, policy: str) -> None:
     figure = draw_rank_heatmaps(run, policy)
     item = rank_counts(run, policy)
     first, ahead = (np.array(getattr(item, kind), dtype=float) for kind in KINDS)
-    written = {tuple(int(v) for v in text.get_position()): int(text.get_text()) for text in figure.axes[0].texts}
-    expected = first / first.sum()
-    assert written == {(j + 1, i + 1): round(100 * v) for (i, j), v in np.ndenumerate(expected) if v >= 0.01}
-    written = {tuple(int(v) for v in text.get_position()): int(text.get_text()) for text in figure.axes[1].texts}
-    expected = ahead / np.maximum(ahead.sum(axis=0), 1)
-    assert written == {(d + 1, i + 1): round(100 * v) for (i, d), v in np.ndenumerate(expected) if v >= 0.1}
+    whole = (np.full_like(first, first.sum()), np.broadcast_to(np.maximum(ahead.sum(axis=0), 1), ahead.shape))
+    for axes, table, total, least in zip(figure.axes, (first, ahead), whole, (0.01, 0.1), strict=False):
+        written = {tuple(int(v) for v in text.get_position()): int(text.get_text()) for text in axes.texts}
+        assert written == {
+            (column + 1, row + 1): round(100 * count / total[row, column])
+            for (row, column), count in np.ndenumerate(table)
+            if count >= max(10, least * total[row, column])
+        }
     assert_legible(figure)
 
 
