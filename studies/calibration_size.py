@@ -143,12 +143,13 @@ def _gain(whole: PromptCounts, halves: Sequence[PromptCounts], seed: int) -> Int
 
     def gain(sums: np.ndarray) -> np.ndarray:
         plain, all_prompts, each = sums[:, 0], sums[:, 1], sums[:, 2:]
-        return plain / all_prompts - plain / each.mean(axis=1)
+        # Rounded, as a difference in the last bits of equal graphs is no gain; + 0.0 turns -0.0 into 0.0.
+        return np.round(plain / all_prompts - plain / each.mean(axis=1), 12) + 0.0
 
     def gain_of_another_search(sums: np.ndarray) -> np.ndarray:
         each = sums[:, :1] / sums[:, 2:]
         one = each[np.arange(len(each)), rng.integers(len(halves), size=len(each))]
-        return gain(sums) + spread * (one - each.mean(axis=1))
+        return gain(sums) + np.round(spread * (one - each.mean(axis=1)), 12)
 
     columns = np.column_stack([whole.plain, whole.forwards, *(half.forwards for half in halves)])
     bootstrap = PromptBootstrap(whole.prompts, method="percentile", seed=seed)

@@ -97,6 +97,14 @@ def test_a_loss_is_called_a_loss() -> None:
         curve_of([half], half).answer(8)
 
 
+def test_equal_graphs_gain_nothing_to_the_last_bit() -> None:
+    forwards = np.random.default_rng(3).integers(20, 50, 21).astype(float)
+    found = curve_of([forwards] * 10, forwards).answer(8)
+    assert (found.gain.estimate, *found.gain.pair()) == (0.0, 0.0, 0.0)
+    assert "changed by +0.000, 95% interval [+0.000, +0.000]" in found.sentence()
+    assert not found.more_would_help
+
+
 def test_one_graph_better_than_its_like_is_no_trend() -> None:
     """The whole graph gains on every prompt, yet graphs of half differ among themselves by more than that."""
     rng = np.random.default_rng(0)
