@@ -9,9 +9,10 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from figures.accepted_histogram import draw_accepted_histogram, pairs, table_accepted_histogram
+from figures.curves import table_nfe_vs_budget
 from figures.data import FigureDataError, Run, load_run
 from figures.graph_layers import draw_graph_layers, graph_row, lay_out, table_graph_layers
-from figures.nfe_vs_budget import draw_nfe_vs_budget, table_nfe_vs_budget
+from figures.nfe_vs_budget import draw_nfe_vs_budget
 from figures.output import Table, file_name, save_figure
 from figures.rank_heatmaps import draw_rank_heatmaps, rank_counts, table_rank_heatmaps
 

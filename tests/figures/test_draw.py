@@ -12,9 +12,10 @@ from xml.etree import ElementTree
 import pytest
 from matplotlib.image import imread
 
+from figures.curves import table_nfe_vs_budget
 from figures.data import FigureDataError, load_run
 from figures.draw import FigureWarning, draw_all
-from figures.nfe_vs_budget import draw_nfe_vs_budget, table_nfe_vs_budget
+from figures.nfe_vs_budget import draw_nfe_vs_budget
 from figures.output import save_figure
 
 ROOT = Path(__file__).resolve().parents[2]

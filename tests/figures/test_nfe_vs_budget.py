@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from matplotlib.axes import Axes
 
+from figures.curves import Curve, curves, table_nfe_vs_budget
 from figures.data import FigureDataError, Run, load_run
-from figures.nfe_vs_budget import Curve, curves, draw_nfe_vs_budget, headline, statement, table_nfe_vs_budget
+from figures.nfe_vs_budget import draw_nfe_vs_budget, headline, statement
 from figures.style import METHOD_STYLES
 from tests.figures.overlaps import assert_legible
 from tests.figures.synthetic_run import BUDGETS
