@@ -1,6 +1,7 @@
-"""The parametric constructor: known rules at known values, every parameter counts, and replay of all budgets at once."""
+"""The parametric constructor: known rules at known values, every parameter counts; replay of all budgets at once."""
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -115,9 +116,7 @@ def test_smoothing_by_hand() -> None:
     candidates = Candidates.from_anchors(with_blocks(AnchorTable.from_chains(chains)), 5, 1)
     weights = prefix_weights(candidates, {**NEUTRAL, "smoothing": 1.0, "markov": 1.0})
     trie = candidates.trie
-    names = {
-        tuple(trie.formulas([trie.state[t]]))[0]: weights[t] for t in range(1, trie.n_nodes) if trie.parent[t] == 0
-    }
+    names = {trie.formulas([trie.state[t]])[0]: weights[t] for t in range(1, trie.n_nodes) if trie.parent[t] == 0}
     # root: 4 of 6 go to a, and the Markov model of the root says the same, so nothing moves.
     assert names[a] == pytest.approx(4.0)
     assert names[b] == pytest.approx(2.0)
@@ -128,8 +127,6 @@ def test_smoothing_by_hand() -> None:
 
 def with_blocks(anchors: AnchorTable) -> AnchorTable:
     """Literal chains as blocks of one anchor each, so that they can be replayed."""
-    from dataclasses import replace
-
     n = anchors.n_anchors
     return replace(
         anchors,
@@ -159,7 +156,7 @@ def test_few_states_are_kept_when_asked_for() -> None:
 def test_nonsense_is_refused() -> None:
     with pytest.raises(ValueError, match="unknown parameter smooth; expected some of smoothing, markov"):
         check_parameters({"smooth": 0.5})
-    with pytest.raises(ValueError, match="depth_discount must lie between 0.7 and 1.1, got 2.0"):
+    with pytest.raises(ValueError, match=r"depth_discount must lie between 0\.7 and 1\.1, got 2\.0"):
         check_parameters({"depth_discount": 2.0})
     with pytest.raises(ValueError, match="visited must lie between"):
         check_parameters({"visited": float("nan")})

@@ -1,0 +1,198 @@
+"""``study``: Optuna tunes a graph on held-out prompts, with as many workers as join."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Sequence
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Annotated, Any
+
+import optuna
+import typer
+from rich.table import Table
+
+from calibrate.version import tool_version
+from drafting.graph import DraftGraph
+from studies.cli import app as cli
+from studies.optuna_study import StudyConfig, StudyError, run_study, study_facts
+from studies.pareto import pareto_results
+from studies.progress import RichReporter
+from studies.run_directory import slug
+from studies.storage import is_shared, shown
+from studies.study_data import StudyInput, load_study_input
+from studies.study_results import BASELINES, OPTUNA, STUDY_NAME, check_study_output, study_results, write_study
+from studies.trial_claims import PATIENCE
+from verify.graph_file import Validity, save_graph
+
+JOURNAL_NAME = "study.journal"
+
+
+@cli.command("study")
+def study_command(
+    traces: Annotated[Path, typer.Argument(help="A trace folder written by `draftgraph record`.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Run directory for study.json and the graphs; none: only work.")
+    ] = None,
+    test: Annotated[
+        Path | None, typer.Option("--test", help="Test recording; by default a quarter of the prompts is kept apart.")
+    ] = None,
+    kind: Annotated[
+        str, typer.Option("--kind", help="forwards; rows (Pareto: rows); domains (Pareto: two domains).")
+    ] = "forwards",
+    budgets: Annotated[str, typer.Option("--budgets", help="Draft nodes, comma-separated.")] = "3,5,8,10,16",
+    trials: Annotated[int, typer.Option("--trials", min=1, help="Finished trials wanted, over all workers.")] = 200,
+    folds: Annotated[int, typer.Option("--folds", min=2, help="Parts the search prompts are cut into.")] = 4,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the folds and of the sampler.")] = 0,
+    prune: Annotated[
+        float | None, typer.Option("--prune", help="Wilcoxon-prune trials at this p-value, for example 0.1.")
+    ] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option("--storage", help="A journal file, sqlite:///, postgresql://, grpc://HOST:PORT; default memory."),
+    ] = None,
+    study_name: Annotated[str, typer.Option("--study-name", help="Name of the study in its storage.")] = "draftgraph",
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes to start on this machine.")] = 1,
+    prompts: Annotated[
+        str | None, typer.Option("--prompts", help="The prompt set that was recorded, for its domains.")
+    ] = None,
+    patience: Annotated[
+        float, typer.Option("--patience", min=1.0, help="Seconds after which a trial that does not move is given up.")
+    ] = PATIENCE,
+    overwrite: cli.OverwriteOption = False,
+) -> None:
+    """Tune the parametric constructor with Optuna; started again, or elsewhere, it joins the study in the storage."""
+    chosen: Any = kind
+    config = StudyConfig(
+        kind=chosen, budgets=cli.parse_list(budgets, int, "--budgets"), folds=folds, seed=seed, prune=prune
+    )
+    if workers > 1 and not is_shared(storage):
+        if out is None:
+            raise StudyError("several workers need a storage they share; give --storage, or --out for a journal there")
+        storage = str(out / JOURNAL_NAME)
+    given = load_study_input(traces, config, test=test, prompts=prompts)
+    facts = study_facts(given.data, config)
+    if out is not None:
+        check_study_output(out / STUDY_NAME, facts["config"], facts["trace_hash"], overwrite)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    _say_what_is_there(given, config)
+    others = _start_workers(workers - 1, traces, test, prompts, config, trials, storage, study_name, patience)
+    try:
+        with RichReporter(cli.console).task(f"study {kind}", trials) as advance_to:
+            done = run_study(
+                given.data, config, trials,
+                storage=storage, name=study_name, patience=patience, on_trial=advance_to,
+            )  # fmt: skip
+    finally:
+        for process in others:
+            process.join()
+    cli.console.print(f"{done.finished} trials finished in {shown(storage)}, {done.own} of them here")
+    if out is None:
+        return
+    if config.kind != "forwards":
+        results = pareto_results(given, config, done.study)
+        path = write_study(out, results, overwrite)
+        _print_front(results)
+    else:
+        results = study_results(given, config, done.study)
+        path = write_study(out, results, overwrite)
+        _write_graphs(out, given, results)
+        _print_results(results)
+    cli.console.print(f"saved in [bold]{path}[/]")
+
+
+def work(
+    traces: Path,
+    test: Path | None,
+    prompts: str | None,
+    config: StudyConfig,
+    trials: int,
+    storage: str,
+    name: str,
+    patience: float,
+) -> None:
+    """One more local worker; what goes wrong is said on the standard error output."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        given = load_study_input(traces, config, test=test, prompts=prompts)
+        run_study(given.data, config, trials, storage=storage, name=name, patience=patience)
+    except KeyboardInterrupt:
+        raise SystemExit(cli.EXIT_INTERRUPTED) from None
+    except (ValueError, RuntimeError, OSError) as error:
+        cli.errors.print("[bold red]a worker stopped:[/]", str(error), highlight=False)
+        raise SystemExit(cli.EXIT_BAD_INPUT) from None
+
+
+def _start_workers(count: int, *arguments: Any) -> Sequence[BaseProcess]:
+    # spawn, not fork: a fork of a process with open connections and threads shares them.
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=work, args=arguments) for _ in range(count)]
+    for process in processes:
+        process.start()
+    return processes
+
+
+def _say_what_is_there(given: StudyInput, config: StudyConfig) -> None:
+    objective = given.data.objective
+    cli.console.print(
+        f"{len(objective.samples)} search prompts in {len(objective.held_out)} folds, "
+        f"{len(given.test.samples())} test prompts kept apart, {len(objective.names)} parameters"
+    )
+    if objective.states < objective.budgets[-1]:
+        cli.console.print(
+            f"[yellow]the smallest fold leaves {objective.states} candidate states; "
+            f"graphs of a larger budget than that hold them all[/]"
+        )
+
+
+def _write_graphs(out: Path, given: StudyInput, results: dict[str, Any]) -> None:
+    names = ("model", "model_revision", "policy", "block_length", "context", "temperature", "top_j")
+    validity = Validity(**{name: given.facts[name] for name in names})
+    step_size = given.data.objective.step_size
+    nodes = [tuple((int(i), int(j)) for i, j in node) for node in results["best"]["nodes"]]
+    values = {(row["method"], row["budget"], row["split"]): row for row in results["baselines"]}
+    for budget in given.data.objective.budgets:
+        graph = DraftGraph.from_formulas(nodes[:budget], step_size)
+        provenance = {
+            "tool": "draftgraph",
+            "tool_version": tool_version(),
+            "search": OPTUNA,
+            "budget": budget,
+            "trace_hash": given.data.trace_hash,
+            "params": results["best"]["params"],
+            "trials": len(results["trials"]),
+        }
+        told = {
+            split: {key: values[OPTUNA, budget, split][key] for key in ("forwards", "forwards_plain", "nfe_reduction")}
+            for split in ("validation", "test")
+        }
+        path = out / "graphs" / f"{slug(validity.policy)}-{OPTUNA}-D{budget}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_graph(graph.to_graph_file(validity, provenance, told), path)
+
+
+def _print_results(results: dict[str, Any]) -> None:
+    table = Table(title="NFE reduction on test prompts")
+    rows = [row for row in results["baselines"] if row["split"] == "test"]
+    budgets = sorted({row["budget"] for row in rows})
+    table.add_column("method")
+    for budget in budgets:
+        table.add_column(f"D = {budget}", justify="right")
+    value = {(row["method"], row["budget"]): row["nfe_reduction"] for row in rows}
+    for method in (*BASELINES, OPTUNA):
+        table.add_row(method, *[f"{value[method, budget]:.3f}" for budget in budgets])
+    cli.console.print(table)
+    for found in results["comparisons"].values():
+        cli.console.print(found["sentence"], highlight=False)
+
+
+def _print_front(results: dict[str, Any]) -> None:
+    table = Table(title="Pareto front of the study")
+    for axis in results["axes"]:
+        table.add_column(f"{axis['name']} {axis.get('domain', '')}".strip(), justify="right")
+    table.add_column("on test prompts", justify="right")
+    for row in results["pareto"]:
+        if row["method"] == OPTUNA:
+            tested = ", ".join(f"{value:.3f}" for value in row["test_values"] or ()) or "-"
+            table.add_row(*[f"{value:.3f}" for value in row["values"]], tested)
+    cli.console.print(table)
