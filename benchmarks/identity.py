@@ -1,0 +1,308 @@
+"""The whole grid: speculative tokens equal plain tokens, and forwards predicted equal forwards counted.
+
+    python benchmarks/identity.py [--prompts 8] [--random-graphs 30] [--workers 2] [--out FILE]
+
+Policies {static:1, static:2, threshold:0.9, threshold:0.7} x every context mode and back-end that claims exactness x
+{published rule, greedy, chain, random graphs}, in float32, on held-out prompts of the bundled model. Graphs are
+calibrated on prompts of the calibration split, under the same policy and context mode. Plain decodes are shared by
+all graphs and both back-ends of a (policy, context mode). Every random graph decodes one prompt, the prompts in turn;
+the other graphs decode all. About seven minutes on two idle cores.
+
+A decode agrees when its tokens are those of the plain decode, position by position, and its forwards are those that
+replaying the plain decode's trace predicts. The exit code is 1 when any decode of any cell does not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: the model is small, a process a core is faster
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+import torch
+import transformers
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from calibrate.checkpoints import Checkpoint, load_checkpoint
+from calibrate.files import write_json
+from calibrate.prompts import encode_prompts, load_prompt_set, prompt_set_hash
+from calibrate.recorder import record
+from calibrate.traces import Traces
+from calibrate.version import tool_version
+from drafting.anchors import AnchorTable
+from drafting.replay import replay
+from drafting.trie import PrefixTrie
+from studies.chain import confidence_chain
+from studies.greedy import greedy
+from studies.published import published
+from verify.decode import DecodeConfig, decode
+from verify.formulas import Formula, formula
+from verify.layout import BACKENDS, CONTEXT_MODES, exactness
+from verify.policies import make_policy
+
+POLICIES = ("static:1", "static:2", "threshold:0.9", "threshold:0.7")
+NAMED = ("published", "greedy", "chain")
+# The costliest first, so that no worker is left alone with it at the end.
+CONTEXTS = tuple(c for c in ("none", "prefix", "dual", "block_causal") if c in CONTEXT_MODES)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is run; see the command line."""
+
+    model: str = "bundled"
+    prompts: int = 8
+    calibration_prompts: int = 16
+    random_graphs: int = 30
+    budget: int = 10
+    block_length: int = 32
+    generation_length: int = 96
+    top_j: int = 8
+    seed: int = 0
+
+
+@dataclass
+class Cell:
+    """One (policy, context mode, back-end, kind of graph): sums over its decodes.
+
+    Attributes:
+        graphs: graphs of this kind.
+        decodes: speculative decodes compared.
+        tokens_identical, forwards_identical: of these, how many agree with the plain decode and with the replay.
+        forwards_plain, forwards_predicted, forwards_counted: forward passes over these decodes.
+        failures: the decodes that do not agree.
+    """
+
+    policy: str
+    context: str
+    backend: str
+    graph: str
+    graphs: int = 0
+    decodes: int = 0
+    tokens_identical: int = 0
+    forwards_identical: int = 0
+    forwards_plain: int = 0
+    forwards_predicted: int = 0
+    forwards_counted: int = 0
+    failures: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def passed(self) -> bool:
+        return self.decodes == self.tokens_identical == self.forwards_identical and self.decodes > 0
+
+
+def random_graph(seed: int, budget: int, step_size: int | None, top_j: int) -> list[Formula]:
+    """A random connected graph of 1 to ``budget`` drafts; low ranks are likelier, else hardly any would be hit."""
+    rng = np.random.default_rng(seed)
+    nodes: list[Formula] = [()]
+    wanted = 1 + int(rng.integers(max(1, budget // 2), budget + 1))
+    while len(nodes) < wanted:
+        parent = nodes[rng.integers(len(nodes))]
+        size = step_size or int(rng.integers(1, 5))
+        free = [i for i in range(1, 2 * budget) if i not in {i for i, _ in parent}]
+        weight = 0.7 ** np.arange(len(free))
+        positions = rng.choice(free, size=size, replace=False, p=weight / weight.sum()).tolist()
+        tokens = np.minimum(rng.geometric(0.8, size=size), top_j).tolist()
+        child = formula([*parent, *zip(positions, tokens, strict=True)])
+        if child not in nodes:
+            nodes.append(child)
+    return nodes[1:]
+
+
+def graphs_of(options: Options, spec: str, context: str, traces: Traces) -> Iterator[tuple[str, int, list[Formula]]]:
+    """(kind, number, draft nodes) of every graph of a (policy, context mode), calibrated on ``traces``."""
+    policy = make_policy(spec)
+    trie = PrefixTrie.from_anchors(AnchorTable.from_traces(traces, max_depth=None))
+    for name in NAMED:
+        if name == "published":
+            built = published(trie.prune(2), options.budget, step_size=policy.step_size)
+        elif name == "greedy":
+            built = greedy(trie, options.budget)
+        else:
+            built = confidence_chain(options.budget, options.block_length, policy.step_size)
+        yield name, 0, list(built.order)
+    for number in range(options.random_graphs):
+        seed = options.seed + 1000 * POLICIES.index(spec) + 100000 * CONTEXTS.index(context) + number
+        yield "random", number, random_graph(seed, options.budget, policy.step_size, options.top_j)
+
+
+_checkpoints: dict[str, Checkpoint] = {}
+
+
+def run_cells(work: tuple[Options, str, str, str]) -> list[Cell]:
+    """All cells of one (policy, context mode); runs in a worker."""
+    options, spec, context, scratch = work
+    torch.set_num_threads(1)
+    if options.model not in _checkpoints:
+        _checkpoints[options.model] = load_checkpoint(options.model)
+    checkpoint = _checkpoints[options.model]
+    policy = make_policy(spec)
+    config = DecodeConfig(
+        options.block_length, options.generation_length, context, "packed", checkpoint.end_token_ids, options.top_j
+    )
+    folder = Path(scratch) / f"{spec.replace(':', '-')}-{context}"
+    calibration = record(
+        checkpoint, prompt_ids(checkpoint, "calibration", options), policy, config, folder / "calibration"
+    )
+    test_ids = prompt_ids(checkpoint, "test", options)
+    plain = record(checkpoint, test_ids, policy, config, folder / "test")
+    return compare(checkpoint, options, spec, context, calibration, plain, test_ids)
+
+
+def prompt_ids(checkpoint: Checkpoint, split: str, options: Options) -> list[tuple[int, ...]]:
+    """Token ids of the bundled prompts of a split that the grid uses."""
+    limit = options.prompts if split == "test" else options.calibration_prompts
+    prompts = load_prompt_set("bundled", split, limit)
+    return encode_prompts(prompts, checkpoint.tokenizer, checkpoint.denoiser.vocabulary_size)
+
+
+def compare(
+    checkpoint: Checkpoint,
+    options: Options,
+    spec: str,
+    context: str,
+    calibration: Traces,
+    plain: Traces,
+    prompts: Sequence[Sequence[int]],
+) -> list[Cell]:
+    """Decode ``prompts`` with every graph and exact back-end and compare with ``plain``, their recorded decodes."""
+    anchors = AnchorTable.from_traces(plain, max_depth=None)
+    written = plain.committed_blocks()
+    expected = [
+        [t for key in sorted(written) if key[0] == sample for _, t in sorted(written[key].items())]
+        for sample in range(len(prompts))
+    ]
+    cells: dict[tuple[str, str], Cell] = {}
+    backends = [backend for backend in BACKENDS if exactness(context, backend).exact]
+    for kind, number, nodes in graphs_of(options, spec, context, calibration):
+        predicted = replay(nodes, anchors)
+        samples = range(len(prompts)) if kind in NAMED else [number % len(prompts)]
+        for backend in backends:
+            cell = cells.setdefault((backend, kind), Cell(spec, context, backend, kind))
+            cell.graphs += 1
+            config = DecodeConfig(
+                options.block_length, options.generation_length, context, backend,
+                checkpoint.end_token_ids, options.top_j,
+            )  # fmt: skip
+            for sample in samples:
+                result = decode(checkpoint.denoiser, prompts[sample], make_policy(spec), config, nodes, sample=sample)
+                same_tokens = result.tokens == expected[sample]
+                foreseen = int(predicted.forwards_per_sample[sample])
+                cell.decodes += 1
+                cell.tokens_identical += same_tokens
+                cell.forwards_identical += foreseen == result.forwards
+                cell.forwards_plain += int(predicted.plain_per_sample[sample])
+                cell.forwards_predicted += foreseen
+                cell.forwards_counted += result.forwards
+                if not same_tokens or foreseen != result.forwards:
+                    cell.failures.append(
+                        {
+                            "graph": number,
+                            "prompt": sample,
+                            "tokens_identical": same_tokens,
+                            "forwards_predicted": foreseen,
+                            "forwards_counted": result.forwards,
+                        }
+                    )
+    return list(cells.values())
+
+
+def run_grid(options: Options, workers: int, console: Console) -> list[Cell]:
+    """All cells of the grid, in ``workers`` processes."""
+    cells: list[Cell] = []
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with tempfile.TemporaryDirectory(prefix="identity-") as scratch, Progress(*columns, console=console) as progress:
+        work = [(options, spec, context, scratch) for context in CONTEXTS for spec in POLICIES]
+        task = progress.add_task("policies x context modes", total=len(work))
+        with multiprocessing.get_context("spawn").Pool(workers) as pool:
+            for found in pool.imap_unordered(run_cells, work):
+                cells += found
+                progress.advance(task)
+    kinds = (*NAMED, "random")
+    return sorted(
+        cells,
+        key=lambda c: (POLICIES.index(c.policy), CONTEXTS.index(c.context), c.backend, kinds.index(c.graph)),
+    )
+
+
+def show(cells: Sequence[Cell], console: Console) -> None:
+    """A table of the grid."""
+    table = Table("policy", "context", "back-end", "graph", "tokens", "forwards equal", "plain", "predicted", "counted")
+    for cell in cells:
+        style = None if cell.passed else "bold red"
+        table.add_row(
+            cell.policy, cell.context, cell.backend, cell.graph,
+            f"{cell.tokens_identical}/{cell.decodes}", f"{cell.forwards_identical}/{cell.decodes}",
+            str(cell.forwards_plain), str(cell.forwards_predicted), str(cell.forwards_counted), style=style,
+        )  # fmt: skip
+    console.print(table)
+
+
+def main() -> int:
+    """Run the grid, write its result, return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--model", default="bundled", help="bundled or a local folder with the bundled tokenizer")
+    for name, text in (
+        ("prompts", "held-out prompts"),
+        ("calibration-prompts", "prompts that graphs are calibrated on"),
+        ("random-graphs", "random graphs per policy and context mode"),
+        ("budget", "draft nodes per graph"),
+        ("seed", "seed of the random graphs"),
+    ):
+        parser.add_argument(f"--{name}", type=int, default=getattr(Options, name.replace("-", "_")), help=text)
+    parser.add_argument("--workers", type=int, default=min(len(os.sched_getaffinity(0)), 8), help="processes")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "identity.json")
+    given = vars(parser.parse_args())
+    workers, out = given.pop("workers"), given.pop("out")
+    options = Options(**given)
+    console = Console()
+    started = time.perf_counter()
+    cells = run_grid(options, workers, console)
+    show(cells, console)
+    failed = [cell for cell in cells if not cell.passed]
+    checkpoint = load_checkpoint(options.model)
+    write_json(
+        out,
+        {
+            "what": "speculative tokens == plain tokens and forwards predicted == forwards counted, per decode",
+            "passed": not failed,
+            "decodes": sum(cell.decodes for cell in cells),
+            "options": asdict(options),
+            "model_revision": checkpoint.revision,
+            "prompt_set_hash": prompt_set_hash(prompt_ids(checkpoint, "test", options)),
+            "dtype": "float32",
+            "device": "cpu",
+            "machine": f"{platform.system()} {platform.machine()}, {workers} processes of one thread",
+            "versions": {
+                "draftgraph": tool_version(),
+                "python": platform.python_version(),
+                "torch": torch.__version__,
+                "transformers": transformers.__version__,
+            },
+            "seconds": round(time.perf_counter() - started, 1),
+            "rows": [asdict(cell) for cell in cells],
+        },
+    )
+    done = sum(cell.decodes for cell in cells)
+    if failed:
+        console.print(f"[bold red]{len(failed)} of {len(cells)} cells fail[/]; the decodes are named in {out}")
+        return 1
+    console.print(f"All {len(cells)} cells pass, {done} decodes: the same tokens, the forwards predicted. {out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
