@@ -79,7 +79,9 @@ def _optuna_front(given: StudyInput, config: StudyConfig, study: optuna.Study) -
     budgets = given.data.objective.budgets
     test = NestedReplay(candidates.trie, given.test, budgets)
     rows = []
-    for trial in sorted(study.best_trials, key=lambda trial: trial.values):
+    # Of trials with the very same values one is enough, the first.
+    distinct = {tuple(trial.values): trial for trial in reversed(study.best_trials)}
+    for _, trial in sorted(distinct.items()):
         order, _ = parametric_order(candidates, without_budget(trial.params), budgets[-1])
         budget = trial.params.get("budget")
         values = _test_values(given, config, test.samples, test.plain, test.forwards(order), budget)

@@ -127,11 +127,10 @@ def storage_guard(where: str | None, trouble: str, finished: int | None = None) 
     except Exception as error:
         if not _is_storage_trouble(error):
             raise
-        cause = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]
         kept = ""
         if finished is not None and is_shared(where):
             kept = f". {finished} finished trials stay in it; when it is back, run the same command again to go on"
-        raise StorageError(f"the storage {shown(where)} {trouble}: {cause[0]}{kept}") from error
+        raise StorageError(f"the storage {shown(where)} {trouble}: {_cause(error)}{kept}") from error
 
 
 def _is_storage_trouble(error: Exception) -> bool:
@@ -139,6 +138,15 @@ def _is_storage_trouble(error: Exception) -> bool:
         return True
     modules = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
     return bool(modules & _DRIVERS)
+
+
+def _cause(error: Exception) -> str:
+    """The first line of what the driver says; Optuna and gRPC wrap it in words of their own."""
+    details = getattr(error, "details", None)
+    inner = error.__cause__ if isinstance(error, StorageInternalError) else None
+    said = details() if callable(details) else str(inner or error)
+    lines = [line.strip(" :.") for line in str(said).splitlines() if line.strip(" :.")]
+    return lines[0] if lines else type(error).__name__
 
 
 def _open_database(where: str) -> BaseStorage:

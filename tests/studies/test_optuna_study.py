@@ -247,6 +247,8 @@ def test_tokens_per_forward_against_rows(tmp_path: Path) -> None:
     for method in {row["method"] for row in found["pareto"]}:
         points = np.array([row["values"] for row in found["pareto"] if row["method"] == method])
         assert front(points, (True, False)).all()
+    ours = [tuple(row["values"]) for row in found["pareto"] if row["method"] == "optuna"]
+    assert sorted(set(ours)) == ours
     # By hand: what greedy's graphs give on test prompts.
     order = greedy(rest_trie(given.data.objective.anchors), 6).order
     row = next(row for row in found["pareto"] if row["method"] == "greedy")
