@@ -93,7 +93,7 @@ class Policy(Protocol):
         ...
 
 
-def _proposals(view: BlockView, temperature: float, rng: StepRandom) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def proposals(view: BlockView, temperature: float, rng: StepRandom) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Candidate (positions, tokens, confidences), most confident first.
 
     At temperature 0 these are the top-1 tokens in position-rank order. Otherwise a token is sampled per position from
@@ -142,7 +142,7 @@ class StaticTopK:
         return None
 
     def step(self, view: BlockView, state: Any, rng: StepRandom) -> tuple[Commits, Any]:
-        positions, tokens, _ = _proposals(view, self.temperature, rng)
+        positions, tokens, _ = proposals(view, self.temperature, rng)
         return Commits(positions[: self.k], tokens[: self.k]), state
 
 
@@ -177,22 +177,26 @@ class Threshold:
         return None
 
     def step(self, view: BlockView, state: Any, rng: StepRandom) -> tuple[Commits, Any]:
-        positions, tokens, confidence = _proposals(view, self.temperature, rng)
+        positions, tokens, confidence = proposals(view, self.temperature, rng)
         count = max(1, int(np.count_nonzero(confidence >= self.tau)))
         return Commits(positions[:count], tokens[:count]), state
 
 
 def make_policy(spec: str, temperature: float = 0.0) -> Policy:
-    """Make a policy from its specification.
+    """Make a policy from its specification, or from the name that a published loop gives it.
 
     Args:
-        spec: ``static:k`` with an integer k >= 1, or ``threshold:tau`` with 0 < tau <= 1.
+        spec: ``static:k`` with an integer k >= 1, ``threshold:tau`` with 0 < tau <= 1, or one of the forms and names
+            in ``verify.published_policies``; the policy's own ``spec`` is the one text for it that is stored.
         temperature: 0 takes argmax tokens; above 0 tokens are sampled with counter-based noise.
 
     Raises:
         PolicyError: the text names no policy, or a parameter is out of range.
     """
-    expected = "expected static:k (k >= 1) or threshold:tau (0 < tau <= 1), for example threshold:0.9"
+    from verify.published_policies import EXPECTED, parse_published  # it builds on this module
+
+    own = "static:k (k >= 1) or threshold:tau (0 < tau <= 1), for example threshold:0.9"
+    expected = f"expected {own}; or a published rule: {EXPECTED}"
     if not (isinstance(temperature, int | float) and 0 <= temperature < float("inf")):
         raise PolicyError(f"temperature is {temperature!r}, expected a finite number of at least 0")
     name, _, argument = spec.partition(":")
@@ -201,6 +205,8 @@ def make_policy(spec: str, temperature: float = 0.0) -> Policy:
             return StaticTopK(int(argument), float(temperature))
         if name == "threshold" and 0 < float(argument) <= 1:
             return Threshold(float(argument), float(temperature))
+        if (published := parse_published(spec, float(temperature))) is not None:
+            return published
     except ValueError:
         pass
     raise PolicyError(f"unknown policy {spec!r}; {expected}")
