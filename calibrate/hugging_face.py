@@ -3,22 +3,49 @@
 A model class of transformers becomes bidirectional, block-causal or packed by the 4-D attention mask it is handed:
 with SDPA it uses a boolean mask as it is, takes explicit position ids, and concatenates a cache in front of the new
 keys. So no modelling code is copied here.
+
+**Shifted logits.** A model that was made from an autoregressive one (Dream) predicts in row r the token *after* row r.
+The runtime never sees this: a row's logits are taken from the row before it, which is the one row at the position
+before its own that it may look at. That row is found from positions and visibility alone, so a shift cannot cross from
+one packed block into another; where it is a frozen row, its last hidden state was kept with the frozen keys.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from transformers import Cache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
+#: Traces and ranks hold token ids as int32; a vocabulary beyond it would wrap around without a word.
+MAX_VOCABULARY = 2**31 - 1
+
+
+@dataclass(frozen=True, eq=False)
+class FrozenEdge:
+    """What a shifted model must keep of frozen rows: the rows whose successor is not frozen with them.
+
+    Only they can ever be asked for (the row before the block; the last row of all), so one or two rows are kept.
+
+    Attributes:
+        positions: int64 [C], position ids of all frozen rows.
+        columns: int64 [E], which of the ``C`` rows are kept.
+        hidden: [1, E, width], their last hidden states.
+    """
+
+    positions: torch.Tensor
+    columns: torch.Tensor
+    hidden: torch.Tensor
+
 
 class FrozenContext:
     """Keys and values of ``C`` rows, per layer [1, heads, C, head width]; ``len()`` is ``C``."""
 
-    def __init__(self, layers: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+    def __init__(self, layers: list[tuple[torch.Tensor, torch.Tensor]], edge: FrozenEdge | None = None) -> None:
         self.layers = layers
+        self.edge = edge
 
     def __len__(self) -> int:
         return self.layers[0][0].shape[-2] if self.layers else 0
@@ -67,15 +94,18 @@ class HuggingFaceDenoiser:
     """A transformers model behind the :class:`verify.denoiser.Denoiser` protocol.
 
     Args:
-        model: a ``*ForCausalLM`` with SDPA or eager attention, in evaluation mode.
+        model: a ``*ForCausalLM`` with SDPA or eager attention; it is put into evaluation mode.
         mask_token_id: id of the mask token.
+        logits_shift: 0 when row r predicts the token of row r, 1 when it predicts the one after it.
 
     Raises:
-        ValueError: the mask id is outside the vocabulary, or the attention implementation would not use a 4-D mask.
+        ValueError: the mask id is outside the vocabulary, the vocabulary is beyond int32, parameters of several
+            floating dtypes, an unknown shift, or an attention implementation that would not use a 4-D mask.
     """
 
-    def __init__(self, model: PreTrainedModel, mask_token_id: int) -> None:
+    def __init__(self, model: PreTrainedModel, mask_token_id: int, logits_shift: int = 0) -> None:
         vocabulary = int(model.config.vocab_size)
+        check_vocabulary(vocabulary)
         if not 0 <= mask_token_id < vocabulary:
             raise ValueError(f"mask token id {mask_token_id} is outside the model's vocabulary of {vocabulary}")
         implementation = model.config._attn_implementation
@@ -83,8 +113,14 @@ class HuggingFaceDenoiser:
             raise ValueError(
                 f"attention implementation {implementation!r} ignores a 4-D mask; load with attn_implementation='sdpa'"
             )
+        dtypes = sorted({str(weight.dtype) for weight in model.parameters() if weight.is_floating_point()})
+        if len(dtypes) > 1:
+            raise ValueError(f"the model mixes {' and '.join(dtypes)}; load all its weights in one dtype")
+        if logits_shift not in (0, 1):
+            raise ValueError(f"logits_shift is {logits_shift!r}, expected 0 or 1")
         self.model = model.eval()
         self.mask_token_id = mask_token_id
+        self.logits_shift = logits_shift
         self.vocabulary_size = vocabulary
         self.device = next(model.parameters()).device
         self._layers = int(model.config.num_hidden_layers)
@@ -109,14 +145,70 @@ class HuggingFaceDenoiser:
         if context is not None or freeze_rows is not None:
             pairs = context.layers if context is not None and len(context) else [(None, None)] * self._layers
             layers = [_FrozenLayer(keys, values, freeze_rows) for keys, values in pairs]
-        output = self.model(
-            input_ids=tokens,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=Cache(layers=layers) if layers is not None else None,
-            use_cache=layers is not None,
-            logits_to_keep=logit_rows if logit_rows is not None else 0,
-        )
+        arguments: dict[str, Any] = {
+            "input_ids": tokens,
+            "attention_mask": mask,
+            "position_ids": positions,
+            "past_key_values": Cache(layers=layers) if layers is not None else None,
+            "use_cache": layers is not None,
+        }
+        edge = None
+        if self.logits_shift:
+            # The head alone is applied to the rows gathered, so the shift costs no more logits than are wanted.
+            hidden = self.model.get_decoder()(**arguments).last_hidden_state
+            logits = self.model.get_output_embeddings()(
+                _rows_before(hidden, positions, visibility, logit_rows, context.edge if context is not None else None)
+            )
+            if freeze_rows is not None:
+                edge = _frozen_edge(hidden, positions, freeze_rows, context.edge if context is not None else None)
+        else:
+            logits = self.model(**arguments, logits_to_keep=logit_rows if logit_rows is not None else 0).logits
         if freeze_rows is None or layers is None:
-            return output.logits, None
-        return output.logits, FrozenContext([layer.new_context for layer in layers if layer.new_context is not None])
+            return logits, None
+        return logits, FrozenContext([layer.new_context for layer in layers if layer.new_context is not None], edge)
+
+
+def check_vocabulary(size: int) -> None:
+    """Raise ValueError when token ids of a vocabulary of ``size`` do not fit into the int32 of ranks and traces."""
+    if size > MAX_VOCABULARY:
+        raise ValueError(f"a vocabulary of {size} is beyond the int32 that traces hold token ids in ({MAX_VOCABULARY})")
+
+
+def _rows_before(
+    hidden: torch.Tensor,
+    positions: torch.Tensor,
+    visibility: torch.Tensor,
+    logit_rows: torch.Tensor | None,
+    edge: FrozenEdge | None,
+) -> torch.Tensor:
+    """Hidden states [B, K, width] of the row before each wanted row: visible to it, one position before its own.
+
+    A row sees one consistent sequence, so there is at most one such row. A row that has none (position 0) keeps its
+    own, as Dream's loop does; a prompt has no empty beginning, so nothing masked ever stands there.
+    """
+    live = hidden.shape[1]
+    rows = torch.arange(live, device=hidden.device) if logit_rows is None else logit_rows
+    wanted = positions[:, rows, None] - 1
+    seen = visibility[:, rows]
+    frozen = seen.shape[-1] - live
+    before = seen[..., frozen:] & (positions[:, None, :] == wanted)
+    if edge is not None and len(edge.columns):
+        before_edge = seen[..., edge.columns] & (edge.positions[edge.columns] == wanted)
+        before = torch.cat([before, before_edge], dim=-1)
+        hidden = torch.cat([hidden, edge.hidden.expand(len(hidden), -1, -1)], dim=1)
+    source = torch.where(before.any(dim=-1), before.to(torch.uint8).argmax(dim=-1), rows)
+    return torch.gather(hidden, 1, source[..., None].expand(-1, -1, hidden.shape[-1]))
+
+
+def _frozen_edge(
+    hidden: torch.Tensor, positions: torch.Tensor, freeze_rows: torch.Tensor, old: FrozenEdge | None
+) -> FrozenEdge:
+    """The edge of a context that grows by ``freeze_rows``; a row that was no edge before never becomes one."""
+    new_positions, new_hidden = positions[0, freeze_rows], hidden[:1, freeze_rows]
+    columns = torch.arange(len(freeze_rows), device=hidden.device)
+    if old is not None:
+        columns = torch.cat([old.columns, len(old.positions) + columns])
+        new_positions = torch.cat([old.positions, new_positions])
+        new_hidden = torch.cat([old.hidden, new_hidden], dim=1)
+    is_edge = ~torch.isin(new_positions[columns] + 1, new_positions)
+    return FrozenEdge(new_positions, columns[is_edge], new_hidden[:, is_edge])
