@@ -1,17 +1,27 @@
-"""Loading a model: the bundled one, a local folder or a hub id, with the facts that decoding needs."""
+"""Loading a model: the bundled one, a local folder or a hub id, with the facts that decoding needs.
+
+Checkpoints that ship code of their own (LLaDA, Dream, SDAR, LLaDA2, ...) are loaded into transformers' classes by
+``calibrate.adapters``; their code is neither downloaded nor run.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+import transformers
+from huggingface_hub import snapshot_download
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig
 
+from calibrate.adapters import FamilySpec, family_of
+from calibrate.adapters.loader import load_native
+from calibrate.adapters.probe import probe_mask
 from calibrate.bundled import MODEL_DIR
 from calibrate.hugging_face import HuggingFaceDenoiser
 
@@ -36,6 +46,7 @@ class Checkpoint:
         end_token_ids: ids that end an answer.
         block_length: the block length it was trained for, when known.
         attention: attention kinds it was trained for ("bidirectional", "block_causal"), when known.
+        family: the adapter that loaded it, None for a checkpoint that transformers knows by itself.
     """
 
     name: str
@@ -46,6 +57,7 @@ class Checkpoint:
     block_length: int | None
     attention: tuple[str, ...]
     dtype: str
+    family: str | None = None
 
     @property
     def mask_token_id(self) -> int:
@@ -53,6 +65,19 @@ class Checkpoint:
 
     def text(self, tokens: list[int]) -> str | None:
         return None if self.tokenizer is None else self.tokenizer.decode(tokens)
+
+    def chat_prompt(self, text: str) -> list[int]:
+        """Token ids of ``text`` as a user's turn, in the checkpoint's own chat template, up to where the answer begins.
+
+        Raises:
+            CheckpointError: no tokenizer, or one without a chat template (a base model).
+        """
+        if self.tokenizer is None or not getattr(self.tokenizer, "chat_template", None):
+            raise CheckpointError(f"checkpoint {self.name} brings no chat template; give the prompt as it is")
+        turns = [{"role": "user", "content": text}]
+        # As text first: the template names its special tokens itself, so that the tokenizer must add none.
+        written = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+        return list(self.tokenizer(written, add_special_tokens=False)["input_ids"])
 
 
 def load_checkpoint(
@@ -74,7 +99,8 @@ def load_checkpoint(
 
     Raises:
         CheckpointError: nothing there, a truncated or foreign weight file, weights that do not fit the configuration,
-            no mask token known, an unknown dtype, or a device that is not there.
+            a family that no adapter covers, no mask token known or another one than the checkpoint's family has, a
+            model that ignores its attention mask, an unknown dtype, or a device that is not there.
     """
     folder = MODEL_DIR if source == BUNDLED else Path(source).expanduser()
     where = str(folder) if folder.exists() else str(source)
@@ -86,38 +112,50 @@ def load_checkpoint(
     _check_device(device)
     facts = _facts(folder)
     try:
-        config = AutoConfig.from_pretrained(where)
-        model, report = AutoModelForCausalLM.from_pretrained(
-            where, dtype=DTYPES[dtype], attn_implementation="sdpa", output_loading_info=True
-        )
+        stated, _ = PretrainedConfig.get_config_dict(where)  # reads config.json, runs nothing
+        family = family_of(stated)
+        if family is not None and not folder.is_dir():
+            # Neither pickles nor the repository's code: what is not fetched cannot run.
+            folder = Path(snapshot_download(where, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja"]))
+        if family is not None:
+            config: Any = None
+            model = load_native(family, folder, stated, DTYPES[dtype])
+        else:
+            config = AutoConfig.from_pretrained(where, trust_remote_code=False)
+            model, report = AutoModelForCausalLM.from_pretrained(
+                where,
+                dtype=DTYPES[dtype],
+                attn_implementation="sdpa",
+                output_loading_info=True,
+                trust_remote_code=False,  # refused at once; left open, a terminal would be asked
+            )
     except Exception as error:  # transformers passes on whatever its parts raise, each with a class of its own
         raise CheckpointError(f"checkpoint {source} cannot be loaded: {error}") from error
-    missing = sorted(report["missing_keys"])
-    if missing:
+    if family is None and (missing := sorted(report["missing_keys"])):
         raise CheckpointError(
             f"checkpoint {source} lacks {len(missing)} weights of {type(model).__name__}, for example {missing[0]!r}; "
             "the missing ones would be random"
         )
-    tokenizer = _tokenizer(where)
-    mask = mask_token_id if mask_token_id is not None else facts.get("mask_token_id")
-    if mask is None and tokenizer is not None:
-        mask = tokenizer.mask_token_id
-    if mask is None:
-        raise CheckpointError(f"checkpoint {source} names no mask token; give it with --mask-token-id")
-    ends = end_token_ids if end_token_ids is not None else _end_tokens(facts, tokenizer, config)
+    tokenizer = _tokenizer(where if family is None else str(folder), family)
+    mask = _mask_token(source, mask_token_id, facts, stated, tokenizer, family)
+    ends = end_token_ids if end_token_ids is not None else _end_tokens(facts, tokenizer, stated, family)
+    shift = facts.get("logits_shift", family.logits_shift if family is not None else 0)
     try:
-        denoiser = HuggingFaceDenoiser(model.to(device), mask)
+        denoiser = HuggingFaceDenoiser(model.to(device), mask, shift)
+        probe_mask(denoiser)
     except ValueError as error:
         raise CheckpointError(f"checkpoint {source}: {error}") from error
+    commit = folder.name if family is not None and not Path(source).expanduser().is_dir() else None
     return Checkpoint(
         name=str(source),
-        revision=getattr(config, "_commit_hash", None) or _folder_digest(folder),
+        revision=commit or getattr(config, "_commit_hash", None) or _folder_digest(folder),
         denoiser=denoiser,
         tokenizer=tokenizer,
         end_token_ids=tuple(ends),
-        block_length=facts.get("block_length"),
-        attention=tuple(facts.get("attention", ())),
+        block_length=facts.get("block_length", _block_length(family, stated, str(source))),
+        attention=tuple(facts.get("attention", family.attention if family is not None else ())),
         dtype=dtype,
+        family=family.name if family is not None else None,
     )
 
 
@@ -141,7 +179,10 @@ _FACT_CHECKS: dict[str, tuple[str, Callable[[Any], bool]]] = {
         'a list of "bidirectional" and "block_causal"',
         lambda value: isinstance(value, list) and set(map(str, value)) <= {"bidirectional", "block_causal"},
     ),
-    "logits_shift": ("0, as a model that predicts the next token is not supported", lambda value: value == 0),
+    "logits_shift": (
+        "0, or 1 for a model whose row r predicts the token after it",
+        lambda value: _is_id(value) and value <= 1,
+    ),
 }
 
 
@@ -165,20 +206,77 @@ def _facts(folder: Path) -> dict[str, Any]:
     return facts
 
 
-def _tokenizer(where: str) -> Any | None:
+def _tokenizer(where: str, family: FamilySpec | None) -> Any | None:
+    # Some tokenizer classes make an empty tokenizer, with ids of its own, out of a folder that has no files for one.
+    if family is not None and not any((Path(where) / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+        return None
     try:
-        return AutoTokenizer.from_pretrained(where)
+        return AutoTokenizer.from_pretrained(where, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None  # a checkpoint without tokenizer still decodes prompts given as token ids
+        pass  # a checkpoint without tokenizer still decodes prompts given as token ids
+    if family is None or family.tokenizer is None:
+        return None
+    try:  # the files are a native tokenizer's, only the class they name is remote code
+        return getattr(transformers, family.tokenizer).from_pretrained(where)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
-def _end_tokens(facts: dict[str, Any], tokenizer: Any, config: Any) -> tuple[int, ...]:
+def _mask_token(
+    source: str | Path,
+    asked: int | None,
+    facts: dict[str, Any],
+    stated: dict[str, Any],
+    tokenizer: Any,
+    family: FamilySpec | None,
+) -> int:
+    """The mask id: as asked for, else as draftgraph.json, config.json, the tokenizer or the family says."""
+    by_name = None
+    if family is not None and tokenizer is not None:
+        known = tokenizer.get_vocab()
+        by_name = known.get(family.mask_token)
+    said = {
+        FACTS_NAME: facts.get("mask_token_id"),
+        "config.json": stated.get("mask_token_id") if family is not None else None,
+        "the tokenizer": by_name if by_name is not None else getattr(tokenizer, "mask_token_id", None),
+    }
+    agreed = {where: value for where, value in said.items() if value is not None}
+    default = family.mask_token_id if family is not None and not agreed else None
+    mask = next((value for value in (asked, *agreed.values(), default) if value is not None), None)
+    if mask is None:
+        raise CheckpointError(f"checkpoint {source} names no mask token; give it with --mask-token-id")
+    if family is not None and (other := {where: value for where, value in agreed.items() if value != mask}):
+        # A family's mask token is a fact of its training; any other id would be denoised as an ordinary word.
+        listed = ", ".join(f"{where} says {value}" for where, value in other.items())
+        raise CheckpointError(
+            f"checkpoint {source}: mask token id {mask} is wrong for {family.name}: {listed}; leave out --mask-token-id"
+        )
+    return mask
+
+
+def _end_tokens(
+    facts: dict[str, Any], tokenizer: Any, stated: dict[str, Any], family: FamilySpec | None
+) -> tuple[int, ...]:
     if "end_token_ids" in facts:
         return tuple(facts["end_token_ids"])
     found: list[int] = []
-    for candidate in (getattr(tokenizer, "eos_token_id", None), getattr(config, "eos_token_id", None)):
+    for candidate in (getattr(tokenizer, "eos_token_id", None), stated.get("eos_token_id")):
         found += candidate if isinstance(candidate, list) else [candidate] if candidate is not None else []
+    if family is not None:
+        size = int(stated.get("embedding_size") or stated.get("vocab_size") or 0)
+        found += [token for token in family.end_token_ids if token < size]
     return tuple(dict.fromkeys(found))
+
+
+def _block_length(family: FamilySpec | None, stated: dict[str, Any], source: str) -> int | None:
+    if family is None:
+        return None
+    for key in family.block_length_keys:
+        if _is_id(stated.get(key)) and stated[key] >= 1:
+            return int(stated[key])
+    if family.block_length_in_name and (match := re.search(family.block_length_in_name, source.rstrip("/"))):
+        return int(match[1])
+    return family.block_length
 
 
 _DIGEST_WHOLE = 1 << 26  # weight files up to 64 MiB are digested whole
