@@ -1,26 +1,14 @@
-"""Writing files so that a kill leaves the old one or the new one, never a half."""
+"""Writing JSON files whole; see :mod:`verify.files` for what a kill leaves behind."""
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from verify.files import write_atomically
 
-@contextmanager
-def write_atomically(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; on success it replaces ``path``, on any error it is removed."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+__all__ = ["write_atomically", "write_json"]
 
 
 def write_json(path: str | Path, value: Any) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from safetensors.numpy import save_file
 
 from verify.buffers import static_buffers
+from verify.files import write_atomically
 from verify.graph_file import GRAPH_FORMAT_VERSION, GraphFile, check_graph
 
 
@@ -26,10 +26,5 @@ def export_static_buffers(graph: GraphFile, path: str | Path) -> None:
     metadata = {"format": "draftgraph-buffers", "version": str(GRAPH_FORMAT_VERSION)}
     metadata |= {"rank_origin": graph.rank_origin, "tie_rule": graph.tie_rule}
     metadata |= {name: str(value) for name, value in vars(graph.validity).items() if value is not None}
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with write_atomically(path) as temporary:
         save_file(static_buffers(graph), temporary, metadata=metadata)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -7,7 +7,6 @@ writer sends what it writes through the same checks, so that no file of ours is 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from verify.files import write_atomically
 from verify.formulas import ROOT, Formula
 from verify.graph_structure import all_edges, check_depths, fewest_steps, read_edges, read_nodes
 from verify.graph_values import check_latency, check_values
@@ -195,6 +195,8 @@ def load_graph(path: str | Path) -> GraphFile:
 def save_graph(graph: GraphFile, path: str | Path) -> None:
     """Write ``graph`` to ``path``: whole or not at all, and only when :func:`load_graph` would take it.
 
+    Folders on the way to ``path`` are made.
+
     Raises:
         GraphFileError: the graph breaks the format.
         OSError: the file cannot be written; whatever stood at ``path`` is untouched.
@@ -203,16 +205,8 @@ def save_graph(graph: GraphFile, path: str | Path) -> None:
     data = format_graph(graph).encode("utf-8")
     if len(data) > MAX_BYTES:
         raise GraphFileError(f"{path}: size: expected at most {MAX_BYTES} bytes, found {len(data)} bytes")
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with write_atomically(path) as temporary:
+        temporary.write_bytes(data)
 
 
 def check_graph(graph: GraphFile, where: str = "graph") -> None:
