@@ -14,12 +14,12 @@ def naive_decode(model, mask_id, prompt, policy, block_length, generation_length
     """Return (generated tokens, forwards); ``policy`` is ``static:k`` or ``threshold:tau``."""
     name, argument = policy.split(":")
     causal = context == "block_causal"
-    start = len(prompt) // block_length * block_length if causal else len(prompt)
+    first = len(prompt) // block_length * block_length if causal else len(prompt)
     total = len(prompt) + generation_length
     total = -(-total // block_length) * block_length if causal else total
     x = torch.tensor(list(prompt) + [mask_id] * (total - len(prompt)))
-    forwards, stop = 0, start
-    for start in range(start, total, block_length):
+    forwards, stop = 0, first
+    for start in range(first, total, block_length):
         stop, cache = start + block_length, None
         while (x[start:stop] == mask_id).any():
             forwards += 1
