@@ -217,7 +217,6 @@ def test_a_killed_recording_leaves_whole_shards(denoiser, whole, tmp_path):
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
     assert samples_in(folder) == [[0, 1]]
     assert len(list(folder.glob(".*.tmp"))) == 1  # what the kill left: never taken for a shard
-    assert np.unique(read_traces(folder).sample).tolist() == [0, 1]
     traces = record(tiny_checkpoint(denoiser=denoiser), PROMPTS, POLICY, CONFIG, folder, shard_prompts=2)
     assert traces.trace_hash() == whole.trace_hash()
 
