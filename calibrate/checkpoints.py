@@ -80,6 +80,20 @@ class Checkpoint:
         return list(self.tokenizer(written, add_special_tokens=False)["input_ids"])
 
 
+def check_attention(checkpoint: Checkpoint, context: str) -> None:
+    """Refuse a context mode whose attention the checkpoint was not trained for.
+
+    Raises:
+        CheckpointError: the checkpoint states its attention, and it is another one.
+    """
+    wanted = "block_causal" if context == "block_causal" else "bidirectional"
+    if checkpoint.attention and wanted not in checkpoint.attention:
+        raise CheckpointError(
+            f"context {context!r} needs {wanted} attention, but {checkpoint.name} was trained for "
+            f"{', '.join(checkpoint.attention)}"
+        )
+
+
 def load_checkpoint(
     source: str | Path,
     *,
@@ -135,6 +149,11 @@ def load_checkpoint(
         raise CheckpointError(
             f"checkpoint {source} lacks {len(missing)} weights of {type(model).__name__}, for example {missing[0]!r}; "
             "the missing ones would be random"
+        )
+    if family is None and (foreign := sorted(report["unexpected_keys"])):
+        raise CheckpointError(
+            f"checkpoint {source} holds {len(foreign)} weights that {type(model).__name__} of its config.json has no "
+            f"place for, for example {foreign[0]!r}; they would be dropped without a word"
         )
     tokenizer = _tokenizer(where if family is None else str(folder), family)
     mask = _mask_token(source, mask_token_id, facts, stated, tokenizer, family)

@@ -111,7 +111,9 @@ def load_prompt_set(source: str | Path, split: str = "calibration", limit: int |
     return interleaved[:limit]
 
 
-def encode_prompts(prompts: Sequence[Prompt], tokenizer: Any, vocabulary_size: int) -> list[tuple[int, ...]]:
+def encode_prompts(
+    prompts: Sequence[Prompt], tokenizer: Any, vocabulary_size: int, mask_token_id: int | None = None
+) -> list[tuple[int, ...]]:
     """Token ids of every prompt; texts go through ``tokenizer``, given ids are checked against the vocabulary.
 
     Raises:
@@ -129,6 +131,11 @@ def encode_prompts(prompts: Sequence[Prompt], tokenizer: Any, vocabulary_size: i
             raise PromptError(f"prompt {prompt.id} gives no tokens; it needs at least one")
         if max(ids) >= vocabulary_size:
             raise PromptError(f"prompt {prompt.id} holds token id {max(ids)}; the vocabulary has {vocabulary_size}")
+        if mask_token_id in ids:
+            raise PromptError(
+                f"prompt {prompt.id} holds the mask token {mask_token_id} at index {ids.index(mask_token_id)}; "
+                "a prompt is given, only what follows is decoded"
+            )
         encoded.append(ids)
     return encoded
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from calibrate.checkpoints import Checkpoint
+from calibrate.checkpoints import Checkpoint, check_attention
 from calibrate.files import write_json
 from calibrate.prompts import prompt_set_hash
 from calibrate.traces import (
@@ -80,6 +80,7 @@ def run_facts(
     checkpoint: Checkpoint, policy: Policy, config: DecodeConfig, prompts: Sequence[Sequence[int]]
 ) -> dict[str, Any]:
     """The facts that a trace is valid for; written to the manifest and compared on a rerun."""
+    check_attention(checkpoint, config.context)
     denoiser = checkpoint.denoiser
     return {
         "model": checkpoint.name,

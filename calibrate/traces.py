@@ -250,11 +250,16 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def read_traces(folder: str | Path) -> Traces:
+def read_traces(folder: str | Path, *, partial: bool = False) -> Traces:
     """Read a whole trace folder into memory.
 
+    Args:
+        folder: written by ``calibrate.recorder.record``.
+        partial: take a recording that was stopped, with the prompts that are there.
+
     Raises:
-        TraceError: no manifest, a broken shard, no shard at all, or a prompt that stands in two shards.
+        TraceError: no manifest, a broken shard, no shard at all, a prompt that stands in two shards, or (unless
+            ``partial``) fewer prompts than the manifest names.
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
@@ -264,4 +269,10 @@ def read_traces(folder: str | Path) -> Traces:
     owners = np.concatenate([np.unique(table.column("sample").to_numpy()) for table in tables])
     if len(owners) != len(np.unique(owners)):
         raise TraceError(f"{folder} holds a prompt in two shards; delete the folder and record again")
+    wanted = manifest["run"].get("prompts")
+    if not partial and wanted is not None and len(owners) != wanted:
+        raise TraceError(
+            f"{folder} holds {len(owners)} of {wanted} prompts: the recording was stopped, or a shard was removed; run "
+            "the same recording again, it goes on"
+        )
     return table_to_traces(pa.concat_tables(tables), int(manifest["run"]["top_j"]), manifest["run"])

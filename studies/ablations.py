@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from calibrate.bundled import DOMAINS
-from calibrate.checkpoints import Checkpoint, load_checkpoint
+from calibrate.checkpoints import Checkpoint, check_attention, load_checkpoint
 from calibrate.files import write_atomically
 from calibrate.version import tool_version
 from drafting.anchors import AnchorTable
@@ -26,6 +26,7 @@ from studies.progress import Reporter, SilentReporter
 from studies.prompt_counts import PromptCounts
 from studies.recordings import record_split
 from studies.run_directory import open_run, slug, write_results
+from verify.layout import exactness
 from verify.policies import make_policy
 
 #: Columns of a study's CSV, in order.
@@ -148,8 +149,23 @@ def run_study(
     study = STUDIES[name]
     reporter = reporter or SilentReporter()
     base = replace(base, methods=tuple(methods or study.methods), budgets=tuple(budgets or study.budgets))
+    if name == "accumulation" and methods:
+        raise StudyError(
+            "the accumulation study varies the readings of the published rule; --methods has no place there"
+        )
+    base.check()
+    if not any(budget > 0 for budget in base.budgets):
+        raise StudyError(f"a study needs a budget above 0, got {list(base.budgets)}")
+    if not exactness(base.context, base.backend).exact:
+        raise StudyError(
+            f"context {base.context!r} with back-end {base.backend!r} is near-lossless, so a replay would not be what "
+            "the runtime needs; use dual or block_causal, or --backend expanded"
+        )
     settings = list(study.settings(base))
+    for setting in settings:
+        setting.config.check()
     checkpoint = load_checkpoint(base.model, dtype=base.dtype, device=base.device, mask_token_id=base.mask_token_id)
+    check_attention(checkpoint, base.context)
     said = {"study": name, **asdict(base), "tool_version": tool_version(), "model_revision": checkpoint.revision}
     path = open_run(out, said, overwrite)
     rows: list[dict[str, Any]] = []

@@ -8,7 +8,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from calibrate.checkpoints import Checkpoint, load_checkpoint
+from calibrate.checkpoints import Checkpoint, check_attention, load_checkpoint
 from calibrate.traces import Traces
 from calibrate.version import tool_version
 from drafting.anchors import AnchorTable
@@ -18,7 +18,7 @@ from drafting.values import accepted_histogram, alive_nodes, path_value
 from studies.configuration import CalibrationConfig, encode_splits, prompt_splits
 from studies.evaluation import Measurement, Prediction, measure, predict, rank_counts, recorded_outputs
 from studies.intervals import PromptBootstrap, interval_columns, interval_fields
-from studies.methods import PUBLISHED_READINGS, FoundGraph, SearchInput, check_method, find_graphs
+from studies.methods import PUBLISHED_READINGS, FoundGraph, SearchInput, find_graphs
 from studies.progress import Reporter, SilentReporter
 from studies.prompt_counts import PromptCounts
 from studies.recordings import decode_config, record_split
@@ -26,7 +26,6 @@ from studies.run_directory import open_run, slug, write_results
 from verify.decode import DecodeConfig
 from verify.formulas import Formula
 from verify.graph_file import Validity, save_graph
-from verify.layout import SequenceLayout, exactness
 from verify.policies import Policy, make_policy
 
 
@@ -73,21 +72,13 @@ def calibrate(
         ValueError: (and its subclasses) a configuration that does not fit, see the parts.
     """
     reporter = reporter or SilentReporter()
-    for spec in config.policies:
-        make_policy(spec, config.temperature)
-    exactness(config.context, config.backend)
+    config.check()
     budgets = sorted(set(config.budgets))
-    if not budgets or budgets[0] < 0:
-        raise ValueError(f"budgets must be numbers of drafts of at least 0, got {list(config.budgets)}")
-    for method in config.methods:
-        if method != "published":
-            check_method(method)
-    SequenceLayout.make(1, config.generation_length, config.block_length, config.context)
     splits = prompt_splits(config)
     checkpoint = load_checkpoint(
         config.model, dtype=config.dtype, device=config.device, mask_token_id=config.mask_token_id
     )
-    _check_attention(checkpoint, config.context)
+    check_attention(checkpoint, config.context)
     search_ids, test_ids = encode_splits(splits, checkpoint)
     plain_config = {**asdict(config), "tool_version": tool_version(), "model_revision": checkpoint.revision}
     path = open_run(out, plain_config, overwrite)
@@ -103,15 +94,6 @@ def calibrate(
         sections["rank_counts"].append({"policy": spec, "split": "search", **counts})
         write_results(path, plain_config, sections)
     return {"config": plain_config, **sections}
-
-
-def _check_attention(checkpoint: Checkpoint, context: str) -> None:
-    wanted = "block_causal" if context == "block_causal" else "bidirectional"
-    if checkpoint.attention and wanted not in checkpoint.attention:
-        raise ValueError(
-            f"context {context!r} needs {wanted} attention, but {checkpoint.name} was trained for "
-            f"{', '.join(checkpoint.attention)}"
-        )
 
 
 def _record_policy(
@@ -269,7 +251,7 @@ def _report(
             "tokens_identical": measured.tokens_identical if on_test else None,
             "rows_computed": measured.rows if on_test else None,
             "seconds": measured.seconds if on_test else None,
-            "exact": exactness(config.context, config.backend).exact,
+            "exact": config.exact,
             "graph": graph_path,
         }
         run.rows.append(row)

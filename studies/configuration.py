@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
 
 from calibrate.checkpoints import Checkpoint
 from calibrate.prompts import Prompt, encode_prompts, load_prompt_set
+from studies.methods import check_method
+from verify.layout import SequenceLayout, exactness
+from verify.policies import make_policy
 
 Tokens = tuple[int, ...]
 
@@ -41,6 +45,30 @@ class CalibrationConfig:
     mask_token_id: int | None = None
     certify: bool = True
 
+    def __post_init__(self) -> None:
+        """Write every policy in its one canonical spelling, each once; raises PolicyError for one that is unknown."""
+        canonical = dict.fromkeys(make_policy(spec, self.temperature).spec for spec in self.policies)
+        object.__setattr__(self, "policies", tuple(canonical))
+
+    def check(self) -> None:
+        """Check everything that needs no model, before any work is done.
+
+        Raises:
+            ValueError: no budget or one below 0, an unknown method, context mode or back-end, lengths that do not fit.
+        """
+        if not self.budgets or min(self.budgets) < 0:
+            raise ValueError(f"budgets must be numbers of drafts of at least 0, got {list(self.budgets)}")
+        for method in self.methods:
+            if method != "published":
+                check_method(method)
+        exactness(self.context, self.backend)
+        SequenceLayout.make(1, self.generation_length, self.block_length, self.context)
+
+    @property
+    def exact(self) -> bool:
+        """Whether losslessness is promised: an exact context mode and back-end, in float32."""
+        return exactness(self.context, self.backend).exact and self.dtype == "float32"
+
 
 def encoded_splits(config: CalibrationConfig, checkpoint: Checkpoint) -> tuple[list[Tokens], list[Tokens]]:
     """Token ids of the search and the test prompts of a configuration.
@@ -54,22 +82,43 @@ def encoded_splits(config: CalibrationConfig, checkpoint: Checkpoint) -> tuple[l
 def encode_splits(
     splits: tuple[list[Prompt], list[Prompt]], checkpoint: Checkpoint
 ) -> tuple[list[Tokens], list[Tokens]]:
-    """Token ids of both splits; raises PromptError as in ``calibrate.prompts.encode_prompts``."""
-    vocabulary = checkpoint.denoiser.vocabulary_size
-    search, test = (encode_prompts(split, checkpoint.tokenizer, vocabulary) for split in splits)
+    """Token ids of both splits.
+
+    Raises:
+        ValueError: a prompt that cannot be encoded, or one that is in both splits.
+    """
+    denoiser = checkpoint.denoiser
+    search, test = (
+        encode_prompts(split, checkpoint.tokenizer, denoiser.vocabulary_size, denoiser.mask_token_id)
+        for split in splits
+    )
+    shared = set(search) & set(test)
+    if shared:
+        names = [prompt.id for prompt, ids in zip(splits[1], test, strict=True) if ids in shared]
+        raise ValueError(
+            f"{len(names)} held-out prompts are also search prompts (first {names[0]!r}); a value on prompts that the "
+            "search has seen is no held-out value. Give other held-out prompts"
+        )
     return search, test
 
 
 def prompt_splits(config: CalibrationConfig) -> tuple[list[Prompt], list[Prompt]]:
-    """Search and test prompts; no prompt is in both. Raises ``ValueError`` as in ``load_prompt_set``."""
+    """Search and test prompts. A file without ``held_out`` is shuffled by the seed, then cut in two halves.
+
+    Prompts that say the same count once. Raises ``ValueError`` as in ``load_prompt_set``.
+    """
     search = load_prompt_set(config.prompts, "calibration")
     if config.held_out is not None or config.prompts.partition("/")[0] == "bundled":
         test = load_prompt_set(config.held_out or config.prompts, "test")
     else:
-        if len(search) < 2:
+        distinct = list({(prompt.text, prompt.tokens): prompt for prompt in search}.values())
+        if len(distinct) < 2:
             raise ValueError(
-                f"{config.prompts} holds one prompt; a search and a held-out split need at least two, "
+                f"{config.prompts} holds one distinct prompt; a search and a held-out split need at least two, "
                 "or give --held-out"
             )
-        search, test = search[::2], search[1::2]
+        # Shuffled, as files are often ordered by domain: every split is to hold all of them.
+        random.Random(config.seed).shuffle(distinct)
+        half = (len(distinct) + 1) // 2
+        search, test = distinct[:half], distinct[half:]
     return search[: config.search_prompts], test[: config.test_prompts]

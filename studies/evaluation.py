@@ -124,12 +124,11 @@ def measure(
         on_prompt: called after every prompt.
     """
     key = _measurement_key(nodes, prompts, config)
-    if cache is not None and cache.is_file():
-        found = json.loads(cache.read_text(encoding="utf-8"))
-        if found.pop("key", None) == key:
-            for _ in prompts if on_prompt else ():
-                on_prompt()  # type: ignore[misc]
-            return Measurement(**found)
+    known = _read_measurement(cache, key) if cache is not None else None
+    if known is not None:
+        for _ in prompts if on_prompt else ():
+            on_prompt()  # type: ignore[misc]
+        return known
     filler = DraftFiller(nodes)
     identical = rows = steps = 0
     forwards: list[int] = []
@@ -147,6 +146,15 @@ def measure(
     if cache is not None:
         write_json(cache, {"key": key, **asdict(measurement)})
     return measurement
+
+
+def _read_measurement(cache: Path, key: str) -> Measurement | None:
+    """The measurement in ``cache`` if it is whole and of the same ``key``; a damaged one is measured again."""
+    try:
+        found = json.loads(cache.read_text(encoding="utf-8"))
+        return Measurement(**found) if found.pop("key", None) == key else None
+    except (OSError, ValueError, TypeError, AttributeError):
+        return None
 
 
 def _measurement_key(nodes: Sequence[Formula], prompts: Sequence[Sequence[int]], config: DecodeConfig) -> str:

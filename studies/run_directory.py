@@ -10,6 +10,7 @@ from typing import Any
 
 from calibrate.files import write_json
 
+RUN_FORMAT = "draftgraph-run"
 RESULTS_FORMAT = "draftgraph-results"
 RESULTS_VERSION = 1
 CONFIG_NAME = "config.json"
@@ -42,15 +43,16 @@ def open_run(out: str | Path, config: dict[str, Any], overwrite: bool = False) -
     path = Path(out)
     if path.exists() and not path.is_dir():
         raise RunDirectoryError(f"{path} exists and is no directory; give another --out")
-    is_run = (path / CONFIG_NAME).is_file()
+    # A config.json alone proves nothing: every Hugging Face checkpoint has one, and an overwrite would delete it.
+    found = read_json(path / CONFIG_NAME) if (path / CONFIG_NAME).is_file() else None
+    is_run = isinstance(found, dict) and found.get("format") == RUN_FORMAT
     if path.is_dir() and any(path.iterdir()) and not is_run:
         raise RunDirectoryError(f"{path} exists and holds files that are no run; give another --out")
     if is_run and overwrite:
         shutil.rmtree(path)
         is_run = False
-    if is_run:
-        found = read_json(path / CONFIG_NAME)
-        wanted = json.loads(json.dumps(config))
+    if is_run and found is not None:
+        wanted = json.loads(json.dumps({"format": RUN_FORMAT, **config}))
         different = sorted(key for key in set(found) | set(wanted) if found.get(key) != wanted.get(key))
         if different:
             listed = "; ".join(f"{key}: there {found.get(key)!r}, now {wanted.get(key)!r}" for key in different)
@@ -58,7 +60,7 @@ def open_run(out: str | Path, config: dict[str, Any], overwrite: bool = False) -
                 f"{path} holds a run of another configuration ({listed}); give another --out, or --overwrite"
             )
     else:
-        write_json(path / CONFIG_NAME, config)
+        write_json(path / CONFIG_NAME, {"format": RUN_FORMAT, **config})
     return path
 
 

@@ -14,7 +14,7 @@ from studies.configuration import CalibrationConfig
 from studies.progress import RichReporter
 
 
-@cli.command("ablate")
+@cli.command("ablate", resumes=True)
 def ablate_command(
     study: Annotated[str, typer.Argument(help=f"One of {', '.join(STUDIES)}.")],
     out: Annotated[Path, typer.Option("--out", help="The run directory.")],
@@ -25,6 +25,7 @@ def ablate_command(
     block_length: cli.BlockLengthOption = 32,
     generation_length: cli.GenerationLengthOption = 96,
     context: cli.ContextOption = "dual",
+    backend: cli.BackendOption = "packed",
     methods: Annotated[str | None, typer.Option("--methods", help="Instead of the study's own.")] = None,
     budgets: Annotated[str | None, typer.Option("--budgets", help="Instead of the study's own.")] = None,
     search_prompts: Annotated[int, typer.Option("--search-prompts", min=1)] = 64,
@@ -45,6 +46,7 @@ def ablate_command(
         block_length=block_length,
         generation_length=generation_length,
         context=context,
+        backend=backend,
         top_j=top_j,
         seed=seed,
         dtype=dtype,

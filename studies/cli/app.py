@@ -30,14 +30,20 @@ EXIT_BAD_INPUT = 1
 EXIT_NOT_IDENTICAL = 3
 EXIT_INTERRUPTED = 130
 
+#: Errors whose own message is meant for a person.
+_EXPECTED = (ValueError, RuntimeError, OSError, ArithmeticError, MemoryError)
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def command(name: str) -> Callable[[Command], Command]:
+def command(name: str, resumes: bool = False) -> Callable[[Command], Command]:
     """Register a command whose errors become one message and an exit code.
 
-    Bad input (any ``ValueError``), broken contracts (``RuntimeError``) and files that cannot be read or written exit
-    with 1; Ctrl-C exits with 130, after the work that is done was kept. ``DRAFTGRAPH_DEBUG=1`` shows the traceback.
+    Every error exits with 1 and says what went wrong; Ctrl-C exits with 130. ``DRAFTGRAPH_DEBUG=1`` shows tracebacks.
+
+    Args:
+        name: of the command.
+        resumes: whether a stopped command keeps what is done and goes on when it is run again.
     """
 
     def register(function: Command) -> Command:
@@ -45,13 +51,18 @@ def command(name: str) -> Callable[[Command], Command]:
         def guarded(*args: Any, **kwargs: Any) -> Any:
             try:
                 return function(*args, **kwargs)
+            except (typer.Exit, typer.Abort):  # typer.Exit is a RuntimeError: an exit code, not a failure
+                raise
             except KeyboardInterrupt:
-                errors.print("[yellow]stopped.[/] What is finished is kept; run the same command again to go on.")
+                kept = " What is finished is kept; run the same command again to go on." if resumes else ""
+                errors.print(f"[yellow]stopped.[/]{kept}")
                 raise typer.Exit(EXIT_INTERRUPTED) from None
-            except (ValueError, RuntimeError, OSError, ArithmeticError) as error:
+            except Exception as error:
                 if os.environ.get("DRAFTGRAPH_DEBUG"):
                     raise
                 said = escape(str(error) or type(error).__name__)
+                if not isinstance(error, _EXPECTED):
+                    said = f"{type(error).__name__}: {said} (not foreseen; DRAFTGRAPH_DEBUG=1 shows where)"
                 errors.print(f"[bold red]error:[/] {said}", highlight=False, soft_wrap=True)
                 raise typer.Exit(EXIT_BAD_INPUT) from None
 
@@ -111,13 +122,14 @@ def plain_table(title: str, headings: dict[str, str], caption: str | None = None
 
 
 def check_output(path: Path, overwrite: bool) -> None:
-    """Refuse to write over a file that is there.
+    """Refuse to write over a file that is there, and make its folder, before any work is done.
 
     Raises:
         ValueError: the file exists and ``overwrite`` is off.
     """
     if path.exists() and not overwrite:
         raise ValueError(f"{path} exists; give another --out, or --overwrite")
+    path.parent.mkdir(parents=True, exist_ok=True)
 
 
 def parse_list(text: str, convert: Callable[[str], Any], name: str) -> tuple[Any, ...]:

@@ -12,9 +12,10 @@ from studies.calibration import calibrate
 from studies.cli import app as cli
 from studies.configuration import CalibrationConfig
 from studies.progress import RichReporter
+from studies.report import choose
 
 
-@cli.command("calibrate")
+@cli.command("calibrate", resumes=True)
 def calibrate_command(
     out: Annotated[Path, typer.Option("--out", help="The run directory.")] = Path("runs/calibrate"),
     model: cli.ModelOption = "bundled",
@@ -95,7 +96,7 @@ def calibrate_command(
             cli.console.print(f"figure  {path}")
     for spec in config.policies:
         cli.console.print(verdict(results["rows"], spec, out))
-    failed = [row for row in results["rows"] if not _holds(row, config.dtype)]
+    failed = [row for row in results["rows"] if not _holds(row)]
     if failed:
         cli.errors.print(
             f"[bold red]{len(failed)} rows break the promise[/] (tokens differ, or forwards counted are not those "
@@ -107,6 +108,7 @@ def calibrate_command(
 def results_table(rows: list[dict[str, Any]], policy: str) -> Table:
     """One line per method and budget: predicted on the search split, predicted and measured on held-out prompts.
 
+    A budget with a number behind it, "10 (6)", ran out of candidates: the graph has that many nodes.
     "gap to optimum" is what the graph can at most be short of the best graph of its size, on the search split.
     """
     test = [row for row in rows if row["policy"] == policy and row["split"] == "test"]
@@ -135,7 +137,7 @@ def results_table(rows: list[dict[str, Any]], policy: str) -> Table:
         found = search[row["method"], row["budget"]]
         table.add_row(
             row["method"],
-            str(row["budget"]),
+            str(row["budget"]) if row["nodes"] == row["budget"] else f"{row['budget']} ({row['nodes']})",
             f"{row['accepted_length']:.2f}",
             "" if found["gap"] is None else f"{100 * found['gap']:.1f} %",
             f"{found['nfe_reduction']:.2f}",
@@ -149,30 +151,32 @@ def results_table(rows: list[dict[str, Any]], policy: str) -> Table:
 
 def verdict(rows: list[dict[str, Any]], policy: str, out: Path) -> str:
     """One sentence that says what was won, and where the graph lies."""
-    test = [row for row in rows if row["policy"] == policy and row["split"] == "test" and row["budget"] > 0]
-    if not test:
-        return f"{policy}: plain decoding only; give budgets above 0 to search for graphs."
+    mine = [row for row in rows if row["policy"] == policy]
     # The graph is chosen on the search split; the held-out number is only reported.
-    search = [row for row in rows if row["policy"] == policy and row["split"] == "search" and row["budget"] > 0]
-    chosen = min(search, key=lambda row: (row["forwards_predicted"], row["budget"]))
-    held = next(r for r in test if (r["method"], r["budget"]) == (chosen["method"], chosen["budget"]))
-    plain = next((r for r in rows if r["policy"] == policy and r["split"] == "test" and r["budget"] == 0), None)
-    same = f"{round(held['tokens_identical'] * held['measured_prompts'])} of {held['measured_prompts']}"
-    needs = f"needs {held['forwards_measured']} forward passes for {held['measured_prompts']} held-out prompts"
+    chosen = choose(row for row in mine if row["split"] == "search")
+    if chosen is None:
+        return f"[bold]{policy}[/]: no graph; either no budget above 0 was asked for, or no draft was ever possible."
+    test = {(row["method"], row["budget"]): row for row in mine if row["split"] == "test"}
+    held, plain = test[chosen["method"], chosen["budget"]], test.get(("plain", 0))
+    prompts, counted = held["measured_prompts"], held["forwards_measured"]
+    expected = held["forwards_predicted_measured"]
+    needs = f"needs {counted} forward passes for {prompts} held-out prompts"
     if plain is not None:
         needs += f" where plain decoding needs {plain['forwards_measured']}"
+    foreseen = "as the traces predicted" if counted == expected else f"where the traces predicted {expected}"
     interval = ""
     if held["nfe_reduction_low"] is not None:
         interval = f", 95 % interval {held['nfe_reduction_low']:.2f} to {held['nfe_reduction_high']:.2f}"
+    promise = "" if held["exact"] else " This mode is near-lossless: identity is measured, not promised."
     return (
-        f"[bold]{policy}[/]: {held['method']} with {held['budget']} drafts {needs}, as the traces predicted "
-        f"({held['forwards_predicted_measured']}); {same} answers are the same token by token. On all "
-        f"{held['prompts']} held-out prompts: [bold]{held['nfe_reduction']:.2f}[/] times fewer forwards{interval}.\n"
-        f"graph   {out / held['graph']}"
+        f"[bold]{policy}[/]: {held['method']} with {held['nodes']} drafts {needs}, {foreseen}; "
+        f"{round(held['tokens_identical'] * prompts)} of {prompts} answers are the same token by token.{promise} On "
+        f"all {held['prompts']} held-out prompts: [bold]{held['nfe_reduction']:.2f}[/] times fewer forwards"
+        f"{interval}.\ngraph   {out / held['graph']}"
     )
 
 
-def _holds(row: dict[str, Any], dtype: str) -> bool:
-    if row["split"] != "test" or dtype != "float32" or not row["exact"]:
+def _holds(row: dict[str, Any]) -> bool:
+    if row["split"] != "test" or not row["exact"]:
         return True
     return row["tokens_identical"] == 1.0 and row["forwards_measured"] == row["forwards_predicted_measured"]

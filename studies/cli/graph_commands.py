@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import networkx as nx
 import typer
 
-from calibrate.checkpoints import load_checkpoint
+from calibrate.checkpoints import check_attention, load_checkpoint
 from calibrate.files import write_atomically
-from calibrate.prompts import encode_prompts, load_prompt_set
+from calibrate.prompts import load_prompt_set
 from calibrate.recorder import TraceBuilder
 from calibrate.traces import Traces, read_traces
 from calibrate.version import tool_version
@@ -20,11 +19,13 @@ from drafting.graph import DraftGraph
 from drafting.trie import PrefixTrie
 from studies.calibration import node_statistics
 from studies.cli import app as cli
-from studies.cli.trace_commands import decode_config
+from studies.cli.trace_commands import decode_config, encoded_prompts
 from studies.evaluation import predict
 from studies.export import export_static_buffers
-from studies.methods import METHODS, SearchInput, build_method
+from studies.intervals import interval_fields
+from studies.methods import METHODS, SearchInput, find_graphs
 from studies.progress import RichReporter
+from studies.prompt_counts import PromptCounts
 from verify.decode import decode
 from verify.formulas import format_formula
 from verify.graph_file import GraphFile, Validity, load_graph, save_graph
@@ -55,6 +56,7 @@ def search_command(
     out: Annotated[Path, typer.Option("--out", help="The graph file to write.")],
     method: Annotated[str, typer.Option("--method", help=f"One of {', '.join(METHODS)}.")] = "greedy",
     budget: Annotated[int, typer.Option("--budget", min=1, help="Draft nodes.")] = 10,
+    time_limit: Annotated[float, typer.Option("--time-limit", min=0.0, help="Seconds for --method exact.")] = 30.0,
     overwrite: cli.OverwriteOption = False,
 ) -> None:
     """Find a draft graph for a budget in recorded traces."""
@@ -68,8 +70,11 @@ def search_command(
         )
     trie = PrefixTrie.from_anchors(anchors)
     step_size = make_policy(valid.policy).step_size
-    construction = build_method(method, SearchInput(trie, budget, valid.block_length, step_size))
-    nodes = construction.order[:budget]
+    given = SearchInput(trie, budget, valid.block_length, step_size, time_limit)
+    found_graph = find_graphs(method, given, [budget])[budget]
+    nodes = found_graph.nodes
+    if not nodes:
+        raise ValueError(f"{method} found no draft node in {traces}: no draft was ever possible under {valid.policy}")
     graph = DraftGraph.from_formulas(nodes, step_size)
     value = predict(nodes, anchors)
     counts, reach = node_statistics(graph.draft_nodes(), trie)
@@ -86,14 +91,18 @@ def search_command(
         "node_counts": [int(trie.total), *counts],
         "node_reach": [1.0, *reach],
     }
-    values = {"search": {key: item for key, item in asdict(value).items() if key != "visited_counts"}}
+    values = {"search": {**value.row(), **interval_fields(PromptCounts.of(nodes, anchors))}}
+    proof = ""
+    if found_graph.bound is not None and found_graph.gap is not None:
+        values["search"] |= {"bound": found_graph.bound, "gap": found_graph.gap}
+        proof = ", proved optimal" if found_graph.gap == 0 else f", NOT proved optimal: gap {found_graph.gap:.2%}"
     save_graph(graph.to_graph_file(valid, provenance, values), out)
     if len(nodes) < budget:
         cli.console.print(
             f"[yellow]only {len(nodes)} of {budget} draft nodes:[/] the traces hold no further candidates"
         )
     cli.console.print(
-        f"{method}, {len(nodes)} drafts: accepted length {value.accepted_length:.3f}, nfe reduction "
+        f"{method}, {len(nodes)} drafts{proof}: accepted length {value.accepted_length:.3f}, nfe reduction "
         f"{value.nfe_reduction:.2f} on the traces searched (value it on other prompts with `draftgraph evaluate`)\n"
         f"[bold]{out}[/]"
     )
@@ -175,6 +184,7 @@ def verify_command(
     split: Annotated[str, typer.Option(help="Split of the bundled prompts.")] = "test",
     limit: cli.LimitOption = 16,
     policy: Annotated[str | None, typer.Option("--policy", help="By default the graph's.")] = None,
+    temperature: Annotated[float | None, typer.Option("--temperature", min=0.0, help="By default the graph's.")] = None,
     block_length: Annotated[int | None, typer.Option("--block-length", min=1, help="By default the graph's.")] = None,
     generation_length: cli.GenerationLengthOption = 96,
     context: Annotated[str | None, typer.Option("--context", help="By default the graph's.")] = None,
@@ -190,10 +200,11 @@ def verify_command(
     """
     file = load_graph(graph)
     valid = file.validity
-    rule = make_policy(policy or valid.policy, valid.temperature)
+    heat = valid.temperature if temperature is None else temperature
+    rule = make_policy(policy or valid.policy, heat)
     prompt_set = load_prompt_set(prompts, split, limit)
     checkpoint = load_checkpoint(model, dtype=dtype, device=device, mask_token_id=mask_token_id)
-    encoded = encode_prompts(prompt_set, checkpoint.tokenizer, checkpoint.denoiser.vocabulary_size)
+    encoded = encoded_prompts(prompt_set, checkpoint)
     config = decode_config(
         checkpoint,
         block_length=block_length or valid.block_length,
@@ -203,6 +214,7 @@ def verify_command(
         top_j=valid.top_j,
         seed=seed,
     )
+    check_attention(checkpoint, config.context)
     verifier = Verifier(
         file, checkpoint.denoiser, rule, config, model=checkpoint.name, model_revision=checkpoint.revision
     )
@@ -231,7 +243,7 @@ def verify_command(
         ("forwards, counted", str(forwards)),
         ("nfe reduction", f"{plain_forwards / forwards:.3f}"),
         ("rows, plain / with drafts", f"{plain_rows} / {rows}"),
-        ("promise", f"{'exact' if exact.exact else 'near-lossless'}: {exact.reason}"),
+        ("promise", f"{'exact' if exact.exact and dtype == 'float32' else 'near-lossless'}: {exact.reason}"),
     ):
         table.add_row(what, value)
     cli.console.print(table)

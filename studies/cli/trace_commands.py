@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from calibrate.checkpoints import Checkpoint, load_checkpoint
+from calibrate.checkpoints import Checkpoint, check_attention, load_checkpoint
 from calibrate.files import write_atomically
-from calibrate.prompts import encode_prompts, load_prompt_set
+from calibrate.prompts import Prompt, encode_prompts, load_prompt_set
 from calibrate.recorder import record
 from studies.cli import app as cli
 from studies.progress import RichReporter
@@ -27,7 +28,13 @@ def decode_config(checkpoint: Checkpoint, **options: Any) -> DecodeConfig:
     return DecodeConfig(end_token_ids=checkpoint.end_token_ids, **options)
 
 
-@cli.command("record")
+def encoded_prompts(prompts: Sequence[Prompt], checkpoint: Checkpoint) -> list[tuple[int, ...]]:
+    """Token ids of prompts for a checkpoint; raises PromptError for one that it cannot decode."""
+    denoiser = checkpoint.denoiser
+    return encode_prompts(prompts, checkpoint.tokenizer, denoiser.vocabulary_size, denoiser.mask_token_id)
+
+
+@cli.command("record", resumes=True)
 def record_command(
     out: OutOption,
     model: cli.ModelOption = "bundled",
@@ -51,7 +58,7 @@ def record_command(
     rule = make_policy(policy, temperature)
     prompt_set = load_prompt_set(prompts, split, limit)
     checkpoint = load_checkpoint(model, dtype=dtype, device=device, mask_token_id=mask_token_id)
-    encoded = encode_prompts(prompt_set, checkpoint.tokenizer, checkpoint.denoiser.vocabulary_size)
+    encoded = encoded_prompts(prompt_set, checkpoint)
     config = decode_config(
         checkpoint,
         block_length=block_length,
@@ -100,7 +107,7 @@ def decode_command(
     rule = make_policy(spec, heat)
     prompt_set = load_prompt_set(prompts, split, limit)
     checkpoint = load_checkpoint(model, dtype=dtype, device=device, mask_token_id=mask_token_id)
-    encoded = encode_prompts(prompt_set, checkpoint.tokenizer, checkpoint.denoiser.vocabulary_size)
+    encoded = encoded_prompts(prompt_set, checkpoint)
     config = decode_config(
         checkpoint,
         block_length=block_length or (valid.block_length if valid else 32),
@@ -110,30 +117,42 @@ def decode_command(
         top_j=valid.top_j if valid else 8,
         seed=seed,
     )
+    check_attention(checkpoint, config.context)
     if file is not None:
         wrong = graph_mismatches(file, checkpoint.name, checkpoint.revision, rule, config)
         if wrong:
             raise ValueError(f"{graph} is not valid for this run: " + "; ".join(wrong))
     nodes = file.nodes[1:] if file is not None else ()
     lines: list[dict[str, Any]] = []
-    with RichReporter(cli.console).task("decode", len(encoded)) as advance_to:
-        for sample, (prompt, ids) in enumerate(zip(prompt_set, encoded, strict=True)):
-            result = decode(checkpoint.denoiser, ids, rule, config, nodes, sample=sample)
-            lines.append(
-                {
-                    "id": prompt.id,
-                    "tokens": result.tokens[: result.end],
-                    "text": checkpoint.text(result.tokens[: result.end]),
-                    "steps": result.steps,
-                    "forwards": result.forwards,
-                    "rows": result.rows,
-                }
-            )
-            advance_to(sample + 1)
-    with write_atomically(out) as temporary:
-        temporary.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+    try:
+        with RichReporter(cli.console).task("decode", len(encoded)) as advance_to:
+            for sample, (prompt, ids) in enumerate(zip(prompt_set, encoded, strict=True)):
+                result = decode(checkpoint.denoiser, ids, rule, config, nodes, sample=sample)
+                lines.append(
+                    {
+                        "id": prompt.id,
+                        "tokens": result.tokens[: result.end],
+                        "text": checkpoint.text(result.tokens[: result.end]),
+                        "steps": result.steps,
+                        "forwards": result.forwards,
+                        "rows": result.rows,
+                    }
+                )
+                advance_to(sample + 1)
+    except BaseException:
+        if lines:
+            partial = out.with_name(out.name + ".partial")
+            _write_lines(partial, lines)
+            cli.errors.print(f"the {len(lines)} of {len(encoded)} prompts that were done are in {partial}")
+        raise
+    _write_lines(out, lines)
     steps, forwards = sum(line["steps"] for line in lines), sum(line["forwards"] for line in lines)
     cli.console.print(
         f"{len(lines)} prompts in [bold]{out}[/]: {steps} denoising steps in {forwards} forward passes "
         f"({steps / forwards:.2f} steps per forward)"
     )
+
+
+def _write_lines(path: Path, lines: Sequence[dict[str, Any]]) -> None:
+    with write_atomically(path) as temporary:
+        temporary.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")

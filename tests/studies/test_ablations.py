@@ -82,3 +82,18 @@ def test_settings_vary_one_thing(base: CalibrationConfig) -> None:
 def test_unknown_study(base: CalibrationConfig, tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="unknown study 'weather', expected one of method, "):
         run_study("weather", base, tmp_path / "run")
+
+
+def test_everything_is_checked_before_anything_is_recorded(base: CalibrationConfig, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    for arguments, expected in (
+        ({"budgets": [0]}, "needs a budget above 0"),
+        ({"methods": ["wishful"]}, "unknown method 'wishful'"),
+    ):
+        with pytest.raises(ValueError, match=expected):
+            run_study("policy", base, out, **arguments)
+    with pytest.raises(StudyError, match="--methods has no place there"):
+        run_study("accumulation", base, out, methods=["greedy"])
+    with pytest.raises(StudyError, match="near-lossless"):
+        run_study("policy", replace(base, context="prefix"), out)
+    assert not out.exists()

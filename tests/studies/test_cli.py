@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from calibrate.traces import read_traces, shard_paths
+from calibrate.traces import TraceError, read_traces, shard_paths
 from studies.cli.app import app, console, load_commands
+from studies.report import write_report
+from verify.decode import DecodeResult
 from verify.graph_file import load_graph
+from verify.verifier import Verifier
 
 load_commands()
 console.width = 160
@@ -226,9 +231,152 @@ def test_interrupt_keeps_what_is_done(checkpoint: Path, prompts: Path, tmp_path:
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 130, said
     assert "run the same command again" in said
-    done = len(set(read_traces(out).sample.tolist()))
+    with pytest.raises(TraceError, match=r"holds \d+ of 200 prompts: the recording was stopped"):
+        read_traces(out)
+    done = len(set(read_traces(out, partial=True).sample.tolist()))
     assert 8 <= done < 200
     kept = {path.name: path.stat().st_mtime_ns for path in shard_paths(out)}
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=240)
     assert set(read_traces(out).sample.tolist()) == set(range(200))
     assert {path.name: path.stat().st_mtime_ns for path in shard_paths(out) if path.name in kept} == kept
+
+
+def test_overwrite_never_deletes_what_is_no_run(checkpoint: Path, prompts: Path, tmp_path: Path) -> None:
+    """A checkpoint has a config.json too."""
+    mine = tmp_path / "model"
+    shutil.copytree(checkpoint, mine)
+    command = ["calibrate", "--model", checkpoint, "--prompts", prompts, *SIZES, "--no-figures", "--out", mine]
+    assert "no run" in run(*command, "--overwrite", code=1)
+    assert {path.name for path in mine.iterdir()} == {path.name for path in checkpoint.iterdir()}
+
+
+def test_a_broken_promise_has_its_own_exit_code(
+    graph: Path, checkpoint: Path, prompts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Verifier.decode
+
+    def other_tokens(self: Verifier, prompt: Sequence[int], sample: int = 0) -> DecodeResult:
+        result = real(self, prompt, sample)
+        result.tokens[0] += 1
+        return result
+
+    monkeypatch.setattr(Verifier, "decode", other_tokens)
+    command = ["verify", graph, "--model", checkpoint, "--prompts", prompts, "--generation-length", 16]
+    said = run(*command, code=3)
+    assert "0 of 8" in said and "not identical" in said
+
+
+def test_a_near_lossless_mode_says_so(checkpoint: Path, prompts: Path, tmp_path: Path) -> None:
+    command = ["calibrate", "--model", checkpoint, "--prompts", prompts, *SIZES, "--budgets", "0,4", "--no-figures"]
+    said = run(*command, "--policy", "static:1", "--context", "none", "--out", tmp_path / "run")
+    assert "near-lossless: identity is measured, not promised" in said
+    page = write_report(tmp_path / "run").read_text(encoding="utf-8")
+    assert "near-lossless only" in page
+    rows = [
+        row for row in json.loads((tmp_path / "run" / "results.json").read_text())["rows"] if row["split"] == "test"
+    ]
+    whole = all(row["tokens_identical"] == 1.0 for row in rows)
+    assert ("gave the tokens of plain decoding" in page) == whole
+
+
+def test_a_policy_may_be_spelled_otherwise(checkpoint: Path, prompts: Path, tmp_path: Path) -> None:
+    command = ["calibrate", "--model", checkpoint, "--prompts", prompts, *SIZES, "--budgets", "0,2", "--no-figures"]
+    said = run(*command, "--policy", "threshold:.30", "--policy", "threshold:0.3", "--out", tmp_path / "run")
+    assert said.count("held-out prompts, 4 of them run with every graph") == 1 and "threshold:0.3, dual" in said
+
+
+def test_held_out_prompts_must_be_others(checkpoint: Path, prompts: Path, tmp_path: Path) -> None:
+    command = ["calibrate", "--model", checkpoint, "--prompts", prompts, *SIZES, "--no-figures"]
+    said = run(*command, "--held-out", prompts, "--out", tmp_path / "run", code=1)
+    assert "8 held-out prompts are also search prompts" in said
+    twice = tmp_path / "twice.jsonl"
+    twice.write_text("".join(f"{line}\n{line}\n" for line in prompts.read_text().splitlines()))
+    command[4] = twice
+    run(*command, "--policy", "static:2", "--budgets", "0,2", "--out", tmp_path / "run")
+    rows = json.loads((tmp_path / "run" / "results.json").read_text())["rows"]
+    assert {row["prompts"] for row in rows} == {4}
+
+
+def test_nothing_to_draft(checkpoint: Path, prompts: Path, traces: Path, tmp_path: Path) -> None:
+    """At so low a threshold every block is complete after its first forward."""
+    command = ["--model", checkpoint, "--prompts", prompts, *SIZES, "--policy", "threshold:0.001"]
+    said = run("calibrate", *command, "--methods", "greedy", "--no-figures", "--out", tmp_path / "run")
+    assert "no draft was ever possible" in said and "4 (0)" not in said.split("no graph")[1]
+    run("record", *command, "--out", tmp_path / "traces")
+    assert "nothing to draft" in run("search", tmp_path / "traces", "--out", tmp_path / "g.json", code=1)
+
+
+def test_an_incomplete_recording_is_not_searched(checkpoint: Path, prompts: Path, tmp_path: Path) -> None:
+    out = tmp_path / "traces"
+    run("record", "--model", checkpoint, "--prompts", prompts, "--policy", "static:1", *SIZES, "--out", out)
+    shard_paths(out)[0].unlink()
+    said = run("search", out, "--out", tmp_path / "g.json", code=1)
+    assert "holds 4 of 8 prompts" in said and not (tmp_path / "g.json").exists()
+
+
+def test_search_says_what_is_proved(traces: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "folder" / "graph.json"
+    said = run("search", traces, "--method", "exact", "--budget", 3, "--out", out)
+    assert "proved optimal" in said
+    search = load_graph(out).values["search"]
+    assert search["gap"] == 0 and search["bound"] == pytest.approx(search["accepted_length"])
+    said = run("search", traces, "--method", "greedy", "--budget", 3, "--out", tmp_path / "greedy.json")
+    assert "proved" not in said
+
+
+def test_a_damaged_measurement_is_measured_again(checkpoint: Path, prompts: Path, tmp_path: Path) -> None:
+    command = ["calibrate", "--model", checkpoint, "--prompts", prompts, *SIZES, "--policy", "static:2", "--no-figures"]
+    run(*command, "--budgets", "0,2", "--out", tmp_path / "run")
+    measured = tmp_path / "run" / "measured" / "static-2-greedy-D2.json"
+    whole = json.loads(measured.read_text())
+    measured.write_text("{half")
+    run(*command, "--budgets", "0,2", "--out", tmp_path / "run")
+    assert json.loads(measured.read_text())["forwards_per_prompt"] == whole["forwards_per_prompt"]
+
+
+def test_decode_keeps_what_was_done(
+    checkpoint: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import studies.cli.trace_commands as commands
+
+    real, calls = commands.decode, []
+
+    def third_time_interrupted(*arguments: object, **named: object) -> DecodeResult:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*arguments, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(commands, "decode", third_time_interrupted)
+    out = tmp_path / "answers.jsonl"
+    command = ["decode", "--model", checkpoint, "--prompts", prompts, "--generation-length", 16, "--block-length", 8]
+    said = run(*command, "--out", out, code=130)
+    assert "the 2 of 8 prompts that were done are in" in said and "run the same command" not in said
+    assert not out.exists() and len(out.with_name("answers.jsonl.partial").read_text().splitlines()) == 2
+
+
+def test_a_prompt_with_the_mask_token_is_named(checkpoint: Path, tmp_path: Path) -> None:
+    path = tmp_path / "prompts.jsonl"
+    path.write_text('{"id": "good", "tokens": [5]}\n{"id": "odd", "tokens": [5, 1]}\n')
+    said = run("record", "--model", checkpoint, "--prompts", path, "--out", tmp_path / "traces", code=1)
+    assert "prompt odd holds the mask token 1 at index 1" in said
+
+
+def test_attention_that_the_checkpoint_lacks(checkpoint: Path, prompts: Path, graph: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "model"
+    shutil.copytree(checkpoint, mine)
+    facts = json.loads((mine / "draftgraph.json").read_text())
+    (mine / "draftgraph.json").write_text(json.dumps(facts | {"attention": ["block_causal"]}))
+    common = ["--model", mine, "--prompts", prompts, "--out", tmp_path / "out"]
+    for command in (["record", *common, *SIZES], ["decode", *common], ["calibrate", *common, *SIZES]):
+        assert "needs bidirectional attention" in run(*command, code=1)
+        assert not (tmp_path / "out").exists()
+
+
+def test_weights_without_a_place_are_refused(checkpoint: Path, prompts: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "model"
+    shutil.copytree(checkpoint, mine)
+    config = json.loads((mine / "config.json").read_text())
+    (mine / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 1}))
+    said = run("record", "--model", mine, "--prompts", prompts, "--out", tmp_path / "traces", code=1)
+    assert "no place for" in said

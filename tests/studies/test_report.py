@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -60,9 +61,10 @@ def test_the_page_holds_every_row_and_needs_no_network(run: Path) -> None:
 
 def test_the_choice_never_looks_at_held_out_rows() -> None:
     search = [
-        {"method": "a", "budget": 8, "forwards_predicted": 50},
-        {"method": "b", "budget": 4, "forwards_predicted": 50},
-        {"method": "plain", "budget": 0, "forwards_predicted": 10},
+        {"method": "a", "budget": 8, "nodes": 8, "forwards_predicted": 50},
+        {"method": "b", "budget": 4, "nodes": 4, "forwards_predicted": 50},
+        {"method": "plain", "budget": 0, "nodes": 0, "forwards_predicted": 10},
+        {"method": "c", "budget": 4, "nodes": 0, "forwards_predicted": 10},
     ]
     assert choose(search) == search[1]
     assert choose(search[2:]) is None
@@ -75,6 +77,16 @@ def test_a_broken_promise_is_the_first_thing_said() -> None:
     }  # fmt: skip
     kind, sentence = next(iter(conclusions([row], None, [], 4)))
     assert kind == "bad" and "1 of 1 graphs changed a token" in sentence
+    said = list(conclusions([row | {"exact": False}], None, [], 4))
+    assert said[0][0] == "note" and "near-lossless only" in said[1][1]
+
+
+def test_a_run_that_is_not_finished(run: Path, tmp_path: Path) -> None:
+    results = json.loads((run / "results.json").read_text())
+    results["config"]["policies"].append("static:2")
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / "results.json").write_text(json.dumps(results))
+    assert "is not finished" in write_report(tmp_path / "run").read_text(encoding="utf-8")
 
 
 def test_no_run(tmp_path: Path) -> None:
