@@ -27,12 +27,13 @@ MAX_VOCABULARY = 2**31 - 1
 class FrozenEdge:
     """What a shifted model must keep of frozen rows: the rows whose successor is not frozen with them.
 
-    Only they can ever be asked for (the row before the block; the last row of all), so one or two rows are kept.
+    Only they can ever be asked for (the row before the block; the last row of all), so one or two rows are kept. Of a
+    batch all rows are, as its sequences may differ in what is frozen and what is padding.
 
     Attributes:
-        positions: int64 [C], position ids of all frozen rows.
+        positions: int64 [1 or B, C], position ids of all frozen rows.
         columns: int64 [E], which of the ``C`` rows are kept.
-        hidden: [1, E, width], their last hidden states.
+        hidden: [1 or B, E, width], their last hidden states.
     """
 
     positions: torch.Tensor
@@ -193,7 +194,7 @@ def _rows_before(
     frozen = seen.shape[-1] - live
     before = seen[..., frozen:] & (positions[:, None, :] == wanted)
     if edge is not None and len(edge.columns):
-        before_edge = seen[..., edge.columns] & (edge.positions[edge.columns] == wanted)
+        before_edge = seen[..., edge.columns] & (edge.positions[:, None, edge.columns] == wanted)
         before = torch.cat([before, before_edge], dim=-1)
         hidden = torch.cat([hidden, edge.hidden.expand(len(hidden), -1, -1)], dim=1)
     source = torch.where(before.any(dim=-1), before.to(torch.uint8).argmax(dim=-1), rows)
@@ -204,11 +205,14 @@ def _frozen_edge(
     hidden: torch.Tensor, positions: torch.Tensor, freeze_rows: torch.Tensor, old: FrozenEdge | None
 ) -> FrozenEdge:
     """The edge of a context that grows by ``freeze_rows``; a row that was no edge before never becomes one."""
-    new_positions, new_hidden = positions[0, freeze_rows], hidden[:1, freeze_rows]
+    new_positions, new_hidden = positions[:, freeze_rows], hidden[:, freeze_rows]
     columns = torch.arange(len(freeze_rows), device=hidden.device)
     if old is not None:
-        columns = torch.cat([old.columns, len(old.positions) + columns])
-        new_positions = torch.cat([old.positions, new_positions])
-        new_hidden = torch.cat([old.hidden, new_hidden], dim=1)
-    is_edge = ~torch.isin(new_positions[columns] + 1, new_positions)
+        batch = len(new_positions)
+        columns = torch.cat([old.columns, old.positions.shape[1] + columns])
+        new_positions = torch.cat([old.positions.expand(batch, -1), new_positions], dim=1)
+        new_hidden = torch.cat([old.hidden.expand(batch, -1, -1), new_hidden], dim=1)
+    if len(new_positions) > 1:
+        return FrozenEdge(new_positions, columns, new_hidden)
+    is_edge = ~torch.isin(new_positions[0, columns] + 1, new_positions[0])
     return FrozenEdge(new_positions, columns[is_edge], new_hidden[:, is_edge])

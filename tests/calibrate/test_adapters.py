@@ -133,6 +133,24 @@ def test_a_checkpoint_in_shards(folders, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
 
 
+def test_a_hub_id_fetches_no_code(folders, monkeypatch):
+    """What is fetched of a family is configuration, tokenizer and safetensors; the commit is the revision."""
+    asked = {}
+
+    def snapshot(name, allow_patterns):
+        asked[name] = allow_patterns
+        return str(folders["dream"])
+
+    def stated(name, **options):
+        return dict(CONFIGS["dream"]), {}
+
+    monkeypatch.setattr("calibrate.checkpoints.snapshot_download", snapshot)
+    monkeypatch.setattr("calibrate.checkpoints.PretrainedConfig.get_config_dict", stated)
+    checkpoint = load_checkpoint("someone/Dream-7B")
+    assert (checkpoint.name, checkpoint.revision, checkpoint.family) == ("someone/Dream-7B", "dream", "Dream")
+    assert asked == {"someone/Dream-7B": ["*.json", "*.safetensors", "*.txt", "*.jinja"]}
+
+
 def test_every_family_is_found_by_its_model_type_and_no_other_is():
     for family, config in CONFIGS.items():
         found = family_of(config)
@@ -257,10 +275,10 @@ def test_a_shifted_context_keeps_only_the_rows_that_can_be_asked_for(loaded):
         _, frame, sequence, start = keeper_at(denoiser, mode, 1)
         edge = frame.context.edge
         assert edge.hidden.shape[1] == kept
-        assert edge.positions[edge.columns].tolist() == [start - 1, len(sequence) - 1][:kept]
+        assert edge.positions[0, edge.columns].tolist() == [start - 1, len(sequence) - 1][:kept]
     # The last block of dual mode has nothing behind it.
     _, frame, _, start = keeper_at(denoiser, "dual", 3)
-    assert frame.context.edge.positions[frame.context.edge.columns].tolist() == [start - 1]
+    assert frame.context.edge.positions[0, frame.context.edge.columns].tolist() == [start - 1]
 
 
 def test_a_shifted_model_can_be_block_causal(loaded):
@@ -275,6 +293,28 @@ def test_a_shifted_model_can_be_block_causal(loaded):
         close(refreshed.logits, raw[:, start - 1 : rows - 1])
         close(forward_packed(denoiser, frame, sequence[start:rows][None]).logits, refreshed.logits)
         assert frame.context.edge.columns.tolist() == [start - 1]
+
+
+def test_a_batch_of_shifted_sequences(loaded):
+    """Two prompts of different lengths, the shorter one padded in front by a row that nobody sees."""
+    denoiser = loaded["dream"].denoiser
+    prompts = [torch.tensor([5, 6, 7, 8, 9]), torch.tensor([15, 16, 17, 18])]
+    blocks_of = torch.tensor([[41, 42, MASK], [MASK, 44, 45]])
+    context_rows, block_rows = torch.arange(5), torch.arange(5, 8)
+    tokens = torch.stack([torch.cat([torch.zeros(5 - len(p)).long(), p]) for p in prompts])
+    positions = torch.stack([torch.arange(8), torch.arange(-1, 7)]).clamp(min=0)
+    visibility = torch.ones(2, 8, 8, dtype=torch.bool)
+    visibility[1, 1:, 0] = False
+    whole, frozen = denoiser(
+        torch.cat([tokens, blocks_of], dim=1), positions, visibility, logit_rows=block_rows, freeze_rows=context_rows
+    )
+    cached, _ = denoiser(blocks_of, positions[:, 5:], visibility[:, 5:], frozen)
+    close(cached, whole)
+    for number, prompt in enumerate(prompts):
+        alone = torch.cat([prompt, blocks_of[number]])[None]
+        rows = alone.shape[1]
+        logits, _ = denoiser(alone, torch.arange(rows)[None], everything(rows))
+        close(whole[number], logits[0, -3:])
 
 
 @pytest.mark.parametrize("policy", ["static:2", "threshold:0.95"])
