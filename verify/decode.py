@@ -257,9 +257,11 @@ class _BlockSolver:
         chosen, tokens = self._checked(commits, block)
         block[chosen] = tokens
         if self.observer is not None:
-            event = "refresh" if step == 1 else ""
+            # One step may be both: the refresh forward of a short block, or of a bold policy, completes it.
+            names = ["refresh"] if step == 1 else []
             if not (block == mask).any():
-                event = "early_stop" if self.ends(block) else "block_end"
+                names.append("early_stop" if self.ends(block) else "block_end")
+            event = "+".join(names)
             self.observer.on_step(
                 StepFact(
                     self.sample,

@@ -82,6 +82,16 @@ def test_events(denoiser):
     ]  # fmt: skip
 
 
+def test_a_block_complete_after_its_refresh_forward_says_both(denoiser):
+    seen = Facts()
+    decode(denoiser, PROMPT, make_policy("static:8"), CONFIG, observer=seen)
+    assert [(f.block, f.step, f.event) for f in seen.steps] == [(block, 1, "refresh+block_end") for block in range(3)]
+    seen = Facts()
+    end = decode(denoiser, PROMPT, make_policy("static:8"), CONFIG).tokens[0]
+    decode(denoiser, PROMPT, make_policy("static:8"), replace(CONFIG, end_token_ids=(end,)), observer=seen)
+    assert [f.event for f in seen.steps] == ["refresh+early_stop"]
+
+
 # ---------------------------------------------------------------- speculation is lossless
 
 
