@@ -18,6 +18,7 @@ from calibrate.files import write_json
 from calibrate.prompts import prompt_set_hash
 from calibrate.traces import (
     MANIFEST_NAME,
+    MAX_RANK,
     TRACE_FORMAT_VERSION,
     TraceError,
     Traces,
@@ -79,9 +80,18 @@ class TraceBuilder:
 def run_facts(
     checkpoint: Checkpoint, policy: Policy, config: DecodeConfig, prompts: Sequence[Sequence[int]]
 ) -> dict[str, Any]:
-    """The facts that a trace is valid for; written to the manifest and compared on a rerun."""
+    """The facts that a trace is valid for; written to the manifest and compared on a rerun.
+
+    Raises:
+        CheckpointError: a context mode that the checkpoint was not trained for.
+        TraceError: a block length or a number of vocabulary ranks that a trace cannot hold.
+    """
     check_attention(checkpoint, config.context)
     denoiser = checkpoint.denoiser
+    top_j = min(config.top_j, denoiser.vocabulary_size - 1)
+    for option, value in (("block length", config.block_length), ("top_j", top_j)):
+        if value > MAX_RANK:
+            raise TraceError(f"{option} is {value}; traces keep ranks in 16 bits, so give at most {MAX_RANK}")
     return {
         "model": checkpoint.name,
         "model_revision": checkpoint.revision,
@@ -94,7 +104,7 @@ def run_facts(
         "block_length": config.block_length,
         "generation_length": config.generation_length,
         "context": config.context,
-        "top_j": min(config.top_j, denoiser.vocabulary_size - 1),
+        "top_j": top_j,
         "seed": config.seed,
         "prompts": len(prompts),
         "prompt_set_hash": prompt_set_hash(prompts),

@@ -27,6 +27,9 @@ TRACE_FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 SHARD_PATTERN = "shard-*.parquet"
 
+#: The highest position or rank that the int16 columns hold; recordings beyond it are refused.
+MAX_RANK = 2**15 - 1
+
 _SCALARS = {"sample": np.int32, "block": np.int32, "step": np.int32}
 _SCHEMA = pa.schema(
     [
@@ -134,7 +137,12 @@ def _select_ragged(ptr: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def traces_to_table(traces: Traces, events: Sequence[str] | None = None) -> pa.Table:
-    """Convert to the on-disk table. ``events`` names each step ("refresh", "block_end", "early_stop", "")."""
+    """Convert to the on-disk table.
+
+    ``events`` says what else each step was: "refresh" (the block's first), "block_end" (it completed the block) or
+    "early_stop" (it completed the block, which holds an end token); "" for most steps, and "refresh+block_end" or
+    "refresh+early_stop" for a block that was complete after one.
+    """
     top_j = traces.top_j
     wide_ptr = pa.array(traces.masked_ptr * top_j, type=pa.int32())
     masked_ptr = pa.array(traces.masked_ptr, type=pa.int32())

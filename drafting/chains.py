@@ -9,6 +9,8 @@ import numpy as np
 if TYPE_CHECKING:
     from calibrate.traces import Traces
 
+_MAX_RANK = int(np.iinfo(np.int16).max)
+
 
 def ptr_of(lengths: np.ndarray) -> np.ndarray:
     """Ragged pointers from lengths: int64 [n + 1], beginning with 0."""
@@ -59,8 +61,10 @@ def derive_chains(
         Chain lengths [R], pairs added by each chain state, their position ranks and vocabulary ranks.
 
     Raises:
-        ValueError: a commit at a position that was not masked at the anchor.
+        ValueError: a commit at a position that was not masked at the anchor, or more ranks than int16 holds.
     """
+    if traces.top_j > _MAX_RANK:
+        raise ValueError(f"the traces hold {traces.top_j} vocabulary ranks, at most {_MAX_RANK} have a formula")
     masked_lengths = traces.masked_ptr[rows + 1] - traces.masked_ptr[rows]
     owner, entry = ranges(traces.masked_ptr[rows], masked_lengths)
     position = traces.masked_position[entry].astype(np.int64)

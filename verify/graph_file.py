@@ -42,7 +42,7 @@ MAX_BYTES = 16 * 2**20
 MAX_NODES = 2**16
 MAX_EDGES = 2**20
 MAX_BLOCK_LENGTH = 2**15 - 1
-MAX_TOP_J = 2**16
+MAX_TOP_J = 2**15 - 1
 
 FIELDS = (
     "format",

@@ -109,6 +109,20 @@ def test_events_and_shards(denoiser, tmp_path):
         assert event == ("refresh" if step == 1 else "block_end" if step == 3 else ""), (step, event)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"block_length": 32768, "generation_length": 32768}, "block length is 32768.*at most 32767"),
+        ({"top_j": 40000}, "top_j is 40000.*at most 32767"),
+    ],
+)
+def test_ranks_that_16_bits_cannot_hold_are_refused(tmp_path, change, message):
+    checkpoint = tiny_checkpoint(denoiser=tiny_denoiser(vocabulary=50000))
+    with pytest.raises(TraceError, match=message):
+        record(checkpoint, PROMPTS, POLICY, replace(CONFIG, **change), tmp_path / "trace")
+    assert not (tmp_path / "trace").exists()
+
+
 def test_progress_is_told(denoiser, tmp_path):
     told = []
     checkpoint = tiny_checkpoint(denoiser=denoiser)

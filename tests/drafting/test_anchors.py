@@ -41,7 +41,7 @@ def test_chains_are_those_of_the_definition(case: dict, seed: int, monkeypatch: 
     assert not table.truncated.any()
 
 
-def test_the_design_s_timing_by_hand() -> None:
+def test_the_timing_of_ranks_by_hand() -> None:
     """Two positions known, a third: ranks come from the anchor's own step, commits of that step skipped."""
     traces = toy_traces(0, samples=1, blocks=1, length=3)
     traces = dataclasses.replace(
@@ -54,6 +54,16 @@ def test_the_design_s_timing_by_hand() -> None:
     # After step 1 the free positions rank 0, 1 (step 1's order); step 2 commits position 1 with its 2nd token.
     # Step 3 completes the block, so it is never a draft, and the anchor after step 2 has no chain.
     assert list(AnchorTable.from_traces(traces).chains()) == [[((2, 2),)], []]
+
+
+def test_vocabulary_ranks_beyond_16_bits_are_refused_not_wrapped() -> None:
+    traces = toy_traces(0, samples=1, blocks=1, length=3)
+    # Every commit is the 40000th token of its position: as int16 its rank would be -25536.
+    tokens = np.full((len(traces.masked_position), 40000), -1, dtype=np.int32)
+    tokens[:, -1] = 7
+    wide = dataclasses.replace(traces, top_token=tokens, commit_token=np.full_like(traces.commit_token, 7))
+    with pytest.raises(ValueError, match="the traces hold 40000 vocabulary ranks, at most 32767"):
+        AnchorTable.from_traces(wide)
 
 
 def test_codes_are_those_of_the_formulas() -> None:

@@ -46,7 +46,7 @@ EXPECTED = {
     "temperature_as_false": ("validity.temperature: expected a finite number of at", "found false"),
     "block_length_zero": ("validity.block_length: expected an integer from 1 to 32767", "found 0"),
     "block_length_absurd": ("validity.block_length: expected an integer from", "found 1000000000"),
-    "top_j_as_true": ("validity.top_j: expected an integer from 1 to 65536", "found true"),
+    "top_j_as_true": ("validity.top_j: expected an integer from 1 to 32767", "found true"),
     "other_rank_origin": ('rank_origin: expected "lagged"', 'found "surrogate"'),
     "other_tie_rule": ('tie_rule: expected "probability descending, then', 'found "as it comes"'),
     "nodes_not_a_list": ("nodes: expected a list", "found an object of 1 fields"),
@@ -173,6 +173,12 @@ def test_too_many_nodes_are_refused(tmp_path: Path, valid: dict) -> None:
     valid["nodes"] = [[]] * (MAX_NODES + 1)
     message = refusal(write(tmp_path / "many.json", valid))
     assert message == f"nodes: expected 1 to {MAX_NODES} nodes, the root first, found {MAX_NODES + 1} nodes"
+
+
+def test_a_vocabulary_rank_that_16_bits_cannot_hold_is_refused(tmp_path: Path, valid: dict) -> None:
+    valid["validity"]["top_j"] = 2**15
+    message = refusal(write(tmp_path / "ranks.json", valid))
+    assert message == "validity.top_j: expected an integer from 1 to 32767, found 32768"
 
 
 def test_too_many_edges_are_refused(tmp_path: Path, valid: dict) -> None:
