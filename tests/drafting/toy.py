@@ -80,7 +80,7 @@ def toy_traces(
 
 
 def naive_blocks(traces: Traces) -> list[dict]:
-    """Per block: sample, block, number of steps, and per anchor its chain, by the definitions of the design."""
+    """Per block: sample, block, number of steps, and per anchor its chain, by the definitions of docs/glossary.md."""
     steps: dict[tuple[int, int], list[dict]] = {}
     for s in range(traces.n_steps):
         low, high = traces.masked_ptr[s], traces.masked_ptr[s + 1]

@@ -13,8 +13,8 @@ from verify.formulas import Formula, formula
 A, B, C, AB = ((1, 1),), ((2, 1),), ((3, 1),), ((1, 1), (2, 1))
 
 
-def design_counter_example() -> PrefixTrie:
-    """Prefix counts a:10, b:6, c:7, a->ab:4, b->ab:5 (DESIGN 4): greedy takes 23 of 25 with three nodes."""
+def greedy_counter_example() -> PrefixTrie:
+    """Prefix counts a:10, b:6, c:7, a->ab:4, b->ab:5 (docs/method.md): greedy takes 23 of 25 with three nodes."""
     return PrefixTrie.from_chains([[A, AB], [A], [B, AB], [B], [C]], [4, 6, 5, 1, 7])
 
 

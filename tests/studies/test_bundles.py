@@ -16,14 +16,14 @@ from tests.studies.search_cases import (
     check_connected,
     copies_of_the_counter_example,
     crossing_trie,
-    design_counter_example,
+    greedy_counter_example,
     weight_of,
     zipf_trie,
 )
 
 
 def test_two_nodes_that_pay_together_are_seen_where_greedy_fails() -> None:
-    trie = design_counter_example()
+    trie = greedy_counter_example()
     found = bundled_greedy(trie, 3)
     # After a (10), b and ab bring 6 + 4 + 5 = 15 with two nodes, 7.5 each, more than c with 7.
     assert found.order == (A, B, AB)
@@ -31,7 +31,7 @@ def test_two_nodes_that_pay_together_are_seen_where_greedy_fails() -> None:
 
 
 def test_a_bundle_that_does_not_fit_is_not_taken() -> None:
-    trie = design_counter_example()
+    trie = greedy_counter_example()
     assert bundled_greedy(trie, 2).order == (A, C)
 
 
@@ -58,7 +58,7 @@ def test_on_a_tree_it_is_greedy() -> None:
 
 
 def test_few_candidates_and_none() -> None:
-    trie = design_counter_example()
+    trie = greedy_counter_example()
     found = bundled_greedy(trie, 9)
     assert set(found.order) == {A, B, C, AB} and not found.complete
     empty = bundled_greedy(PrefixTrie.from_chains([[]]), 2)

@@ -1,4 +1,4 @@
-"""Greedy: marginal gains, the design's counter-example, optimality on trees, ties, speed."""
+"""Greedy: marginal gains, the counter-example of docs/method.md, optimality on trees, ties, speed."""
 
 import time
 from itertools import combinations
@@ -35,13 +35,13 @@ def naive_greedy(trie: PrefixTrie, budget: int) -> list[Formula]:
     return order
 
 
-def design_counter_example() -> PrefixTrie:
+def greedy_counter_example() -> PrefixTrie:
     """Prefix counts a:10, b:6, c:7, a->ab:4, b->ab:5."""
     return PrefixTrie.from_chains([[A, AB], [A], [B, AB], [B], [C]], [4, 6, 5, 1, 7])
 
 
-def test_the_counter_example_of_the_design() -> None:
-    trie = design_counter_example()
+def test_the_counter_example_to_greedy() -> None:
+    trie = greedy_counter_example()
     found = greedy(trie, 3)
     assert found.order == (A, C, B)
     assert path_value(found.order, trie) * trie.total == pytest.approx(23)
@@ -100,7 +100,7 @@ def test_budgets_are_prefixes() -> None:
 
 
 def test_a_budget_beyond_the_candidates_says_so() -> None:
-    trie = design_counter_example()
+    trie = greedy_counter_example()
     found = greedy(trie, 9)
     assert len(found.order) == 4
     assert not found.complete
@@ -112,7 +112,7 @@ def test_a_budget_beyond_the_candidates_says_so() -> None:
 
 def test_asking_for_more_than_was_built_says_so() -> None:
     with pytest.warns(BudgetWarning, match="it was built for no more"):
-        greedy(design_counter_example(), 2).take(3)
+        greedy(greedy_counter_example(), 2).take(3)
 
 
 def test_nothing_recorded() -> None:
@@ -123,7 +123,7 @@ def test_nothing_recorded() -> None:
 @pytest.mark.parametrize("budget", [-1, 1.5, True])
 def test_a_budget_is_a_count(budget: object) -> None:
     with pytest.raises(ValueError, match="a budget is a number of draft nodes"):
-        greedy(design_counter_example(), budget)  # type: ignore[arg-type]
+        greedy(greedy_counter_example(), budget)  # type: ignore[arg-type]
 
 
 def test_sixty_four_nodes_from_thirty_thousand_anchors_in_two_seconds() -> None:

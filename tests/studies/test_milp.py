@@ -1,5 +1,6 @@
 """Exact search for one budget: proofs against brute force, every way to end, what a result says."""
 
+from itertools import combinations
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,7 +9,8 @@ import pytest
 import studies.milp
 from drafting.trie import PrefixTrie
 from drafting.values import DepthError, path_value
-from studies.closure import price_sweep
+from studies.closure import envelope, price_sweep
+from studies.instance import Problem
 from studies.milp import ExactResult, exact
 from tests.studies.search_cases import (
     AB,
@@ -18,15 +20,15 @@ from tests.studies.search_cases import (
     check_connected,
     copies_of_the_counter_example,
     crossing_trie,
-    design_counter_example,
+    greedy_counter_example,
     optima,
     weight_of,
     zipf_trie,
 )
 
 
-def test_the_counter_example_of_the_design() -> None:
-    trie = design_counter_example()
+def test_the_counter_example_to_greedy() -> None:
+    trie = greedy_counter_example()
     found = exact(trie, 3)
     assert set(found.order) == {A, B, AB}
     assert weight_of(found.order, trie) == 25
@@ -60,6 +62,30 @@ def test_the_program_alone_finds_the_same(monkeypatch: pytest.MonkeyPatch) -> No
         found = exact(trie, budget)
         assert found.undecided > 0 and found.how == "mixed-integer program"
         assert found.value == found.bound == expected.value
+
+
+@pytest.mark.parametrize("short_by", [1, 2, 9])
+def test_reductions_keep_every_better_graph(monkeypatch: pytest.MonkeyPatch, short_by: int) -> None:
+    """With a graph in hand that is worse by a known weight, reductions must leave a better one to be found."""
+    seen = 0
+    for seed in range(200, 212):
+        trie = crossing_trie(seed, positions=4, chains=12)
+        sweep, best = price_sweep(trie), optima(trie)
+        whole = Problem.from_trie(trie).whole
+        for budget in [b for b in range(2, len(best)) if not sweep.certified(b)]:
+            graphs = combinations(whole.origin.tolist(), budget)
+            poor = next((g for g in graphs if whole.value(whole.mask(g)) == best[budget] - short_by), None)
+            if poor is None:
+                continue
+            seen += 1
+            with monkeypatch.context() as patch:
+                patch.setattr(studies.milp, "swap_order", lambda whole, states, budget: list(states))
+                patch.setattr(studies.milp, "bundle_order", lambda whole, budget: [])
+                patch.setattr(studies.milp, "envelope", lambda *given, poor=poor: (list(poor), *envelope(*given)[1:]))
+                found = exact(trie, budget)
+            assert found.status == "optimal"
+            assert weight_of(found.order, trie) == best[budget] == round(found.bound * trie.total)
+    assert seen >= 3
 
 
 def test_integers_beat_the_relaxation_and_the_proof_says_so() -> None:
@@ -118,7 +144,7 @@ def test_start_nodes_are_beaten_or_kept() -> None:
 
 @pytest.mark.parametrize("budget", [4, 5, 50])
 def test_a_budget_of_all_candidates_or_more_takes_them_all(budget: int) -> None:
-    trie = design_counter_example()
+    trie = greedy_counter_example()
     found = exact(trie, budget)
     assert set(found.order) == {A, B, C, AB}
     assert found.complete == (budget == 4)
@@ -134,12 +160,12 @@ def test_nothing_to_draft(trie: PrefixTrie, budget: int) -> None:
 
 
 def test_budget_zero() -> None:
-    found = exact(design_counter_example(), 0)
+    found = exact(greedy_counter_example(), 0)
     assert found.order == () and found.status == "optimal" and found.complete
 
 
 def test_bad_arguments() -> None:
-    trie = design_counter_example()
+    trie = greedy_counter_example()
     with pytest.raises(ValueError, match="at least 0"):
         exact(trie, -1)
     with pytest.raises(ValueError, match="must not be negative"):

@@ -13,7 +13,7 @@ from tests.studies.search_cases import (
     C,
     check_connected,
     crossing_trie,
-    design_counter_example,
+    greedy_counter_example,
     optima,
     weight_of,
     zipf_trie,
@@ -23,7 +23,7 @@ NEVER_SEEN = ((9, 1),)
 
 
 def test_one_swap_mends_the_counter_example() -> None:
-    trie = design_counter_example()
+    trie = greedy_counter_example()
     start = greedy(trie, 3).order
     assert set(start) == {A, B, C}
     mended = swap_repair(trie, 3, start=start)
@@ -51,13 +51,13 @@ def test_no_single_swap_is_left_and_nothing_got_worse(seed: int) -> None:
 
 
 def test_nodes_that_accept_nothing_are_replaced() -> None:
-    trie = design_counter_example()
+    trie = greedy_counter_example()
     found = swap_repair(trie, 3, start=[NEVER_SEEN, AB])
     assert set(found.order) == {A, B, AB} and found.complete
 
 
 def test_the_default_start_and_too_few_candidates() -> None:
-    trie = design_counter_example()
+    trie = greedy_counter_example()
     assert weight_of(swap_repair(trie, 3).order, trie) == 25
     everything = swap_repair(trie, 7)
     assert set(everything.order) == {A, B, C, AB} and not everything.complete
@@ -66,7 +66,7 @@ def test_the_default_start_and_too_few_candidates() -> None:
 
 
 def test_bad_arguments() -> None:
-    trie = design_counter_example()
+    trie = greedy_counter_example()
     with pytest.raises(ValueError, match=r"2 nodes to start from are more than the budget of 1"):
         swap_repair(trie, 1, start=[A, B])
     with pytest.raises(ValueError, match="at least 0"):
@@ -74,7 +74,7 @@ def test_bad_arguments() -> None:
 
 
 def test_no_swaps_allowed_leaves_the_start() -> None:
-    trie = design_counter_example()
+    trie = greedy_counter_example()
     assert set(swap_repair(trie, 3, start=[A, B, C], max_swaps=0).order) == {A, B, C}
 
 
