@@ -14,11 +14,16 @@ class DraftFiller:
     """The formulas of a graph as padded arrays, filled at every anchor.
 
     Args:
-        formulas: draft formulas, root left out; any order.
+        formulas: draft formulas, root left out; any order, their pairs too: every formula is brought into its canonical
+            form (ascending in ``i``).
+
+    Attributes:
+        formulas: the canonical formulas, in the order given; indices that :meth:`fill` returns point into them.
+        max_vocabulary_rank: the highest ``j`` that any formula names, 1 when there is none.
 
     Raises:
-        FormulaError: a formula is not canonical or comes with impossible ranks.
-        ValueError: the root or one formula twice is among them.
+        FormulaError: a rank that is no integer of at least 1, or a position rank twice in one formula.
+        ValueError: a pair that is not two numbers, the root among the formulas, or one formula twice.
     """
 
     def __init__(self, formulas: Iterable[Sequence[Sequence[int]]]) -> None:
