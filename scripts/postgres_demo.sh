@@ -63,8 +63,8 @@ worker "$trials" >"$folder/two" 2>&1 &
 two=$!
 wait $one || { cat "$folder/one" >&2; exit 1; }
 wait $two || { cat "$folder/two" >&2; exit 1; }
-echo "worker one: $(tail -1 "$folder/one")"
-echo "worker two: $(tail -1 "$folder/two")"
+echo "worker one: $(tail -2 "$folder/one" | tr "\n" " ")"
+echo "worker two: $(tail -2 "$folder/two" | tr "\n" " ")"
 count="select count(*) from trials where state in ('COMPLETE', 'PRUNED')"
 echo "finished trials in the database: $(PGPASSWORD=$password psql -At -h 127.0.0.1 -p "$port" -U study postgres -c "$count")"
 
