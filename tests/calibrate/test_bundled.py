@@ -137,7 +137,7 @@ def test_committed_accuracy_is_competent():
     for domain in DOMAINS:
         for kind in ATTENTION_KINDS:
             cell = report["accuracy"][domain][kind]
-            assert cell["n"] >= 48
+            assert cell["n"] == 96
             assert cell["exact_match"] >= 0.70, (domain, kind)
             assert 40 <= cell["mean_answer_tokens"] <= 90
 
