@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -130,6 +131,18 @@ def check_output(path: Path, overwrite: bool) -> None:
     if path.exists() and not overwrite:
         raise ValueError(f"{path} exists; give another --out, or --overwrite")
     path.parent.mkdir(parents=True, exist_ok=True)
+
+
+def draw(run: Path) -> list[Path]:
+    """Draw every figure of ``run``; what cannot be drawn is said in one line each, not as a Python warning."""
+    from figures import draw_all
+
+    with warnings.catch_warnings(record=True) as left_out:
+        warnings.simplefilter("always")
+        drawn = draw_all(run)
+    for warning in left_out:
+        errors.print(f"[yellow]note:[/] {escape(str(warning.message))}", highlight=False, soft_wrap=True)
+    return drawn
 
 
 def parse_list(text: str, convert: Callable[[str], Any], name: str) -> tuple[Any, ...]:

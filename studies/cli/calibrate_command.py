@@ -86,14 +86,10 @@ def calibrate_command(
     results = calibrate(config, out, overwrite=overwrite, reporter=RichReporter(cli.console))
     for spec in config.policies:
         cli.console.print(results_table(results["rows"], spec))
-    drawn: list[Path] = []
     if figures:
-        from figures import draw_all
-
-        drawn = draw_all(out)
-    for path in drawn:
-        if path.suffix == ".png":
-            cli.console.print(f"figure  {path}")
+        for path in cli.draw(out):
+            if path.suffix == ".png":
+                cli.console.print(f"figure  {path}")
     for spec in config.policies:
         cli.console.print(verdict(results["rows"], spec, out))
     failed = [row for row in results["rows"] if not _holds(row)]

@@ -260,7 +260,5 @@ def plot_command(
     run: Annotated[Path, typer.Argument(help="A run directory of `draftgraph calibrate`.")],
 ) -> None:
     """Draw every figure of a run from its saved results: PNG, SVG and the data as CSV."""
-    from figures import draw_all
-
-    for path in draw_all(run):
+    for path in cli.draw(run):
         cli.console.print(str(path))
