@@ -15,6 +15,7 @@ replaying the plain decode's trace predicts. The exit code is 1 when any decode 
 from __future__ import annotations
 
 import argparse
+import json
 import multiprocessing
 import os
 import platform
@@ -155,12 +156,20 @@ def run_cells(work: tuple[Options, str, str, str]) -> list[Cell]:
         options.block_length, options.generation_length, context, "packed", checkpoint.end_token_ids, options.top_j
     )
     folder = Path(scratch) / f"{spec.replace(':', '-')}-{context}"
+    stamp = {"options": asdict(options), "model_revision": checkpoint.revision}
+    done = folder / "cells.json"
+    if done.is_file():
+        found = json.loads(done.read_text(encoding="utf-8"))
+        if found["stamp"] == stamp:
+            return [Cell(**cell) for cell in found["cells"]]
     calibration = record(
         checkpoint, prompt_ids(checkpoint, "calibration", options), policy, config, folder / "calibration"
     )
     test_ids = prompt_ids(checkpoint, "test", options)
     plain = record(checkpoint, test_ids, policy, config, folder / "test")
-    return compare(checkpoint, options, spec, context, calibration, plain, test_ids)
+    cells = compare(checkpoint, options, spec, context, calibration, plain, test_ids)
+    write_json(done, {"stamp": stamp, "cells": [asdict(cell) for cell in cells]})
+    return cells
 
 
 def prompt_ids(checkpoint: Checkpoint, split: str, options: Options) -> list[tuple[int, ...]]:
@@ -221,12 +230,13 @@ def compare(
     return list(cells.values())
 
 
-def run_grid(options: Options, workers: int, console: Console) -> list[Cell]:
-    """All cells of the grid, in ``workers`` processes."""
+def run_grid(options: Options, workers: int, work_folder: Path | None, console: Console) -> list[Cell]:
+    """All cells of the grid, in ``workers`` processes; what an earlier run left in ``work_folder`` is not run again."""
     cells: list[Cell] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with tempfile.TemporaryDirectory(prefix="identity-") as scratch, Progress(*columns, console=console) as progress:
-        work = [(options, spec, context, scratch) for context in CONTEXTS for spec in POLICIES]
+        place = str(work_folder or scratch)
+        work = [(options, spec, context, place) for context in CONTEXTS for spec in POLICIES]
         task = progress.add_task("policies x context modes", total=len(work))
         with multiprocessing.get_context("spawn").Pool(workers) as pool:
             for found in pool.imap_unordered(run_cells, work):
@@ -266,13 +276,14 @@ def main() -> int:
     ):
         parser.add_argument(f"--{name}", type=int, default=getattr(Options, name.replace("-", "_")), help=text)
     parser.add_argument("--workers", type=int, default=min(len(os.sched_getaffinity(0)), 8), help="processes")
+    parser.add_argument("--work", type=Path, help="a folder for traces and finished cells, to go on after a stop")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "identity.json")
     given = vars(parser.parse_args())
-    workers, out = given.pop("workers"), given.pop("out")
+    workers, work, out = given.pop("workers"), given.pop("work"), given.pop("out")
     options = Options(**given)
     console = Console()
     started = time.perf_counter()
-    cells = run_grid(options, workers, console)
+    cells = run_grid(options, workers, work, console)
     show(cells, console)
     failed = [cell for cell in cells if not cell.passed]
     checkpoint = load_checkpoint(options.model)
