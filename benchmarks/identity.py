@@ -21,7 +21,6 @@ import os
 import platform
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -282,7 +281,6 @@ def main() -> int:
     workers, work, out = given.pop("workers"), given.pop("work"), given.pop("out")
     options = Options(**given)
     console = Console()
-    started = time.perf_counter()
     cells = run_grid(options, workers, work, console)
     show(cells, console)
     failed = [cell for cell in cells if not cell.passed]
@@ -305,7 +303,6 @@ def main() -> int:
                 "torch": torch.__version__,
                 "transformers": transformers.__version__,
             },
-            "seconds": round(time.perf_counter() - started, 1),
             "rows": [asdict(cell) for cell in cells],
         },
     )
