@@ -73,12 +73,13 @@ def study_table(study: str, rows: list[dict[str, Any]]) -> Table:
     test = [row for row in rows if row["split"] == "test"]
     budgets = sorted({row["budget"] for row in test})
     headings = {study: "left", "method": "left"} | {f"D = {budget}": "right" for budget in budgets}
-    caption = "nfe reduction on held-out prompts, with 95 % intervals over prompts"
+    wide = len(budgets) > 3  # a terminal of 80 columns has no room for six intervals
+    caption = "nfe reduction on held-out prompts" + ("; intervals in study.csv" if wide else ", 95 % intervals")
     table = cli.plain_table(STUDIES[study].question, headings, caption)
     cells: dict[tuple[str, str], dict[int, str]] = {}
     for row in test:
         text = f"{row['nfe_reduction']:.2f}"
-        if row["nfe_reduction_low"] is not None:
+        if row["nfe_reduction_low"] is not None and not wide:
             text += f" ({row['nfe_reduction_low']:.2f}-{row['nfe_reduction_high']:.2f})"
         cells.setdefault((row["setting"], row["method"]), {})[row["budget"]] = text
     last = None
