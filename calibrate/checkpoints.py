@@ -39,7 +39,7 @@ class Checkpoint:
     """A loaded model with what decoding must know of it.
 
     Attributes:
-        name: the name it was asked for by.
+        name: of the model: ``bundled``, the hub id, or the name of a local folder, however the path to it was written.
         revision: hub commit, or a digest of a local folder's configuration and weights.
         denoiser: the model behind the runtime's protocol.
         tokenizer: transformers' tokenizer, or None when the checkpoint brings none.
@@ -47,6 +47,7 @@ class Checkpoint:
         block_length: the block length it was trained for, when known.
         attention: attention kinds it was trained for ("bidirectional", "block_causal"), when known.
         family: the adapter that loaded it, None for a checkpoint that transformers knows by itself.
+        source: what it was asked for by, to load it again.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Checkpoint:
     attention: tuple[str, ...]
     dtype: str
     family: str | None = None
+    source: str = ""
 
     @property
     def mask_token_id(self) -> int:
@@ -117,6 +119,7 @@ def load_checkpoint(
             model that ignores its attention mask, an unknown dtype, or a device that is not there.
     """
     folder = MODEL_DIR if source == BUNDLED else Path(source).expanduser()
+    is_folder = source != BUNDLED and folder.is_dir()
     where = str(folder) if folder.exists() else str(source)
     looks_local = source == BUNDLED or str(source).startswith((".", "/", "~")) or str(source).count("/") > 1
     if looks_local and not (folder / "config.json").is_file():
@@ -166,7 +169,8 @@ def load_checkpoint(
         raise CheckpointError(f"checkpoint {source}: {error}") from error
     commit = folder.name if family is not None and not Path(source).expanduser().is_dir() else None
     return Checkpoint(
-        name=str(source),
+        name=Path(source).expanduser().resolve().name if is_folder else str(source),
+        source=str(source),
         revision=commit or getattr(config, "_commit_hash", None) or _folder_digest(folder),
         denoiser=denoiser,
         tokenizer=tokenizer,

@@ -22,6 +22,7 @@ from calibrate.traces import (
     TRACE_FORMAT_VERSION,
     TraceError,
     Traces,
+    differing_facts,
     read_manifest,
     read_shard,
     read_traces,
@@ -34,7 +35,7 @@ from verify.decode import DecodeConfig, StepFact, decode
 from verify.policies import Policy
 
 #: Facts that may differ between a recording and its continuation, as acceptance does not depend on them.
-_FREE_FACTS = {"tool_version"}
+_FREE_FACTS = {"tool_version", "model_source"}
 
 
 class TraceBuilder:
@@ -94,6 +95,7 @@ def run_facts(
             raise TraceError(f"{option} is {value}; traces keep ranks in 16 bits, so give at most {MAX_RANK}")
     return {
         "model": checkpoint.name,
+        "model_source": checkpoint.source or checkpoint.name,
         "model_revision": checkpoint.revision,
         "dtype": checkpoint.dtype,
         "device": denoiser.device.type,
@@ -183,7 +185,7 @@ def _claim_folder(folder: Path, facts: dict[str, Any]) -> None:
         write_json(folder / MANIFEST_NAME, {"version": TRACE_FORMAT_VERSION, "run": facts})
         return
     found = read_manifest(folder)["run"]
-    different = [key for key in facts if key not in _FREE_FACTS and found.get(key) != facts[key]]
+    different = differing_facts(found, facts, [key for key in facts if key not in _FREE_FACTS])
     if different:
         listed = "; ".join(f"{key}: there {found.get(key)!r}, now {facts[key]!r}" for key in different)
         raise TraceError(f"{folder} holds a trace of another run ({listed}); give another folder or delete this one")

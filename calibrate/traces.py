@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -256,6 +256,16 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not isinstance(run, dict) or type(run.get("top_j")) is not int or run["top_j"] < 1:
         raise TraceError(f'{path} lacks the facts of the run ("run" with "top_j"); restore it or record again')
     return manifest
+
+
+def differing_facts(one: Mapping[str, Any], other: Mapping[str, Any], names: Iterable[str]) -> list[str]:
+    """Those of ``names`` in which two runs differ.
+
+    Where both state the model's revision, that says whether the model is the same; its name need not, for one folder
+    has many names.
+    """
+    revised = one.get("model_revision") is not None and other.get("model_revision") is not None
+    return [name for name in names if one.get(name) != other.get(name) and not (name == "model" and revised)]
 
 
 def read_traces(folder: str | Path, *, partial: bool = False) -> Traces:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from calibrate.traces import Traces, read_traces
+from calibrate.traces import Traces, differing_facts, read_traces
 from drafting.anchors import AnchorTable
 from studies.crossval import SplitError
+from verify.graph_file import Validity
 from verify.policies import step_sizes
 
-_SAME = ("model", "model_revision", "policy", "temperature", "block_length", "context", "top_j", "generation_length")
+_SAME = (
+    "model", "model_revision", "dtype", "policy", "temperature", "block_length", "context", "top_j",
+    "generation_length",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +32,7 @@ class Splits:
         step_size: pairs per denoising step, None where it varies.
         policy: the unmasking policy.
         trace_hashes: what each split was recorded as.
+        run: the facts of the run, as the first split's manifest states them.
     """
 
     tables: tuple[AnchorTable, ...]
@@ -34,6 +40,12 @@ class Splits:
     step_size: int | None
     policy: str
     trace_hashes: tuple[str, ...]
+    run: Mapping[str, Any]
+
+    @property
+    def validity(self) -> Validity:
+        """For whom a graph from these prompts is valid."""
+        return Validity(**{item.name: self.run[item.name] for item in fields(Validity)})
 
 
 def read_splits(folders: Sequence[str | Path]) -> Splits:
@@ -46,12 +58,11 @@ def read_splits(folders: Sequence[str | Path]) -> Splits:
     recorded = [read_traces(folder) for folder in folders]
     first = recorded[0].metadata
     for folder, traces in zip(folders, recorded, strict=True):
-        for name in _SAME:
-            if traces.metadata.get(name) != first.get(name):
-                raise SplitError(
-                    f"{folder} was recorded with {name} {traces.metadata.get(name)!r}, {folders[0]} with "
-                    f"{first.get(name)!r}; splits must come from one run on different prompts"
-                )
+        for name in differing_facts(first, traces.metadata, _SAME):
+            raise SplitError(
+                f"{folder} was recorded with {name} {traces.metadata.get(name)!r}, {folders[0]} with "
+                f"{first.get(name)!r}; splits must come from one run on different prompts"
+            )
     seen: dict[str, Path | str] = {}
     for folder, traces in zip(folders, recorded, strict=True):
         prints = _fingerprints(traces)
@@ -92,6 +103,7 @@ def _splits(recorded: Sequence[Traces]) -> Splits:
         step_size=step_sizes(run["policy"]),
         policy=run["policy"],
         trace_hashes=tuple(traces.trace_hash() for traces in recorded),
+        run=run,
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from calibrate.bundled import MODEL_DIR
 from calibrate.prompts import BUNDLED, SPLITS, Prompt, PromptError, encode_prompts, load_prompt_set, prompt_set_hash
-from calibrate.traces import Traces, read_traces
+from calibrate.traces import Traces, differing_facts, read_traces
 from drafting.anchors import AnchorTable
 from studies.crossval import SplitError, prompt_folds
 from studies.fold_objective import FoldObjective
@@ -136,7 +136,7 @@ def find_domains(run: Mapping[str, Any], prompts: str | None = None) -> dict[int
         return None
     for split in splits:
         prompt_set = load_prompt_set(prompts or BUNDLED, split)[:count]
-        if _hash(prompt_set, str(run.get("model"))) == wanted:
+        if _hash(prompt_set, str(run.get("model_source") or run.get("model"))) == wanted:
             domains = {index: prompt.domain for index, prompt in enumerate(prompt_set)}
             return domains if len(set(domains.values())) > 1 else None
     if prompts is not None:
@@ -162,7 +162,7 @@ def _hash(prompts: Sequence[Prompt], model: str) -> str | None:
 
 
 def _check_same_run(first: Mapping[str, Any], second: Mapping[str, Any], traces: object, test: object) -> None:
-    different = [key for key in _SAME if first.get(key) != second.get(key)]
+    different = differing_facts(first, second, _SAME)
     if different:
         listed = "; ".join(f"{key}: {first.get(key)!r} and {second.get(key)!r}" for key in different)
         raise StudyError(f"{traces} and {test} were not recorded alike ({listed}); a graph is valid for one only")

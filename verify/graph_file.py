@@ -68,8 +68,8 @@ class Validity:
     """For whom a graph was calibrated; with anything else its formulas mean other states.
 
     Attributes:
-        model: the checkpoint's name.
-        model_revision: its revision, None where none was stated.
+        model: the checkpoint's name, without a path.
+        model_revision: what identifies its weights (a commit or a digest), None where none was stated.
         policy: the specification of the unmasking policy, for example ``static:1``.
         block_length: positions in a block, ``L``.
         context: one of ``CONTEXTS``.
@@ -88,14 +88,18 @@ class Validity:
     def mismatches(self, run: Validity) -> list[str]:
         """What stands between this graph and a ``run``, one readable line each; empty when the graph fits.
 
-        A revision that either side leaves unstated is not compared. A run may know more vocabulary ranks than
-        the graph was calibrated with, not fewer.
+        Where both sides state a revision it says whether the model is the same, and names are not compared: one folder
+        has many. A run may know more vocabulary ranks than the graph was calibrated with, not fewer.
         """
         lines = []
+        revised = self.model_revision is not None and run.model_revision is not None
         for item in fields(self):
             ours, theirs = getattr(self, item.name), getattr(run, item.name)
-            if item.name == "model_revision":
-                fits = ours is None or theirs is None or ours == theirs
+            if item.name == "model":
+                fits = revised or ours == theirs
+            elif item.name == "model_revision":
+                fits = not revised or ours == theirs
+                ours, theirs = f"{ours} of {self.model}", f"{theirs} of {run.model}"
             elif item.name == "top_j":
                 fits = theirs >= ours
             else:

@@ -49,9 +49,15 @@ def test_a_saved_model_comes_back(folder):
     assert loaded.keys() == original.keys()
     assert all(torch.equal(loaded[name], original[name]) for name in loaded)
     assert (checkpoint.mask_token_id, checkpoint.end_token_ids) == (MASK_ID, (END_ID,))
-    assert (checkpoint.name, checkpoint.dtype) == (str(folder), "float32")
+    assert (checkpoint.name, checkpoint.source, checkpoint.dtype) == (folder.name, str(folder), "float32")
     assert (checkpoint.tokenizer, checkpoint.text([5, 6])) == (None, None)
     assert (checkpoint.block_length, checkpoint.attention) == (None, ())
+
+
+def test_the_name_of_a_folder_is_not_the_path_to_it(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    names = [load_checkpoint(source).name for source in (f"{folder}/", f"../{folder.name}", "./")]
+    assert names == [folder.name] * 3
 
 
 def test_the_checkpoints_own_facts(folder):

@@ -123,6 +123,15 @@ def test_ranks_that_16_bits_cannot_hold_are_refused(tmp_path, change, message):
     assert not (tmp_path / "trace").exists()
 
 
+def test_one_revision_goes_on_by_whatever_name(denoiser, tmp_path):
+    record(tiny_checkpoint(denoiser=denoiser), PROMPTS, POLICY, CONFIG, tmp_path / "trace")
+    record(tiny_checkpoint(denoiser=denoiser, name="copy"), PROMPTS, POLICY, CONFIG, tmp_path / "trace")
+    for revision in (None, "seed-1"):
+        other = tiny_checkpoint(denoiser=denoiser, name="copy", revision=revision)
+        with pytest.raises(TraceError, match=r"holds a trace of another run.*model_revision: there 'seed-0'"):
+            record(other, PROMPTS, POLICY, CONFIG, tmp_path / "trace")
+
+
 def test_progress_is_told(denoiser, tmp_path):
     told = []
     checkpoint = tiny_checkpoint(denoiser=denoiser)

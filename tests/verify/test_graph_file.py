@@ -8,7 +8,7 @@ from pathlib import Path
 import jsonschema
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from studies.export import export_static_buffers
@@ -260,14 +260,21 @@ def test_a_validity_fits_itself() -> None:
 def test_every_difference_is_named() -> None:
     run = Validity("other", "r2", "threshold:0.9", 16, "none", 0.5, 2)
     assert STATIC.mismatches(run) == [
-        "model: the graph was calibrated for 'toy', the run has 'other'",
-        "model revision: the graph was calibrated for 'r1', the run has 'r2'",
+        "model revision: the graph was calibrated for 'r1 of toy', the run has 'r2 of other'",
         "policy: the graph was calibrated for 'static:1', the run has 'threshold:0.9'",
         "block length: the graph was calibrated for 8, the run has 16",
         "context: the graph was calibrated for 'dual', the run has 'none'",
         "temperature: the graph was calibrated for 0.0, the run has 0.5",
         "top j: the graph was calibrated for 4, the run has 2",
     ]
+
+
+def test_one_revision_is_one_model_by_whatever_name() -> None:
+    assert STATIC.mismatches(dataclasses.replace(STATIC, model="copy-of-toy")) == []
+    expected = ["model: the graph was calibrated for 'toy', the run has 'copy-of-toy'"]
+    for ours, theirs in ((None, "r1"), ("r1", None), (None, None)):
+        graph = dataclasses.replace(STATIC, model_revision=ours)
+        assert graph.mismatches(dataclasses.replace(STATIC, model="copy-of-toy", model_revision=theirs)) == expected
 
 
 def test_what_is_not_stated_or_is_more_than_needed_is_no_difference() -> None:
@@ -292,6 +299,7 @@ def test_the_schema_accepts_what_the_writer_writes() -> None:
     schema().validate(json.loads(format_graph(GraphFile.from_nodes([], THRESHOLD))))
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # on a busy machine a draw of graphs takes its time
 @given(node_sets())
 def test_the_schema_accepts_any_graph(drawn: tuple[list[Formula], Validity]) -> None:
     assert SCHEMA.is_valid(json.loads(format_graph(GraphFile.from_nodes(*drawn))))
