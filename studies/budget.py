@@ -1,4 +1,4 @@
-"""The budget that pays: held-out forwards from replay, times from the device, every D from 0, the true argmax.
+"""The budget that pays: forwards from replay, times from the device, every measured D from 0, the true argmax.
 
 With ``B`` blocks, each opened by a refresh forward, and ``F(D)`` forwards in all,
 
@@ -7,11 +7,15 @@ With ``B`` blocks, each opened by a refresh forward, and ``F(D)`` forwards in al
 
 Refresh forwards carry no drafts and cost the same for every D; leaving them out would flatter large budgets. A draft is
 thus worth its rows while the forwards it saves outweigh what it adds to every forward, and D = 0 is a fair answer.
+Every forward is priced with all D drafts. The runtime leaves out drafts that an anchor cannot fill, so it pays less.
+
+The best of many budgets looks better on the prompts that chose it than it is. So one split chooses, and another one,
+of prompts that neither the search nor the choice has seen, says what the choice is worth.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,11 +28,22 @@ from verify.formulas import Formula
 
 @dataclass(frozen=True)
 class BudgetRow:
-    """One budget: forwards on the split, predicted milliseconds per prompt, speed-up over plain decoding."""
+    """One budget.
+
+    Attributes:
+        budget: drafts ``D``.
+        latency: milliseconds of a forward with ``D`` drafts.
+        choice_speedup: predicted speed-up over plain decoding on the prompts that choose.
+        forwards: forward passes on the held-out prompts, refresh forwards included; so are all fields below.
+        milliseconds_per_prompt: predicted.
+        speedup: predicted, over plain decoding.
+        speedup_low, speedup_high: its 95 % interval over prompts; the latency is taken as given.
+    """
 
     budget: int
-    forwards: int
     latency: float
+    choice_speedup: float
+    forwards: int
     milliseconds_per_prompt: float
     speedup: float
     speedup_low: float
@@ -40,10 +55,10 @@ class BudgetChoice:
     """Every budget's row and the best of them.
 
     Attributes:
-        rows: D = 0, 1, ... as far as latency was measured and nodes exist.
-        best: the row with the highest predicted speed-up; the smaller budget when equal.
+        rows: D = 0, then every D that was measured and for which there is a graph of D nodes, ascending.
+        best: the row with the highest ``choice_speedup``; the smaller budget when equal.
         at_edge: the best budget is the largest that was looked at, so a larger one may be better.
-        sentence: why this one, for a person.
+        sentence: why this one, for a person; its numbers are those of the held-out prompts.
     """
 
     rows: tuple[BudgetRow, ...]
@@ -53,58 +68,91 @@ class BudgetChoice:
 
 
 def choose_budget(
-    order: Sequence[Formula], anchors: AnchorTable, latency: LatencyTable, *, seed: int = 0, resamples: int = 2000
+    graphs: Mapping[int, Sequence[Formula]],
+    choice: AnchorTable,
+    held_out: AnchorTable,
+    latency: LatencyTable,
+    *,
+    seed: int = 0,
+    resamples: int = 2000,
 ) -> BudgetChoice:
-    """Price every prefix of a nested construction and take the best.
+    """Price the graph of every measured budget on the prompts ``choice``, take the best, judge it on ``held_out``.
 
     Args:
-        order: draft nodes in the order chosen; the graph of D is the first D.
-        anchors: held-out traces, whole chains.
+        graphs: draft nodes per budget. A budget whose graph has fewer nodes than that (the traces hold no more
+            candidates) is left out: it is a smaller budget at a higher price.
+        choice: whole chains of the prompts that choose: those searched, or better validation prompts.
+        held_out: whole chains of prompts that played no part so far.
         latency: of the device, for the block length of the traces.
-        seed: of the bootstrap over prompts.
+        seed: of the bootstrap over held-out prompts.
         resamples: its draws.
 
     Returns:
-        the choice. Intervals (95 %, percentile bootstrap over prompts) take the latency as given.
+        the choice. Intervals are percentile bootstraps over prompts.
 
     Raises:
-        ValueError: the traces hold no prompt, or no latency was measured for D = 0.
+        ValueError: no prompt to choose on, or fewer than two held-out prompts, from which no interval follows.
+        studies.latency.LatencyError: no latency was measured for D = 0.
     """
-    plain = replay((), anchors)
-    prompts = len(plain.samples)
-    if prompts == 0:
-        raise ValueError("the traces hold no prompt, so no budget can be judged; record held-out prompts first")
-    blocks = np.bincount(np.searchsorted(plain.samples, anchors.block_sample), minlength=prompts).astype(float)
-    weights = np.random.default_rng(seed).multinomial(prompts, np.full(prompts, 1 / prompts), size=resamples)
-    plain_time = blocks * latency.refresh + (plain.plain_per_sample - blocks) * latency.at(0)
+    chooser, judge = _Pricer(choice, latency), _Pricer(held_out, latency)
+    if chooser.prompts == 0:
+        raise ValueError("the traces hold no prompt to choose a budget on; record some first")
+    if judge.prompts < 2:
+        raise ValueError(f"an interval needs at least 2 held-out prompts, got {judge.prompts}; record more")
+    weights = np.random.default_rng(seed).multinomial(
+        judge.prompts, np.full(judge.prompts, 1 / judge.prompts), size=resamples
+    )
     rows = []
-    for budget in (d for d in latency.drafts if d <= len(order)):
-        found = replay(order[:budget], anchors)
-        spent = blocks * latency.refresh + (found.forwards_per_sample - blocks) * latency.at(budget)
-        resampled = (weights @ plain_time) / (weights @ spent)
-        low, high = np.quantile(resampled, [0.025, 0.975])
+    for budget in latency.drafts:
+        nodes = graphs.get(budget, ())
+        if len(nodes) < budget:
+            continue
+        chosen, _ = chooser.spent(budget, nodes)
+        spent, forwards = judge.spent(budget, nodes)
+        low, high = np.quantile((weights @ judge.plain) / (weights @ spent), [0.025, 0.975])
         rows.append(
             BudgetRow(
-                budget,
-                found.forwards,
-                latency.at(budget),
-                float(spent.mean()),
-                float(plain_time.sum() / spent.sum()),
-                float(low),
-                float(high),
+                budget=budget,
+                latency=latency.at(budget),
+                choice_speedup=float(chooser.plain.sum() / chosen.sum()),
+                forwards=forwards,
+                milliseconds_per_prompt=float(spent.mean()),
+                speedup=float(judge.plain.sum() / spent.sum()),
+                speedup_low=float(low),
+                speedup_high=float(high),
             )
         )
-    best = max(rows, key=lambda row: (row.speedup, -row.budget))
+    best = max(rows, key=lambda row: (row.choice_speedup, -row.budget))
     at_edge = best.budget == rows[-1].budget and best.budget > 0
     return BudgetChoice(tuple(rows), best, at_edge, _sentence(rows, best, at_edge, latency))
+
+
+class _Pricer:
+    """Milliseconds per prompt of one split."""
+
+    def __init__(self, anchors: AnchorTable, latency: LatencyTable) -> None:
+        self.anchors, self.latency = anchors, latency
+        plain = replay((), anchors)
+        self.prompts = len(plain.samples)
+        place = np.searchsorted(plain.samples, anchors.block_sample)
+        self.blocks = np.bincount(place, minlength=self.prompts).astype(float)
+        self.plain = self._milliseconds(plain.plain_per_sample, 0)
+
+    def spent(self, budget: int, nodes: Sequence[Formula]) -> tuple[np.ndarray, int]:
+        """Float [prompts] with the graph ``nodes``, and the forwards of all prompts together."""
+        found = replay(nodes, self.anchors)
+        return self._milliseconds(found.forwards_per_sample, budget), found.forwards
+
+    def _milliseconds(self, forwards: np.ndarray, drafts: int) -> np.ndarray:
+        return self.blocks * self.latency.refresh + (forwards - self.blocks) * self.latency.at(drafts)
 
 
 def _sentence(rows: Sequence[BudgetRow], best: BudgetRow, at_edge: bool, latency: LatencyTable) -> str:
     plain = rows[0]
     where = f"{latency.device}, {latency.dtype}, batch {latency.batch}, context {latency.context_length}"
     if best.budget == 0:
-        nearest = max(rows[1:], key=lambda row: row.speedup, default=None)
-        why = ""
+        nearest = max(rows[1:], key=lambda row: row.choice_speedup, default=None)
+        why = " There is no other budget to compare with."
         if nearest is not None:
             why = (
                 f" The nearest, D = {nearest.budget}, saves {1 - nearest.forwards / plain.forwards:.0%} of the "
@@ -112,12 +160,14 @@ def _sentence(rows: Sequence[BudgetRow], best: BudgetRow, at_edge: bool, latency
             )
         return f"Do not speculate on this device ({where}): no budget is faster than plain decoding.{why}"
     said = (
-        f"D = {best.budget} is predicted to be {best.speedup:.2f} times as fast as plain decoding "
-        f"(95 % interval over prompts {best.speedup_low:.2f} to {best.speedup_high:.2f}) on {where}: "
+        f"D = {best.budget} is predicted to be {best.speedup:.2f} times as fast as plain decoding on held-out prompts "
+        f"(95 % interval {best.speedup_low:.2f} to {best.speedup_high:.2f}) on {where}: "
         f"{plain.forwards / best.forwards:.2f} times fewer forwards, each {best.latency / plain.latency:.2f} times as "
         "long."
     )
-    if best.speedup_low <= 1:
+    if best.speedup_high < 1:
+        said += " It is slower there: the gain on the prompts that chose it was chance. Do not speculate."
+    elif best.speedup_low <= 1:
         said += " The interval contains 1: the gain is not certain."
     if at_edge:
         said += f" D = {best.budget} is the largest budget looked at; measure latency and search beyond it."

@@ -7,11 +7,13 @@ block and its drafts as live rows over a frozen context, with random tokens, for
 
 from __future__ import annotations
 
+import math
 import platform
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,9 @@ from verify.packing import FORWARDS, Frame
 
 LATENCY_FORMAT = "draftgraph-latency"
 LATENCY_VERSION = 1
+
+_REFRESH = -1  # stands for the refresh forward among the numbers of drafts
+_NOTHING_FITS = "not even plain decoding fits into the device's memory at {where}; take a smaller batch or context"
 
 
 class LatencyError(ValueError):
@@ -48,6 +53,7 @@ class LatencyTable:
         low, high: quartiles.
         refresh: median time of a block's refresh forward over ``batch * (context_length + L)`` rows.
         repeats: timed forwards per entry, in rounds over all entries, so that drift hits all alike.
+        note: what a reader must know besides, for example that larger entries did not fit into memory.
     """
 
     device: str
@@ -65,6 +71,7 @@ class LatencyTable:
     refresh: float
     repeats: int
     unit: str = "ms"
+    note: str = ""
 
     def at(self, drafts: int) -> float:
         """Milliseconds of a forward with ``drafts`` drafts.
@@ -109,9 +116,13 @@ def measure_latency(
         repeats: timed forwards per entry.
         reporter: shows progress.
 
+    Returns:
+        the table. When the device runs out of memory it holds the numbers of drafts that fitted, and a note names
+        the first that did not.
+
     Raises:
-        LatencyError: a number below its least value.
-        MemoryError: the device ran out of memory; the message names the largest number of drafts that fitted.
+        LatencyError: a number below its least value, or a back-end that is not known.
+        MemoryError: not even the context and one block without drafts fit.
     """
     for name, value, least in (
         ("block length", block_length, 1), ("context length", context_length, 1), ("batch", batch, 1),
@@ -119,24 +130,39 @@ def measure_latency(
     ):  # fmt: skip
         if value < least:
             raise LatencyError(f"{name} must be at least {least}, got {value}")
+    if backend not in FORWARDS:
+        raise LatencyError(f"unknown back-end {backend!r}, expected one of {', '.join(FORWARDS)}")
     reporter = reporter or SilentReporter()
     entries = sorted({0, *drafts})
-    stage = _Stage(checkpoint, block_length, context_length, batch, backend)
+    where = f"batch {batch}, context {context_length}, block length {block_length}"
     times: dict[int, list[float]] = {entry: [] for entry in entries}
     refresh: list[float] = []
-    with (
-        torch.inference_mode(),
-        reporter.task("measure latency", (warmup + repeats) * (len(entries) + 1)) as advance_to,
-    ):
-        done = 0
-        for turn in range(warmup + repeats):
-            for entry in [-1, *entries]:
-                milliseconds = stage.time(entry, max(entries[: entries.index(entry)], default=0) if entry > 0 else 0)
+    note = ""
+    rounds = warmup + repeats
+    with torch.inference_mode(), reporter.task("measure latency", rounds) as advance_to:
+        with _plain_must_fit(where):
+            stage = _Stage(checkpoint, block_length, context_length, batch, backend)
+        for turn in range(rounds):
+            for entry in [_REFRESH, *entries]:
+                try:
+                    milliseconds = stage.time(entry)
+                except (RuntimeError, MemoryError) as error:
+                    if not _out_of_memory(error):
+                        raise
+                    if entry <= 0:
+                        raise MemoryError(_NOTHING_FITS.format(where=where)) from error
+                    # What fits is worth keeping; a table that ends earlier still prices every budget in it.
+                    entries = [smaller for smaller in entries if smaller < entry]
+                    note = (
+                        f"{entry} drafts do not fit into the device's memory at {where}; the largest measured number "
+                        f"that fits is {entries[-1]}"
+                    )
+                    stage.free()
+                    break
                 if turn >= warmup:
-                    (refresh if entry < 0 else times[entry]).append(milliseconds)
-                done += 1
-                advance_to(done)
-    quartiles = {entry: statistics.quantiles(found, n=4) for entry, found in times.items()}
+                    (refresh if entry == _REFRESH else times[entry]).append(milliseconds)
+            advance_to(turn + 1)
+    quartiles = {entry: statistics.quantiles(times[entry], n=4) for entry in entries}
     return LatencyTable(
         device=device_name(checkpoint.denoiser.device),
         dtype=checkpoint.dtype,
@@ -152,7 +178,23 @@ def measure_latency(
         high=tuple(quartiles[entry][2] for entry in entries),
         refresh=statistics.median(refresh),
         repeats=repeats,
+        note=note,
     )
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    """Whether a device or the machine has no more memory; the CPU's allocator has no exception of its own."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
+@contextmanager
+def _plain_must_fit(where: str) -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not _out_of_memory(error):
+            raise
+        raise MemoryError(_NOTHING_FITS.format(where=where)) from error
 
 
 def device_name(device: torch.device) -> str:
@@ -204,19 +246,18 @@ class _Stage:
                 logit_rows=self.block, freeze_rows=self.positions[: -len(self.block)],
             )  # fmt: skip
 
-    def time(self, drafts: int, fitted: int) -> float:
-        """Milliseconds of one forward with ``drafts`` drafts; -1 is a refresh forward."""
-        if drafts < 0:
+    def time(self, drafts: int) -> float:
+        """Milliseconds of one forward with ``drafts`` drafts, or of a refresh forward."""
+        if drafts == _REFRESH:
             return self._timed(lambda: self._refresh(self.batch))
         states = self.frame.tokens.repeat(1 + drafts, 1)
         denoiser = _batched(self.denoiser, self.batch)
-        try:
-            return self._timed(lambda: FORWARDS[self.backend](denoiser, self.frame, states))
-        except torch.OutOfMemoryError as error:
-            raise MemoryError(
-                f"{drafts} drafts do not fit into the device's memory at batch {self.batch}, context "
-                f"{len(self.tokens) - len(self.block)}; the largest that did is {fitted}"
-            ) from error
+        return self._timed(lambda: FORWARDS[self.backend](denoiser, self.frame, states))
+
+    def free(self) -> None:
+        """Give back what a forward that did not fit left in the allocator."""
+        if self.denoiser.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _timed(self, forward: Callable[[], Any]) -> float:
         if self.denoiser.device.type == "cuda":
@@ -235,28 +276,69 @@ def save_latency(table: LatencyTable, path: str | Path) -> None:
     )
 
 
+_TEXTS = ("device", "dtype", "model", "backend", "unit", "note")
+_COUNTS = ("block_length", "context_length", "batch", "repeats")
+
+
 def load_latency(path: str | Path) -> LatencyTable:
     """Read a table.
 
     Raises:
-        LatencyError: no latency file, of another version, or with columns of different length.
+        LatencyError: nothing there, no latency file, of another version, or with fields that are no table: text among
+            numbers, columns of different length, rows that do not follow from the numbers of drafts.
+        studies.run_directory.RunDirectoryError: the file is no JSON.
     """
+    if not Path(path).is_file():
+        raise LatencyError(f"{path} is no file; measure one with `draftgraph latency --out {path}`")
     content = read_json(path)
     if not isinstance(content, dict) or content.get("format") != LATENCY_FORMAT:
         raise LatencyError(f"{path} is no latency file; measure one with `draftgraph latency`")
     if content.get("version") != LATENCY_VERSION:
         raise LatencyError(f"{path} has version {content.get('version')!r}, this draftgraph reads {LATENCY_VERSION}")
-    fields = LatencyTable.__dataclass_fields__
-    missing = sorted(set(fields) - set(content))
+    known = fields(LatencyTable)
+    missing = sorted(item.name for item in known if item.default is MISSING and item.name not in content)
     if missing:
         raise LatencyError(f"{path} lacks {', '.join(missing)}; measure it again")
-    said: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in content.items() if key in fields
-    }
+    said = {item.name: content[item.name] for item in known if item.name in content}
+    for name in ("drafts", "rows"):
+        said[name] = _column(path, name, said[name], _is_count, "integers of at least 0")
+    for name in ("latency", "low", "high"):
+        said[name] = _column(path, name, said[name], _is_time, "numbers")
+    for names, fits, expected in (
+        (_TEXTS, lambda value: isinstance(value, str), "a text"),
+        (_COUNTS, lambda value: _is_count(value) and value > 0, "an integer of at least 1"),
+        (("refresh",), _is_time, "a number"),
+    ):
+        for name in names:
+            if name in said and not fits(said[name]):
+                raise LatencyError(f"{path}: {name} must be {expected}, found {said[name]!r}; measure it again")
     table = LatencyTable(**said)
     columns = (table.drafts, table.rows, table.latency, table.low, table.high)
     if len({len(column) for column in columns}) != 1 or not table.drafts or table.drafts[0] != 0:
         raise LatencyError(f"{path}: drafts, rows, latency, low and high must be as long as each other, drafts from 0")
+    if list(table.drafts) != sorted(set(table.drafts)):
+        raise LatencyError(f"{path}: drafts must ascend, found {list(table.drafts)}")
+    if table.rows != tuple(table.batch * table.block_length * (1 + drafts) for drafts in table.drafts):
+        raise LatencyError(f"{path}: rows must be batch * block length * (1 + drafts), found {list(table.rows)}")
+    if table.unit != "ms":
+        raise LatencyError(f"{path} holds times in {table.unit!r}, expected 'ms'")
     if min(table.latency) <= 0 or table.refresh <= 0:
         raise LatencyError(f"{path} holds a time that is not above 0")
     return table
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_time(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def _column(path: str | Path, name: str, value: Any, fits: Callable[[Any], bool], expected: str) -> tuple[Any, ...]:
+    if not isinstance(value, list):
+        raise LatencyError(f"{path}: {name} must be a list of {expected}, found {value!r}; measure it again")
+    for item in value:
+        if not fits(item):
+            raise LatencyError(f"{path}: {name} must hold {expected}, found {item!r}; measure it again")
+    return tuple(value)

@@ -8,17 +8,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+import studies.latency
 from calibrate.checkpoints import Checkpoint
 from calibrate.hugging_face import HuggingFaceDenoiser
 from calibrate.recorder import TraceBuilder
 from drafting.anchors import AnchorTable
 from drafting.replay import replay
-from studies.budget import choose_budget
+from studies.budget import BudgetChoice, choose_budget
 from studies.chain import confidence_chain
 from studies.latency import LatencyError, LatencyTable, load_latency, measure_latency, save_latency
 from tests.models import END_ID, MASK_ID, tiny_llama
 from verify.decode import DecodeConfig, decode
+from verify.formulas import Formula
 from verify.graph_values import check_latency
 from verify.policies import make_policy
 
@@ -51,8 +54,15 @@ def table(latency: list[float], refresh: float = 10.0) -> LatencyTable:
 ORDER = confidence_chain(4, 8, 1).order
 
 
+def choose(
+    anchors: AnchorTable, priced: LatencyTable, order: tuple[Formula, ...] = ORDER, seed: int = 0
+) -> BudgetChoice:
+    """The choice over the prefixes of ``order``, chosen and judged on the same prompts."""
+    return choose_budget({d: order[:d] for d in priced.drafts}, anchors, anchors, priced, seed=seed)
+
+
 def test_free_drafts_take_the_budget_with_the_fewest_forwards(anchors: AnchorTable) -> None:
-    choice = choose_budget(ORDER, anchors, table([10.0] * 5))
+    choice = choose(anchors, table([10.0] * 5))
     fewest = min(replay(ORDER[:d], anchors).forwards for d in range(5))
     assert choice.best.forwards == fewest
     # Of budgets with equally many forwards the smallest is taken.
@@ -64,29 +74,53 @@ def test_free_drafts_take_the_budget_with_the_fewest_forwards(anchors: AnchorTab
 
 
 def test_dear_drafts_are_not_taken_and_said_so(anchors: AnchorTable) -> None:
-    choice = choose_budget(ORDER, anchors, table([10.0, 30.0, 50.0, 70.0, 90.0]))
+    choice = choose(anchors, table([10.0, 30.0, 50.0, 70.0, 90.0]))
     assert choice.best.budget == 0 and choice.best.speedup == 1.0 and not choice.at_edge
     assert "Do not speculate" in choice.sentence and "3.00 times as long" in choice.sentence
 
 
 def test_a_staircase_has_its_optimum_at_the_end_of_a_step(anchors: AnchorTable) -> None:
-    choice = choose_budget(ORDER, anchors, table([10.0, 10.0, 10.1, 40.0, 40.0]))
+    choice = choose(anchors, table([10.0, 10.0, 10.1, 40.0, 40.0]))
     assert choice.best.budget in (1, 2)
     assert not choice.at_edge
     assert f"D = {choice.best.budget}" in choice.sentence
 
 
 def test_refresh_forwards_are_paid_by_every_budget(anchors: AnchorTable) -> None:
-    cheap, dear = (choose_budget(ORDER, anchors, table([10.0] * 5, refresh)) for refresh in (1.0, 1000.0))
+    cheap, dear = (choose(anchors, table([10.0] * 5, refresh)) for refresh in (1.0, 1000.0))
     assert cheap.rows[3].speedup > dear.rows[3].speedup > 1.0
     assert dear.rows[3].speedup < 1.1
 
 
 def test_edge_is_warned_of_and_interval_holds_the_estimate(anchors: AnchorTable) -> None:
-    choice = choose_budget(ORDER[:1], anchors, table([10.0, 10.0]))
+    choice = choose(anchors, table([10.0, 10.0, 10.0]), ORDER[:1])  # D = 2 was measured, but there is no second node
+    assert [row.budget for row in choice.rows] == [0, 1]
     assert choice.best.budget == 1 and choice.at_edge and "largest budget looked at" in choice.sentence
     for row in choice.rows:
         assert row.speedup_low <= row.speedup <= row.speedup_high
+
+
+def test_one_split_chooses_and_another_judges(anchors: AnchorTable) -> None:
+    """A graph that is worth its price on the choosing prompts only is taken, and the judge says what it is worth."""
+    chooser, judge = anchors.select([0, 1, 2]), anchors.select([3, 4, 5])
+    first = next(chain[0] for chain in chooser.chains() if chain and (chain[0],) != ORDER[:1])
+    for graphs, priced in (
+        ({1: ORDER[:1], 2: (ORDER[0], first)}, table([10.0, 10.0, 10.0])),
+        ({1: ORDER[:1], 2: ORDER[:2]}, table([10.0, 11.0, 14.0])),
+    ):
+        choice = choose_budget(graphs, chooser, judge, priced)
+        on_choice = choose_budget(graphs, chooser, chooser, priced)
+        on_judge = choose_budget(graphs, judge, judge, priced)
+        assert [row.choice_speedup for row in choice.rows] == [row.speedup for row in on_choice.rows]
+        assert choice.best.budget == on_choice.best.budget
+        assert [row.speedup for row in choice.rows] == [row.speedup for row in on_judge.rows]
+        assert f"{choice.best.speedup:.2f} times as fast" in choice.sentence and "held-out" in choice.sentence
+        assert choice.best.forwards == replay(graphs[choice.best.budget], judge).forwards
+
+
+def test_held_out_prompts_must_be_two_at_least(anchors: AnchorTable) -> None:
+    with pytest.raises(ValueError, match="at least 2 held-out prompts, got 1"):
+        choose_budget({}, anchors, anchors.select([0]), table([10.0]))
 
 
 def test_measured_table_round_trip_and_graph_section(checkpoint: Checkpoint, tmp_path: Path) -> None:
@@ -123,6 +157,43 @@ def test_measurement_refuses_nonsense(checkpoint: Checkpoint, change: dict[str, 
         measure_latency(checkpoint, **change)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("out"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
+def test_what_fits_into_memory_is_kept(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def forward(denoiser: object, frame: object, states: torch.Tensor) -> None:
+        if len(states) > 3:
+            raise error
+
+    monkeypatch.setitem(studies.latency.FORWARDS, "packed", forward)
+    sizes = {"block_length": 8, "context_length": 12, "warmup": 1, "repeats": 3}
+    found = measure_latency(checkpoint, drafts=(1, 2, 4, 8), **sizes)  # type: ignore[arg-type]
+    assert found.drafts == (0, 1, 2) and found.rows == (8, 16, 24)
+    assert len(found.latency) == len(found.low) == len(found.high) == 3
+    assert found.note == (
+        "4 drafts do not fit into the device's memory at batch 1, context 12, block length 8; the largest measured "
+        "number that fits is 2"
+    )
+
+
+def test_a_plain_forward_that_does_not_fit_is_an_error(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("out")
+
+    monkeypatch.setitem(studies.latency.FORWARDS, "packed", full)
+    with pytest.raises(MemoryError, match="not even plain decoding fits into the device's memory at batch 3"):
+        measure_latency(checkpoint, block_length=8, context_length=12, batch=3)
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("shapes differ")
+
+    monkeypatch.setitem(studies.latency.FORWARDS, "packed", broken)
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        measure_latency(checkpoint, block_length=8, context_length=12)
+
+
 def test_broken_latency_files(checkpoint: Checkpoint, tmp_path: Path) -> None:
     path = tmp_path / "latency.json"
     good = {"format": "draftgraph-latency", "version": 1, **dataclasses.asdict(table([1.0, 2.0]))}
@@ -131,6 +202,16 @@ def test_broken_latency_files(checkpoint: Checkpoint, tmp_path: Path) -> None:
         ({"version": 9}, "version 9"),
         ({"latency": [1.0]}, "as long as each other"),
         ({"latency": [0.0, 1.0]}, "not above 0"),
+        ({"latency": ["1.0", 2.0]}, r"latency must hold numbers, found '1.0'"),
+        ({"latency": 1.0}, "latency must be a list of numbers, found 1.0"),
+        ({"drafts": ["0", "1"]}, "drafts must hold integers of at least 0, found '0'"),
+        ({"drafts": [True, False]}, "drafts must hold integers of at least 0, found True"),
+        ({"drafts": [0, 0]}, "drafts must ascend"),
+        ({"rows": [8, 24]}, r"rows must be batch \* block length"),
+        ({"refresh": None}, "refresh must be a number, found None"),
+        ({"batch": "1"}, "batch must be an integer of at least 1, found '1'"),
+        ({"device": 7}, "device must be a text, found 7"),
+        ({"unit": "s"}, "times in 's', expected 'ms'"),
     ):
         path.write_text(json.dumps(good | change))
         with pytest.raises(LatencyError, match=expected):
@@ -141,6 +222,6 @@ def test_broken_latency_files(checkpoint: Checkpoint, tmp_path: Path) -> None:
 
 
 def test_bootstrap_is_seeded(anchors: AnchorTable) -> None:
-    first, second = (choose_budget(ORDER, anchors, table([10.0] * 5), seed=4) for _ in range(2))
+    first, second = (choose(anchors, table([10.0] * 5), seed=4) for _ in range(2))
     assert first == second
     assert not np.isnan(first.best.speedup_low)
