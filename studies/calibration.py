@@ -18,7 +18,7 @@ from drafting.values import accepted_histogram, alive_nodes, path_value
 from studies.configuration import CalibrationConfig, encode_splits, prompt_splits
 from studies.evaluation import Measurement, Prediction, measure, predict, rank_counts, recorded_outputs
 from studies.intervals import PromptBootstrap, interval_columns, interval_fields
-from studies.methods import PUBLISHED_READINGS, FoundGraph, SearchInput, find_graphs
+from studies.methods import PUBLISHED_READINGS, FoundGraph, SearchInput, find_graphs, relative_gap
 from studies.progress import Reporter, SilentReporter
 from studies.prompt_counts import PromptCounts
 from studies.recordings import decode_config, record_split
@@ -166,8 +166,7 @@ def _search_policy(
 def certify(found: FoundGraph, bound: float, run: PolicyRun) -> FoundGraph:
     """The graph with the tighter of its own bound and the price sweep's, and what it may be short of the optimum."""
     tight = bound if found.bound is None else min(found.bound, bound)
-    value = path_value(found.nodes, run.search)
-    return replace(found, bound=tight, gap=max(0.0, (tight - value) / tight) if tight > 0 else 0.0)
+    return replace(found, bound=tight, gap=relative_gap(path_value(found.nodes, run.search), tight))
 
 
 def compare_on_test(policy: str, graphs: Sequence[Candidate], test: AnchorTable, seed: int) -> list[dict[str, Any]]:

@@ -151,5 +151,11 @@ def _search_one(name: str, given: SearchInput, budget: int) -> FoundGraph:
 
 
 def _with_bound(graph: FoundGraph, sweep: PriceSweep, budget: int) -> FoundGraph:
-    bound, value = sweep.bound(budget), sum(sweep.gains[:budget])
-    return FoundGraph(graph.nodes, sweep.seconds, bound, max(0.0, (bound - value) / bound) if bound > 0 else 0.0)
+    bound = sweep.bound(budget)
+    return FoundGraph(graph.nodes, sweep.seconds, bound, relative_gap(sum(sweep.gains[:budget]), bound))
+
+
+def relative_gap(value: float, bound: float) -> float:
+    """(bound - value) / bound, 0 when they differ by rounding only: both are sums of the same counts."""
+    gap = (bound - value) / bound if bound > 0 else 0.0
+    return gap if gap > 1e-12 else 0.0

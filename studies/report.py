@@ -174,7 +174,7 @@ def identity(test: list[dict[str, Any]]) -> Iterable[tuple[str, str]]:
 
 def _worth(held: dict[str, Any]) -> str:
     if held["nfe_reduction"] < 1.005:
-        return f"No graph saves a forward pass on the {held['prompts']} held-out prompts: do not speculate under this rule."
+        return f"No graph saves forward passes on the {held['prompts']} held-out prompts: do not speculate here."
     interval = ""
     if held["nfe_reduction_low"] is not None:
         low, high = held["nfe_reduction_low"], held["nfe_reduction_high"]
