@@ -1,4 +1,4 @@
-"""Figures of study results, drawn from a saved run directory alone; nothing computes here that a table would need.
+"""Figures of study results, drawn from saved files alone; nothing computes here that a table would need.
 
 The public names are imported on first use (PEP 562), so that ``import figures`` does not load matplotlib.
 """
@@ -8,16 +8,28 @@ from typing import Any
 
 # public name -> the module that defines it
 _HOME = {
-    "FigureDataError": "figures.data",
-    "FigureWarning": "figures.draw",
+    "FigureDataError": "figures.fields",
+    "FigureWarning": "figures.saved",
     "Run": "figures.data",
     "Table": "figures.output",
     "draw_accepted_histogram": "figures.accepted_histogram",
     "draw_all": "figures.draw",
+    "draw_calibration_size": "figures.calibration_size",
+    "draw_domain_matrix": "figures.domain_matrix",
     "draw_graph_layers": "figures.graph_layers",
+    "draw_latency_rows": "figures.latency_rows",
     "draw_nfe_vs_budget": "figures.nfe_vs_budget",
+    "draw_optuna_overview": "figures.optuna_overview",
+    "draw_pareto": "figures.pareto",
     "draw_rank_heatmaps": "figures.rank_heatmaps",
+    "draw_setting_curves": "figures.setting_curves",
+    "draw_speedup": "figures.speedup",
+    "load_ablation": "figures.ablation",
+    "load_calibration_size": "figures.calibration_size",
+    "load_latency": "figures.latency_rows",
     "load_run": "figures.data",
+    "load_speedup": "figures.speedup",
+    "load_study": "figures.study_file",
     "save_figure": "figures.output",
 }
 

@@ -6,39 +6,35 @@ ignores fields that it does not know, so that studies may write more than figure
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+from figures.fields import (
+    RESULTS_FORMAT,
+    FigureDataError,
+    Item,
+    check_format,
+    check_interval,
+    count,
+    counts,
+    each,
+    need,
+    optional_count,
+    optional_number,
+    optional_text,
+    read_saved,
+    some_rows,
+    split_name,
+    text,
+)
 from figures.style import BOUNDS
 from verify.graph_file import GraphFile, GraphFileError, load_graph
-from verify.strict_json import (
-    MAX_INTEGER,
-    StrictJsonError,
-    Words,
-    expect_integer,
-    expect_list,
-    expect_number,
-    expect_object,
-    expect_text,
-    fail,
-    read_json,
-    show,
-)
+from verify.strict_json import Words, expect_list, expect_object, fail
 
-RESULTS_FORMAT = "draftgraph-results"
-RESULTS_VERSION = 1
-MAX_BYTES = 256 * 2**20
-SPLITS = ("search", "validation", "test")
 #: What the confidence chain and plain decoding are: something to compare with, not a calibrated graph.
 BASELINES = frozenset({"plain", "chain"})
-
-T = TypeVar("T")
-
-
-class FigureDataError(ValueError):
-    """A run directory that cannot be drawn: missing, malformed, or without the rows that a figure needs."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +173,7 @@ def best_row(run: Run, rows: Sequence[ResultRow]) -> ResultRow:
 
 
 def load_run(directory: str | Path) -> Run:
-    """Read ``directory``/results.json.
+    """Read ``directory``/results.json, or a file of results given as such; graphs lie relative to its directory.
 
     Raises:
         FigureDataError: no directory, no results.json, no JSON, another format or version, no rows, a field that is
@@ -185,38 +181,24 @@ def load_run(directory: str | Path) -> Run:
             names the file, the place, what was expected and what was found.
     """
     directory = Path(directory)
-    path = directory / "results.json"
+    if directory.is_file():
+        return read_saved(directory, lambda outer: _run(directory.parent, outer))
     if not directory.is_dir():
         raise FigureDataError(f"{directory}: expected a run directory, found no directory there")
-    try:
-        return _run(directory, read_json(path, MAX_BYTES))
-    except StrictJsonError as error:
-        raise FigureDataError(f"{path}: {error}") from None
+    return read_saved(directory / "results.json", lambda outer: _run(directory, outer))
 
 
-def _run(directory: Path, payload: object) -> Run:
-    outer = expect_object(payload, "file")
-    if outer.get("format") != RESULTS_FORMAT:
-        fail("format", show(RESULTS_FORMAT), outer.get("format", Words("no such field")))
-    version = outer.get("version", Words("no such field"))
-    if type(version) is not int or version != RESULTS_VERSION:
-        fail("version", f"{RESULTS_VERSION}, the only one this release draws", version)
-    if not expect_list(outer.get("rows", []), "rows"):
-        fail("rows", "at least one result row", Words("none: the run was stopped before its first result"))
-    rows = _each(outer, "rows", _row)
+def _run(directory: Path, outer: Item) -> Run:
+    check_format(outer, RESULTS_FORMAT)
+    rows = some_rows(outer, _row)
     _no_duplicates(rows)
     return Run(
         directory=directory,
         config=expect_object(outer.get("config", {}), "config"),
         rows=rows,
-        histograms=_each(outer, "histograms", _histogram),
-        rank_counts=_each(outer, "rank_counts", _rank_counts),
+        histograms=each(outer, "histograms", _histogram),
+        rank_counts=each(outer, "rank_counts", _rank_counts),
     )
-
-
-def _each(outer: dict[str, Any], name: str, read: Callable[[dict[str, Any], str], T]) -> tuple[T, ...]:
-    items = expect_list(outer.get(name, []), name)
-    return tuple(read(expect_object(item, f"{name}[{index}]"), f"{name}[{index}]") for index, item in enumerate(items))
 
 
 def _no_duplicates(rows: Sequence[ResultRow]) -> None:
@@ -229,99 +211,54 @@ def _no_duplicates(rows: Sequence[ResultRow]) -> None:
         seen[key] = index
 
 
-def _need(item: dict[str, Any], name: str, where: str) -> Any:
-    if name not in item:
-        fail(where, f"the field {show(name)}", Words(f"only {', '.join(item) or 'nothing'}"[:200]))
-    return item[name]
-
-
-def _text(item: dict[str, Any], name: str, where: str) -> str:
-    return expect_text(_need(item, name, where), f"{where}.{name}")
-
-
-def _optional_text(item: dict[str, Any], name: str, where: str) -> str | None:
-    return None if item.get(name) is None else expect_text(item[name], f"{where}.{name}")
-
-
-def _count(item: dict[str, Any], name: str, where: str) -> int:
-    return expect_integer(_need(item, name, where), f"{where}.{name}", 0, MAX_INTEGER)
-
-
-def _optional_count(item: dict[str, Any], name: str, where: str) -> int | None:
-    return None if item.get(name) is None else _count(item, name, where)
-
-
-def _optional_number(item: dict[str, Any], name: str, where: str) -> float | None:
-    return None if item.get(name) is None else expect_number(item[name], f"{where}.{name}", 0.0)
-
-
-def _split(item: dict[str, Any], where: str) -> str:
-    split = _text(item, "split", where)
-    if split not in SPLITS:
-        fail(f"{where}.split", f"one of {', '.join(SPLITS)}", split)
-    return split
-
-
-def _row(item: dict[str, Any], where: str) -> ResultRow:
+def _row(item: Item, where: str) -> ResultRow:
     row = ResultRow(
-        method=_text(item, "method", where),
-        reading=_optional_text(item, "reading", where),
-        budget=_count(item, "budget", where),
-        policy=_text(item, "policy", where),
-        context=_text(item, "context", where),
-        split=_split(item, where),
-        prompts=_optional_count(item, "prompts", where),
-        accepted_length=_optional_number(item, "accepted_length", where),
-        accepted_length_low=_optional_number(item, "accepted_length_low", where),
-        accepted_length_high=_optional_number(item, "accepted_length_high", where),
-        accepted_length_visited=_optional_number(item, "accepted_length_visited", where),
-        forwards_plain=_optional_count(item, "forwards_plain", where),
-        forwards_predicted=_optional_count(item, "forwards_predicted", where),
-        forwards_measured=_optional_count(item, "forwards_measured", where),
-        nfe_reduction=_optional_number(item, "nfe_reduction", where),
-        nfe_reduction_low=_optional_number(item, "nfe_reduction_low", where),
-        nfe_reduction_high=_optional_number(item, "nfe_reduction_high", where),
-        bound=_optional_number(item, "bound", where),
-        graph=_optional_text(item, "graph", where),
+        method=text(item, "method", where),
+        reading=optional_text(item, "reading", where),
+        budget=count(item, "budget", where),
+        policy=text(item, "policy", where),
+        context=text(item, "context", where),
+        split=split_name(item, where),
+        prompts=optional_count(item, "prompts", where),
+        accepted_length=optional_number(item, "accepted_length", where),
+        accepted_length_low=optional_number(item, "accepted_length_low", where),
+        accepted_length_high=optional_number(item, "accepted_length_high", where),
+        accepted_length_visited=optional_number(item, "accepted_length_visited", where),
+        forwards_plain=optional_count(item, "forwards_plain", where),
+        forwards_predicted=optional_count(item, "forwards_predicted", where),
+        forwards_measured=optional_count(item, "forwards_measured", where),
+        nfe_reduction=optional_number(item, "nfe_reduction", where),
+        nfe_reduction_low=optional_number(item, "nfe_reduction_low", where),
+        nfe_reduction_high=optional_number(item, "nfe_reduction_high", where),
+        bound=optional_number(item, "bound", where),
+        graph=optional_text(item, "graph", where),
     )
     for name in ("accepted_length", "nfe_reduction"):
         # A bound on one objective says nothing about the other; a measured graph has both.
         if getattr(row, name) is None and row.method not in BOUNDS:
             fail(f"{where}.{name}", "a number", item.get(name, Words("no such field")))
-        low, high = getattr(row, f"{name}_low"), getattr(row, f"{name}_high")
-        if (low is None) != (high is None):
-            fail(f"{where}.{name}_low and _high", "both ends of the interval or neither", Words("one of them"))
-        if low is not None and low > high:
-            fail(f"{where}.{name}_low", f"at most {name}_high = {high!r}", low)
+        check_interval(getattr(row, f"{name}_low"), getattr(row, f"{name}_high"), name, where)
     return row
 
 
-def _histogram(item: dict[str, Any], where: str) -> Histogram:
-    counts = _counts(_need(item, "counts", where), f"{where}.counts")
+def _histogram(item: Item, where: str) -> Histogram:
     return Histogram(
-        method=_text(item, "method", where),
-        reading=_optional_text(item, "reading", where),
-        budget=_count(item, "budget", where),
-        policy=_text(item, "policy", where),
-        split=_split(item, where),
-        counts=counts,
+        method=text(item, "method", where),
+        reading=optional_text(item, "reading", where),
+        budget=count(item, "budget", where),
+        policy=text(item, "policy", where),
+        split=split_name(item, where),
+        counts=counts(need(item, "counts", where), f"{where}.counts"),
     )
 
 
-def _counts(value: object, where: str) -> tuple[int, ...]:
-    return tuple(
-        expect_integer(count, f"{where}[{index}]", 0, MAX_INTEGER)
-        for index, count in enumerate(expect_list(value, where, "a list of counts"))
-    )
-
-
-def _rank_counts(item: dict[str, Any], where: str) -> RankCounts:
+def _rank_counts(item: Item, where: str) -> RankCounts:
     tables = {}
     for name in ("position_by_vocabulary", "position_by_depth"):
         place = f"{where}.{name}"
         table = tuple(
-            _counts(row, f"{place}[{index}]")
-            for index, row in enumerate(expect_list(_need(item, name, where), place, "a list of rows"))
+            counts(row, f"{place}[{index}]")
+            for index, row in enumerate(expect_list(need(item, name, where), place, "a list of rows"))
         )
         if not table or not table[0]:
             fail(place, "a table of at least one row and one column", Words("an empty one"))
@@ -329,4 +266,4 @@ def _rank_counts(item: dict[str, Any], where: str) -> RankCounts:
             if len(row) != len(table[0]):
                 fail(f"{place}[{index}]", f"{len(table[0])} columns, as in the first row", Words(str(len(row))))
         tables[name] = table
-    return RankCounts(policy=_text(item, "policy", where), split=_split(item, where), **tables)
+    return RankCounts(policy=text(item, "policy", where), split=split_name(item, where), **tables)

@@ -1,4 +1,4 @@
-"""All figures of a run at once."""
+"""All figures of a run, a study or a saved file at once."""
 
 from __future__ import annotations
 
@@ -8,23 +8,44 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from figures.ablation import SEARCH_STUDIES, Ablation, as_run, load_ablation
 from figures.accepted_histogram import draw_accepted_histogram, pairs, table_accepted_histogram
+from figures.calibration_size import draw_calibration_size, load_calibration_size, table_calibration_size
 from figures.curves import table_nfe_vs_budget
 from figures.data import FigureDataError, Run, load_run
+from figures.domain_matrix import calibrated_methods, draw_domain_matrix, matrix, table_domain_matrix
 from figures.graph_layers import draw_graph_layers, graph_row, lay_out, table_graph_layers
+from figures.latency_rows import draw_latency_rows, load_latency, table_latency_rows
 from figures.nfe_vs_budget import draw_nfe_vs_budget
+from figures.optuna_overview import draw_optuna_overview, finished, table_optuna_overview
 from figures.output import Table, file_name, save_figure
+from figures.pareto import draw_pareto, fronts, table_pareto
 from figures.rank_heatmaps import draw_rank_heatmaps, rank_counts, table_rank_heatmaps
+from figures.saved import (
+    ABLATION,
+    BUDGET,
+    CALIBRATION_SIZE,
+    LATENCY,
+    RUN,
+    STUDY,
+    FigureWarning,
+    saved_files,
+    stem,
+)
+from figures.setting_curves import draw_setting_curves, shown_rows, table_setting_curves
+from figures.speedup import draw_speedup, load_speedup, table_speedup
+from figures.study_file import load_study
 
 Drawing = tuple[str, Callable[[], Figure], Callable[[], Table]]
 
 
-class FigureWarning(UserWarning):
-    """A figure was left out because the run holds no data for it."""
+def draw_all(path: str | Path) -> list[Path]:
+    """Draw every figure that ``path`` has data for into a folder ``figures``, in ``path`` or beside it.
 
-
-def draw_all(run_directory: str | Path) -> list[Path]:
-    """Draw every figure that the run has data for into ``run_directory``/figures.
+    Args:
+        path: a saved file, or a directory with such files in it: ``results.json`` of ``calibrate`` or ``ablate``,
+            ``study.json``, or what ``calibration-size``, ``latency`` and ``budget`` wrote. Figures of files with other
+            names than these two carry the file's name.
 
     Each figure is three files, PNG, SVG and CSV (see :func:`figures.output.save_figure`). A figure whose data were
     never recorded (no histograms, no rank counts, no graph files) is left out with a :class:`FigureWarning`.
@@ -33,32 +54,92 @@ def draw_all(run_directory: str | Path) -> list[Path]:
         the paths of all files, in the order drawn.
 
     Raises:
-        FigureDataError: results.json or a graph file is missing or broken.
+        FigureDataError: there is nothing that can be drawn, or results.json, study.json, the file given or a graph
+            file is missing or broken. Everything is read before the first figure is written.
         OSError: a file cannot be written.
     """
-    run = load_run(run_directory)
+    path = Path(path)
+    if not path.is_dir() and not path.is_file():
+        raise FigureDataError(f"{path}: expected a run directory, found no directory there, and no file")
+    drawings: list[Drawing] = []
+    for file, kind in saved_files(path):
+        drawings += _OF_KIND[kind](file)
+    folder = (path if path.is_dir() else path.parent) / "figures"
     paths: list[Path] = []
-    for name, draw, table in _drawings(run):
-        paths += save_figure(draw(), run.directory / "figures" / name, table())
+    for name, draw, table in drawings:
+        paths += save_figure(draw(), folder / name, table())
     return paths
+
+
+def _of_run(file: Path) -> list[Drawing]:
+    return _drawings(load_run(file))
+
+
+def _of_ablation(file: Path) -> list[Drawing]:
+    ablation = load_ablation(file)
+    if ablation.study in SEARCH_STUDIES:
+        return _curves(as_run(ablation))
+    if ablation.study == "domain":
+        return [_domains(ablation, method) for method in calibrated_methods(ablation)]
+    shown_rows(ablation)  # a study without test prompts is found before anything is drawn
+    return [
+        (
+            file_name("ablation", ablation.study),
+            lambda: draw_setting_curves(ablation),
+            lambda: table_setting_curves(ablation),
+        )
+    ]
+
+
+def _domains(ablation: Ablation, method: str) -> Drawing:
+    matrix(ablation, method)
+    return (
+        file_name("domain_matrix", method),
+        lambda: draw_domain_matrix(ablation, method),
+        lambda: table_domain_matrix(ablation, method),
+    )
+
+
+def _of_calibration_size(file: Path) -> list[Drawing]:
+    curve = load_calibration_size(file)
+    name = stem("calibration_size", file)
+    return [(name, lambda: draw_calibration_size(curve), lambda: table_calibration_size(curve))]
+
+
+def _of_study(file: Path) -> list[Drawing]:
+    study = load_study(file)
+    if study.axes:
+        fronts(study, "validation")
+        return [(stem("pareto", file), lambda: draw_pareto(study), lambda: table_pareto(study))]
+    finished(study)
+    return [(stem("optuna", file), lambda: draw_optuna_overview(study), lambda: table_optuna_overview(study))]
+
+
+def _of_latency(file: Path) -> list[Drawing]:
+    latency = load_latency(file)
+    return [(stem("latency", file), lambda: draw_latency_rows(latency), lambda: table_latency_rows(latency))]
+
+
+def _of_budget(file: Path) -> list[Drawing]:
+    speedup = load_speedup(file)
+    return [(stem("speedup", file), lambda: draw_speedup(speedup), lambda: table_speedup(speedup))]
+
+
+_OF_KIND: dict[str, Callable[[Path], list[Drawing]]] = {
+    RUN: _of_run,
+    ABLATION: _of_ablation,
+    CALIBRATION_SIZE: _of_calibration_size,
+    STUDY: _of_study,
+    LATENCY: _of_latency,
+    BUDGET: _of_budget,
+}
 
 
 def _drawings(run: Run) -> list[Drawing]:
     """File stem, figure and table of everything that this run can show."""
     found: list[Drawing] = []
     if any(row.method != "plain" for row in run.rows):
-        found += [
-            (
-                "nfe_vs_budget",
-                lambda: draw_nfe_vs_budget(run, "nfe_reduction"),
-                lambda: table_nfe_vs_budget(run, "nfe_reduction"),
-            ),
-            (
-                "accepted_length_vs_budget",
-                lambda: draw_nfe_vs_budget(run, "accepted_length"),
-                lambda: table_nfe_vs_budget(run, "accepted_length"),
-            ),
-        ]
+        found += _curves(run)
     else:
         _left_out(run, "rows other than plain decoding's", "curves over the budget")
     for policy in run.policies():
@@ -67,6 +148,21 @@ def _drawings(run: Run) -> list[Drawing]:
     for policy in run.policies():
         found += _ranks(run, policy)
     return found
+
+
+def _curves(run: Run) -> list[Drawing]:
+    return [
+        (
+            "nfe_vs_budget",
+            lambda: draw_nfe_vs_budget(run, "nfe_reduction"),
+            lambda: table_nfe_vs_budget(run, "nfe_reduction"),
+        ),
+        (
+            "accepted_length_vs_budget",
+            lambda: draw_nfe_vs_budget(run, "accepted_length"),
+            lambda: table_nfe_vs_budget(run, "accepted_length"),
+        ),
+    ]
 
 
 def _graph(run: Run, policy: str) -> list[Drawing]:
@@ -110,4 +206,4 @@ def _ranks(run: Run, policy: str) -> list[Drawing]:
 
 
 def _left_out(run: Run, missing: str, figure: str) -> None:
-    warnings.warn(f"{run.directory}/results.json has no {missing}: no {figure} drawn", FigureWarning, stacklevel=4)
+    warnings.warn(f"{run.directory}/results.json has no {missing}: no {figure} drawn", FigureWarning, stacklevel=5)

@@ -25,8 +25,10 @@ from figures.style import (
     INK,
     LABEL_SIZE,
     NOTE_SIZE,
-    TEXT_SIZE,
-    MethodStyle,
+    darker,
+    figure_legend,
+    legend_inches,
+    marker_size,
     method_order,
     method_style,
     new_figure,
@@ -35,7 +37,6 @@ from figures.style import (
 )
 
 LEGEND_COLUMNS = 5
-LEGEND_LINE = 0.2  # inches
 DASHES = (0, (4, 2))
 
 _LABELS = {
@@ -62,9 +63,8 @@ def draw_nfe_vs_budget(run: Run, metric: Metric = "nfe_reduction") -> Figure:
     lines = -(-len(panels) // columns)
     drawn = [curve for found in panels.values() for curve in found]
     methods, keys = _method_handles(drawn), _key_handles(drawn)
-    rows = -(-len(methods) // LEGEND_COLUMNS) + -(-len(keys) // LEGEND_COLUMNS)
-    legend_inches = 0.1 + LEGEND_LINE * rows
-    figure = new_figure(height=0.75 + legend_inches + (3.4 if lines == 1 else 2.9 * lines))
+    below_inches = 0.1 + legend_inches(methods, LEGEND_COLUMNS) + legend_inches(keys, LEGEND_COLUMNS)
+    figure = new_figure(height=0.75 + below_inches + (3.4 if lines == 1 else 2.9 * lines))
     grid = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
     contexts = {context for _, context in panels}
     for axes, (panel, found) in zip(grid.flat, panels.items(), strict=False):
@@ -80,19 +80,13 @@ def draw_nfe_vs_budget(run: Run, metric: Metric = "nfe_reduction") -> Figure:
             axes.set_ylabel(_LABELS[metric], fontsize=LABEL_SIZE, color=INK)
     _set_limits(grid[0, 0], drawn, metric)
     figure.draw_without_rendering()  # the end labels need the final size of the panels
-    set_heading(figure, headline(list(panels.values()), metric), _note(run, drawn), footer=legend_inches)
+    set_heading(figure, headline(list(panels.values()), metric), _note(run, drawn), footer=below_inches)
     figure.draw_without_rendering()
     for axes, found in zip(grid.flat, panels.values(), strict=False):
         _label_ends(axes, found, metric)
     below = 0.02
     for handles in (keys, methods):
-        if handles:
-            figure.legend(
-                handles=handles, loc="lower center", bbox_to_anchor=(0.5, below / figure.get_figheight()),
-                ncols=min(len(handles), LEGEND_COLUMNS), fontsize=TEXT_SIZE, frameon=False, labelcolor=INK,
-                handlelength=2.4, columnspacing=1.5, borderaxespad=0.0, borderpad=0.2, labelspacing=0.3,
-            )  # fmt: skip
-            below += LEGEND_LINE * -(-len(handles) // LEGEND_COLUMNS)
+        below = figure_legend(figure, handles, LEGEND_COLUMNS, below)
     return figure
 
 
@@ -135,12 +129,34 @@ def headline(panels: Sequence[Sequence[Curve]], metric: Metric) -> str:
                     best[budget] = max(best.get(budget, value), value)
         verdicts += [best[budget] > chain[budget] for budget in best if budget > 1 and budget in chain]
     if not verdicts:
-        return f"{_LABELS[metric].split(' (')[0]} against draft budget"
+        return _winner(panels) or f"{_LABELS[metric].split(' (')[0]} against draft budget"
     if all(verdicts):
         return f"Calibrated draft graphs {what} the confidence chain at every budget"
     if any(verdicts):
         return f"Calibrated draft graphs {what} the confidence chain at {sum(verdicts)} of {len(verdicts)} budgets"
     return f"No calibrated draft graph {what.replace('save', 'saves').replace('get', 'gets')} the confidence chain"
+
+
+def _winner(panels: Sequence[Sequence[Curve]]) -> str:
+    """Which of several graphs does best where there is no chain to compare with; empty when there are not several."""
+    wins: dict[str, int] = {}
+    budgets = 0
+    for found in panels:
+        at: dict[int, dict[str, float]] = {}
+        for curve in _held_out(found):
+            for budget, value in zip(curve.budgets, curve.values, strict=True):
+                if budget > 0:
+                    at.setdefault(budget, {})[curve.method] = value
+        for values in (values for values in at.values() if len(values) > 1):
+            budgets += 1
+            for method in (method for method, value in values.items() if value == max(values.values())):
+                wins[method] = wins.get(method, 0) + 1
+    if not wins:
+        return ""
+    best = max(wins, key=lambda method: wins[method])
+    label = method_style(best).label
+    where = "at every budget" if wins[best] == budgets else f"at {wins[best]} of {budgets} budgets"
+    return f"{label[0].upper()}{label[1:]} does best {where}"
 
 
 def _note(run: Run, drawn: Sequence[Curve]) -> str:
@@ -190,7 +206,7 @@ def _draw_curve(axes: Axes, curve: Curve) -> None:
         if indices:
             axes.plot(
                 [curve.budgets[n] for n in indices], [curve.values[n] for n in indices], linestyle="none",
-                marker=style.marker, markersize=_marker_size(style), markerfacecolor=face,
+                marker=style.marker, markersize=marker_size(style), markerfacecolor=face,
                 markeredgecolor=style.colour, markeredgewidth=1.0, zorder=4, clip_on=False,
                 gid=f"{curve.method}/{curve.split}/{'verified' if face != 'white' else 'replayed'}",
             )  # fmt: skip
@@ -239,15 +255,10 @@ def _label_ends(axes: Axes, found: Sequence[Curve], metric: Metric) -> None:
     for height, (value, curve) in zip(heights, ends, strict=True):
         axes.annotate(
             _format(value, metric), (last, height), xytext=(7, 0), textcoords="offset points",
-            fontsize=NOTE_SIZE, va="center", ha="left", color=_darker(method_style(curve.method).colour),
+            fontsize=NOTE_SIZE, va="center", ha="left", color=darker(method_style(curve.method).colour),
             annotation_clip=False, path_effects=[patheffects.withStroke(linewidth=2, foreground="white")],
             gid=f"{curve.method}/end",
         )  # fmt: skip
-
-
-def _darker(colour: str) -> str:
-    """A darker shade, for text: light hues have too little contrast on white."""
-    return "#" + "".join(f"{int(int(colour[n : n + 2], 16) * 0.75):02x}" for n in (1, 3, 5))
 
 
 def _method_handles(drawn: Sequence[Curve]) -> list[Line2D]:
@@ -257,7 +268,7 @@ def _method_handles(drawn: Sequence[Curve]) -> list[Line2D]:
         style = method_style(method)
         bound = method in BOUNDS
         entry = Line2D([], [], color=style.colour, marker=style.marker, label=style.label)
-        entry.set(linestyle=":" if bound else "-", linewidth=1.3 if bound else 1.8, markersize=_marker_size(style))
+        entry.set(linestyle=":" if bound else "-", linewidth=1.3 if bound else 1.8, markersize=marker_size(style))
         handles.append(entry)
     return handles
 
@@ -279,7 +290,3 @@ def _key_handles(drawn: Sequence[Curve]) -> list[Line2D | Patch]:
     if any(low is not None for curve in held_out for low in curve.lows):
         handles.append(Patch(color=FAINT, alpha=0.2, linewidth=0, label="95 % interval"))
     return handles
-
-
-def _marker_size(style: MethodStyle) -> float:
-    return 8.0 if style.marker == "*" else 5.5  # a star of the same size looks smaller

@@ -15,7 +15,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter
 
 from figures.data import FigureDataError, RankCounts, Run
 from figures.output import Table, percent
-from figures.style import INK, LABEL_SIZE, SEQUENTIAL, TEXT_SIZE, TITLE_SIZE, new_figure, set_heading
+from figures.style import INK, LABEL_SIZE, SEQUENTIAL, TEXT_SIZE, TITLE_SIZE, new_figure, on_colour, set_heading
 
 #: Cells carry their share as a number from here on: of all pairs at the left, of the pairs of one step at the right.
 WRITTEN_SHARE = {"position_by_vocabulary": 0.01, "position_by_depth": 0.1}
@@ -121,10 +121,9 @@ def _draw_table(axes: Axes, table: np.ndarray, norm: LogNorm, kind: str) -> Axes
     for (row, column), share in np.ndenumerate(table / whole):
         if share >= WRITTEN_SHARE[kind] and table[row, column] >= WRITTEN_PAIRS:
             red, green, blue, _ = SEQUENTIAL(norm(table[row, column]))
-            colour = INK if 0.3 * red + 0.59 * green + 0.11 * blue > 0.55 else "white"
             axes.text(
                 column + 1, row + 1, f"{100 * share:.0f}",
-                ha="center", va="center", fontsize=CELL_SIZE, color=colour,
+                ha="center", va="center", fontsize=CELL_SIZE, color=on_colour(red, green, blue),
             )  # fmt: skip
     return image
 

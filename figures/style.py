@@ -10,9 +10,11 @@ Everything is set on the artists themselves; no global setting of matplotlib is 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from matplotlib import colormaps
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
@@ -27,6 +29,9 @@ TITLE_SIZE = 10.0
 LABEL_SIZE = 9.5
 TEXT_SIZE = 8.5
 NOTE_SIZE = 8.0
+LEGEND_LINE = 0.2  # inches
+# A legend's entry: line, gaps, and per letter of DejaVu Sans at TEXT_SIZE, in the mean.
+_ENTRY_INCHES, _LETTER_INCHES = 0.56, 0.073
 
 INK = "#1a1a1a"
 FAINT = "#595959"
@@ -61,8 +66,9 @@ METHOD_STYLES: dict[str, MethodStyle] = {
     "sequoia": MethodStyle("Sequoia tree", "#56B4E9", "v"),
     "published": MethodStyle("published rule", "#D55E00", "^"),
     "greedy": MethodStyle("greedy", "#0072B2", "o"),
-    "greedy_bundles": MethodStyle("greedy, bundles", "#117733", "p"),
+    "bundled_greedy": MethodStyle("greedy, bundles", "#117733", "p"),
     "swap": MethodStyle("greedy, 1-swap", "#332288", "h"),
+    "cut": MethodStyle("minimum cut", "#CC6677", "X"),
     "exact": MethodStyle("exact", "#009E73", "*"),
     "optuna": MethodStyle("Optuna", "#882255", "P"),
     "random": MethodStyle("random graph", "#999933", "d"),
@@ -71,13 +77,29 @@ METHOD_STYLES: dict[str, MethodStyle] = {
 #: Not graphs but limits: drawn as dotted lines without markers, never chosen as the best method.
 BOUNDS = frozenset({"lp_bound"})
 
-_SPARE = (("#AA4499", "<"), ("#44AA99", ">"), ("#6699CC", "8"), ("#661100", "X"))
+_SPARE = (("#AA4499", "<"), ("#44AA99", ">"), ("#6699CC", "8"), ("#661100", "H"))
+#: Readings of the published rule where they are told apart; the first is how it looks where only one is drawn.
+PUBLISHED = "published"
+READING_STYLES: dict[str, MethodStyle] = {
+    "degree1/all": METHOD_STYLES[PUBLISHED],
+    "degree0": MethodStyle("", "#0072B2", "o"),
+    "degree1/chosen": MethodStyle("", "#661100", "<"),
+    "total/all": MethodStyle("", "#009E73", ">"),
+    "total/chosen": MethodStyle("", "#CC79A7", "s"),
+}
 
 
 def method_style(method: str) -> MethodStyle:
-    """The style of ``method``; a name that is not ours gets a spare colour by its spelling, the same in all runs."""
+    """The style of ``method``; a name that is not ours gets a spare colour by its spelling, the same in all runs.
+
+    ``published:READING`` is one reading of the published rule.
+    """
     if method in METHOD_STYLES:
         return METHOD_STYLES[method]
+    name, _, reading = method.partition(":")
+    if name == PUBLISHED and reading in READING_STYLES:
+        style = READING_STYLES[reading]
+        return MethodStyle(f"published, {reading}", style.colour, style.marker)
     colour, marker = _SPARE[sum(method.encode()) % len(_SPARE)]
     return MethodStyle(method.replace("_", " "), colour, marker)
 
@@ -85,7 +107,53 @@ def method_style(method: str) -> MethodStyle:
 def method_order(method: str) -> tuple[int, str]:
     """A sort key: methods in the order of ``METHOD_STYLES``, unknown ones after them by name."""
     known = list(METHOD_STYLES)
-    return (known.index(method) if method in known else len(known), method)
+    name = method.partition(":")[0]
+    return (known.index(name) if name in known else len(known), method)
+
+
+def marker_size(style: MethodStyle) -> float:
+    """Points; a star of the same size looks smaller than the others."""
+    return 8.0 if style.marker == "*" else 5.5
+
+
+def darker(colour: str) -> str:
+    """A darker shade, for text: light hues have too little contrast on white."""
+    return "#" + "".join(f"{int(int(colour[n : n + 2], 16) * 0.75):02x}" for n in (1, 3, 5))
+
+
+def on_colour(red: float, green: float, blue: float) -> str:
+    """What text on a coloured cell is written in: ink on light cells, white on dark ones."""
+    return INK if 0.3 * red + 0.59 * green + 0.11 * blue > 0.55 else "white"
+
+
+def legend_columns(handles: Sequence[Artist], most: int) -> int:
+    """How many entries of a legend stand side by side: at most ``most``, and as their labels leave room.
+
+    matplotlib fills a legend column by column and gives each column the width of its longest label.
+    """
+    widths = [_ENTRY_INCHES + _LETTER_INCHES * len(str(handle.get_label())) for handle in handles]
+    for columns in range(min(len(handles), most), 1, -1):
+        lines = -(-len(handles) // columns)
+        if sum(max(widths[start : start + lines]) for start in range(0, len(widths), lines)) <= WIDTH:
+            return columns
+    return 1
+
+
+def legend_inches(handles: Sequence[Artist], most: int) -> float:
+    """The height of such a legend."""
+    return LEGEND_LINE * -(-len(handles) // legend_columns(handles, most)) if handles else 0.0
+
+
+def figure_legend(figure: Figure, handles: Sequence[Artist], most: int, below: float) -> float:
+    """A legend without a frame, centred ``below`` inches above the lower edge; returns where the next one begins."""
+    if not handles:
+        return below
+    figure.legend(
+        handles=list(handles), loc="lower center", bbox_to_anchor=(0.5, below / figure.get_figheight()),
+        ncols=legend_columns(handles, most), fontsize=TEXT_SIZE, frameon=False, labelcolor=INK,
+        handlelength=2.4, columnspacing=1.5, borderaxespad=0.0, borderpad=0.2, labelspacing=0.3,
+    )  # fmt: skip
+    return below + legend_inches(handles, most)
 
 
 def new_figure(height: float, width: float = WIDTH) -> Figure:

@@ -1,0 +1,216 @@
+"""Saved files with made-up but plausible numbers, in the form in which studies write them; nothing here is a result."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+Payload = dict[str, Any]
+
+BUDGETS = range(1, 9)  # of the front over rows
+
+
+def write(path: Path, payload: Payload) -> Path:
+    path.write_text(json.dumps(payload))
+    return path
+
+
+def calibration_size() -> Payload:
+    rows, answers = [], []
+    for budget, helps in ((10, False), (32, True)):
+        for size, value in ((5, 2.6), (10, 2.75), (20, 2.8), (22, 2.82), (40, 2.84), (43, 2.85)):
+            value += 0.02 * budget
+            rows.append(
+                {
+                    "method": "greedy", "budget": budget, "search_prompts": size, "draws": 1 if size == 43 else 10,
+                    "in_sample_nfe_reduction": value + 2 / size, "prompts": 21, "nfe_reduction": value,
+                    "nfe_reduction_low": value - 0.2, "nfe_reduction_high": value + 0.2,
+                    "draws_low": value - 0.5 / size,
+                    "draws_high": value + 0.4 / size, "accepted_length": 2.9, "forwards_plain": 1408,
+                    "forwards_mean": 492.5,
+                }
+            )  # fmt: skip
+        answers.append(
+            {
+                "budget": budget, "half": 22, "whole": 43, "gain": 0.03 if helps else -0.01,
+                "gain_interval": [0.01, 0.05] if helps else [-0.04, 0.02], "more_would_help": helps, "sentence": "...",
+            }
+        )  # fmt: skip
+    config = {"command": "calibration-size", "seed": 0, "draws": 10, "traces": ["a", "b"], "tool_version": "0.1.0"}
+    return {"format": "draftgraph-results", "version": 1, "config": config, "rows": rows, "answers": answers}
+
+
+def ablation(study: str) -> Payload:
+    """Each value is a function of setting, method and budget, so that tests can state it again."""
+    settings = {
+        "domain": [f"{a} -> {b}" for a in ("lists", "code", "both") for b in ("lists", "code", "both")],
+        "policy": ["static:1", "static:2", "threshold:0.95", "threshold:0.9", "threshold:0.8", "threshold:0.7"],
+        "temperature": ["0", "0.25", "0.5", "0.75", "1"],
+        "block-length": ["8", "16", "32"],
+        "method": ["static:1", "threshold:0.9"],
+        "accumulation": ["static:1"],
+    }[study]
+    methods = {
+        "domain": ["chain", "greedy"],
+        "method": ["chain", "published:degree0", "published:degree1/all", "greedy", "cut"],
+        "accumulation": [
+            "published:degree0", "published:degree1/all", "published:degree1/chosen", "published:total/all",
+            "published:total/chosen",
+        ],
+    }.get(study, ["chain", "published:degree1/all", "greedy"])  # fmt: skip
+    rows = []
+    for place, setting in enumerate(settings):
+        for number, method in enumerate(methods):
+            for budget in (5, 10, 16):
+                for split in ("search", "test"):
+                    value = nfe(study, setting, place, number, budget) + (0.1 if split == "search" else 0.0)
+                    rows.append(
+                        {
+                            "study": study, "setting": setting, "method": method, "budget": budget, "nodes": budget,
+                            "split": split, "prompts": 48, "accepted_length": 1.1 * (value - 1),
+                            "accepted_length_visited": value - 1, "accepted_length_low": value - 1.1,
+                            "accepted_length_high": 1.3 * value, "forwards_plain": 3000,
+                            "forwards_predicted": round(3000 / value), "nfe_reduction": value,
+                            "nfe_reduction_low": value - 0.15, "nfe_reduction_high": value + 0.2,
+                            "bound": 9.0 if split == "search" else None, "gap": None, "search_seconds": 0.01,
+                        }
+                    )  # fmt: skip
+    config = {"study": study, "model": "synthetic", "context": "dual", "budgets": [5, 10, 16]}
+    return {"format": "draftgraph-results", "version": 1, "config": config, "question": "What?", "rows": rows}
+
+
+def nfe(study: str, setting: str, place: int, number: int, budget: int) -> float:
+    """The held-out nfe reduction that :func:`ablation` writes."""
+    if study == "domain":
+        made, run = setting.split(" -> ")
+        base = {"lists": 2.9, "code": 2.6, "both": 2.7}[run]
+        # The chain is made on nothing; a graph of the other domain loses.
+        return base - 0.4 if number == 0 else base - {run: 0.0, "both": 0.05}.get(made, 0.3) + 0.01 * budget
+    return 2.5 - 0.2 * place + 0.15 * number + 0.01 * budget
+
+
+def study() -> Payload:
+    """A study of one objective: 60 trials, one of them bad, one failed and one pruned."""
+    trials: list[Payload] = []
+    for n in range(60):
+        value = 0.36 + 0.03 / (1 + n) + 0.002 * (n * 7 % 5)
+        warm = {0: "greedy", 1: "published:degree1/all"}.get(n)
+        trials.append(_trial(n, [0.9 if n == 7 else value], "pruned" if n == 9 else "complete", warm))
+    trials[8] |= {"values": None, "value": None, "state": "fail"}
+    trials[9]["values"] = [0.1]  # of few prompts: no record
+    forwards = {
+        "chain": 390, "tree_greedy": 372, "published:degree1/all": 388, "published:degree1/chosen": 391, "greedy": 368,
+        "cut": 368, "exact": 369, "optuna": 360,
+    }  # fmt: skip
+    rows = []
+    for method, count in forwards.items():
+        for budget in (5, 10):
+            for split in ("validation", "test"):
+                own = count - 10 * (budget == 10)
+                rows.append(
+                    {
+                        "method": method, "budget": budget, "split": split, "forwards_plain": 1000, "forwards": own,
+                        "nfe_reduction": 1000 / own,
+                    }
+                )  # fmt: skip
+    verdicts = {name: verdict(name, 0.02 * n - 0.01) for n, name in enumerate(forwards) if name != "optuna"}
+    return {
+        **_study_header("forwards"),
+        "objective": "forward passes per denoising step on held-out prompts, mean over the budgets",
+        "trials": trials,
+        "best": {"number": 59, "value": 0.3605, "params": {}, "warm_start": None, "nodes": [], "complete": True},
+        "importances": [{"depth_discount": 0.6, "parent_bonus": 0.3, "vocabulary_exponent": 0.1}],
+        "baselines": rows,
+        "comparison": verdicts["greedy"],
+        "comparisons": verdicts,
+        "pareto": [],
+    }
+
+
+def verdict(against: str, difference: float) -> Payload:
+    zero = abs(difference) < 0.04
+    told = "cannot be told apart: the interval contains zero" if zero else "differ: the interval leaves zero out"
+    return {
+        "against": against, "difference": difference, "interval": [difference - 0.04, difference + 0.04],
+        "level": 0.95, "prompts": 16, "contains_zero": zero, "forwards_ratio": 1.01,
+        "sentence": f"the Optuna graph and the {against} graph {told} (nfe reduction {difference:+.3f}, 95% interval).",
+        "by_budget": [],
+    }  # fmt: skip
+
+
+def pareto(kind: str) -> Payload:
+    """A study of two objectives, kind "rows" or "domains"."""
+    if kind == "rows":
+        axes = [
+            {"name": "tokens_per_forward", "direction": "maximize", "unit": "tokens per forward pass"},
+            {"name": "rows", "direction": "minimize", "unit": "rows per forward pass, L * (1 + D)"},
+        ]
+        # Optuna is better than greedy from D = 4 on, on the folds; on test prompts from D = 6 on.
+        front = [_front("optuna", d, 1.5 + 0.1 * d + 0.02 * (d - 3), 1.5 + 0.1 * d + 0.01 * (d - 5)) for d in BUDGETS]
+        for method, less in (("chain", 0.3), ("published:degree1/all", 0.2), ("published:degree0", 0.4), ("greedy", 0)):
+            front += [_front(method, d, 1.5 + 0.1 * d - less, 1.5 + 0.1 * d - less) for d in BUDGETS]
+        trials = [_trial(n, [1.4 + 0.1 * (n % 8), 64.0 + 32 * (n % 8)], "complete", None) for n in range(30)]
+    else:
+        axis = {"name": "forwards_per_step", "direction": "minimize", "unit": "forward passes per denoising step"}
+        axes = [axis | {"domain": "code"}, axis | {"domain": "lists"}]
+        values = [("optuna", [0.36 + 0.01 * n, 0.42 - 0.01 * n]) for n in range(4)]
+        values += [("greedy", [0.38, 0.41]), ("chain", [0.45, 0.46])]
+        front = [{"method": name, "budget": None, "values": own, "test_values": None} for name, own in values]
+        trials = [_trial(n, [0.36 + 0.004 * n, 0.45 - 0.002 * n], "complete", None) for n in range(20)]
+    importances = [{"budget": 0.7, "markov": 0.3}, {"budget": 1.0}]
+    return {**_study_header(kind), "axes": axes, "trials": trials, "importances": importances, "pareto": front}
+
+
+def _study_header(kind: str) -> Payload:
+    return {
+        "format": "draftgraph-study", "version": 1, "name": "draftgraph", "trace_hash": "ab",
+        "config": {"kind": kind, "budgets": [5, 10]},
+        "run": {"model": "synthetic", "policy": "static:1", "context": "dual", "block_length": 32},
+        "search_prompts": 48, "test_prompts": 16, "optuna_version": "5.0.0",
+    }  # fmt: skip
+
+
+def _trial(number: int, values: list[float], state: str, warm: str | None) -> Payload:
+    return {
+        "number": number, "params": {"markov": 0.5}, "values": values, "state": state, "seconds": 0.1,
+        "warm_start": warm, "prompts_seen": None,
+    }  # fmt: skip
+
+
+def _front(method: str, budget: int, value: float, tested: float) -> Payload:
+    rows = 32.0 * (1 + budget)
+    return {"method": method, "budget": budget, "values": [value, rows], "test_values": [tested, rows]}
+
+
+def latency(drafts: int = 16) -> Payload:
+    """A device with tiles of 128 rows: every fourth draft costs, and the first three nothing."""
+    count = list(range(drafts + 1))
+    median = [10.0 + 4.0 * (d // 4) for d in count]
+    return {
+        "format": "draftgraph-latency", "version": 1, "tool_version": "0.1.0", "device": "synthetic device",
+        "dtype": "float32", "model": "synthetic", "backend": "packed", "block_length": 32, "context_length": 128,
+        "batch": 1, "drafts": count, "rows": [32 * (1 + d) for d in count], "latency": median,
+        "low": [value - 0.5 for value in median], "high": [value + 1.0 for value in median], "refresh": 12.5,
+        "repeats": 15, "unit": "ms", "note": "",
+    }  # fmt: skip
+
+
+def budget(best: int = 3) -> Payload:
+    rows = []
+    for d in range(9):
+        forwards = round(1000 / (1 + 0.3 * d))
+        time = 10.0 + 4.0 * (d // 4)
+        speedup = 10_000 / (forwards * time)
+        rows.append(
+            {
+                "budget": d, "latency": time, "choice_speedup": 1.02 * speedup, "forwards": forwards,
+                "milliseconds_per_prompt": forwards * time / 16, "speedup": speedup, "speedup_low": speedup - 0.08,
+                "speedup_high": speedup + 0.09,
+            }
+        )  # fmt: skip
+    return {
+        "format": "draftgraph-budget", "version": 1, "sentence": "...", "at_edge": False, "search": "greedy",
+        "budget": best, "budget_chosen_on": "search", "validity": {"model": "synthetic", "policy": "static:1"},
+        "latency": {"device": "synthetic device", "dtype": "float32", "batch": 1, "context_length": 128}, "rows": rows,
+    }  # fmt: skip
