@@ -146,10 +146,11 @@ def as_run(ablation: Ablation) -> Run:
     """The study as a run, a policy per setting, for the curves over the budget.
 
     In the study of accumulations every reading of the published rule is a method of its own; elsewhere the readings
-    are one method, of which curves show the best.
+    are one method, of which curves show the best. Plain decoding, which such studies do not write down, is there by
+    definition: no draft, and as many forwards as without any.
     """
     context = ablation.config.get("context")
-    rows = []
+    rows = [_plain(row, context) for row in {(row.setting, row.split): row for row in ablation.rows}.values()]
     for row in ablation.rows:
         method, _, reading = row.method.partition(":")
         if method != PUBLISHED or ablation.study == "accumulation":
@@ -166,6 +167,16 @@ def as_run(ablation: Ablation) -> Run:
             )
         )  # fmt: skip
     return Run(ablation.path.parent, ablation.config, tuple(rows), (), ())
+
+
+def _plain(row: AblationRow, context: Any) -> ResultRow:
+    return ResultRow(
+        method="plain", reading=None, budget=0, policy=row.setting,
+        context=context if isinstance(context, str) else "", split=row.split, prompts=row.prompts,
+        accepted_length=0.0, accepted_length_low=None, accepted_length_high=None, accepted_length_visited=None,
+        forwards_plain=row.forwards_plain, forwards_predicted=row.forwards_plain, forwards_measured=None,
+        nfe_reduction=1.0, nfe_reduction_low=None, nfe_reduction_high=None, bound=None, graph=None,
+    )  # fmt: skip
 
 
 def usual_budget(ablation: Ablation, budget: int | None = None) -> int:

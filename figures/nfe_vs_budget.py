@@ -153,10 +153,12 @@ def _winner(panels: Sequence[Sequence[Curve]]) -> str:
                 wins[method] = wins.get(method, 0) + 1
     if not wins:
         return ""
-    best = max(wins, key=lambda method: wins[method])
-    label = method_style(best).label
-    where = "at every budget" if wins[best] == budgets else f"at {wins[best]} of {budgets} budgets"
-    return f"{label[0].upper()}{label[1:]} does best {where}"
+    best = [method for method, won in wins.items() if won == max(wins.values())]
+    where = "at every budget" if wins[best[0]] == budgets else f"at {wins[best[0]]} of {budgets} budgets"
+    if len(best) > 2:
+        return f"{len(best)} methods share the best value {where}"
+    label = " and ".join(method_style(method).label for method in best)
+    return f"{label[0].upper()}{label[1:]} {'does' if len(best) == 1 else 'do'} best {where}"
 
 
 def _note(run: Run, drawn: Sequence[Curve]) -> str:
@@ -184,11 +186,12 @@ def _draw_panel(axes: Axes, found: Sequence[Curve], title: str, metric: Metric) 
     axes.set_xscale("symlog", base=2, linthresh=2, linscale=0.5)
     style_axes(axes, title=title)
     axes.axhline(1.0 if metric == "nfe_reduction" else 0.0, color=FAINT, linewidth=0.9, zorder=1)
+    held_out = sum(curve.split == "test" for curve in found)
     for curve in found:
-        _draw_curve(axes, curve)
+        _draw_curve(axes, curve, band_alpha=min(0.13, 0.65 / max(held_out, 1)))  # many bands would add up to grey
 
 
-def _draw_curve(axes: Axes, curve: Curve) -> None:
+def _draw_curve(axes: Axes, curve: Curve, band_alpha: float) -> None:
     style = method_style(curve.method)
     held_out = curve.split == "test"
     bound = curve.method in BOUNDS
@@ -216,7 +219,7 @@ def _draw_curve(axes: Axes, curve: Curve) -> None:
             [curve.budgets[n] for n in band],
             [curve.lows[n] or 0.0 for n in band],
             [curve.highs[n] or 0.0 for n in band],
-            color=style.colour, alpha=0.13, linewidth=0, zorder=1.5, gid=f"{curve.method}/{curve.split}/band",
+            color=style.colour, alpha=band_alpha, linewidth=0, zorder=1.5, gid=f"{curve.method}/{curve.split}/band",
         )  # fmt: skip
 
 
@@ -243,21 +246,25 @@ def _set_limits(axes: Axes, drawn: Sequence[Curve], metric: Metric) -> None:
 
 def _label_ends(axes: Axes, found: Sequence[Curve], metric: Metric) -> None:
     """Write the last held-out value of each method beside its line, moved apart where they would overlap."""
-    ends = [(curve.values[-1], curve) for curve in _held_out(found)]
-    if not ends:
+    curves_at: dict[str, list[Curve]] = {}
+    for curve in _held_out(found):
+        curves_at.setdefault(_format(curve.values[-1], metric), []).append(curve)
+    if not curves_at:
         return
-    ends.sort(key=lambda end: end[0])
+    # Methods that end at one value share one label.
+    ends = sorted(curves_at.items(), key=lambda end: end[1][0].values[-1])
     low, high = axes.get_ylim()
     inches = axes.get_window_extent().height / axes.get_figure(root=True).dpi  # type: ignore[union-attr]
     gap = (high - low) * (NOTE_SIZE * 1.15 / 72) / inches
-    heights = spread([value for value, _ in ends], gap)
-    last = max(curve.budgets[-1] for _, curve in ends)
-    for height, (value, curve) in zip(heights, ends, strict=True):
+    heights = spread([same[0].values[-1] for _, same in ends], gap)
+    last = max(curve.budgets[-1] for _, same in ends for curve in same)
+    for height, (text, same) in zip(heights, ends, strict=True):
+        colour = darker(method_style(same[0].method).colour) if len(same) == 1 else INK
         axes.annotate(
-            _format(value, metric), (last, height), xytext=(7, 0), textcoords="offset points",
-            fontsize=NOTE_SIZE, va="center", ha="left", color=darker(method_style(curve.method).colour),
+            text, (last, height), xytext=(7, 0), textcoords="offset points",
+            fontsize=NOTE_SIZE, va="center", ha="left", color=colour,
             annotation_clip=False, path_effects=[patheffects.withStroke(linewidth=2, foreground="white")],
-            gid=f"{curve.method}/end",
+            gid=f"{'+'.join(curve.method for curve in same)}/end",
         )  # fmt: skip
 
 

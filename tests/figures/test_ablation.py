@@ -192,10 +192,23 @@ def test_the_method_study_is_drawn_like_a_run(load: Any) -> None:
     }
     assert list(found) == ["chain", "published", "greedy", "cut"]
     assert found["published"].reading == "degree1/all"
-    assert found["greedy"].budgets == [5, 10, 16]
+    assert found["greedy"].budgets == [0, 5, 10, 16]
     wanted = [saved_inputs.nfe("method", "", 0, 3, budget) for budget in (5, 10, 16)]
-    assert found["greedy"].values == wanted
+    assert found["greedy"].values == [1.0, *wanted]
     assert_legible(draw_nfe_vs_budget(run))
+
+
+def test_methods_that_end_at_one_value_share_a_label_and_the_headline(load: Any) -> None:
+    def equal(payload: dict[str, Any]) -> None:
+        for row in payload["rows"]:
+            if row["method"] in ("published:total/all", "published:total/chosen", "published:degree0"):
+                row |= {"nfe_reduction": 3.5, "nfe_reduction_low": 3.0, "nfe_reduction_high": 4.0}
+
+    figure = draw_nfe_vs_budget(as_run(load("accumulation", equal)))
+    ends = [text.get_text() for text in figure.axes[0].texts if str(text.get_gid()).endswith("/end")]
+    assert ends == ["2.81×", "2.96×", "3.50×"]
+    assert heading(figure) == "3 methods share the best value at every budget"
+    assert_legible(figure)
 
 
 def test_the_accumulation_study_keeps_all_readings_apart(load: Any) -> None:
