@@ -78,6 +78,8 @@ def test_calibrate_writes_a_whole_run(
     command += ["--policy", "static:1", "--policy", "threshold:0.3", "--context", context, "--backend", backend]
     said = run(*command, "--out", out)
     results = json.loads((out / "results.json").read_text())
+    documented = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
+    assert [name for name in results["rows"][0] if f"`{name}`" not in documented] == []
     rows = [row for row in results["rows"] if row["split"] == "test"]
     assert {(row["policy"], row["method"], row["budget"]) for row in rows} == {
         (policy, method, budget)

@@ -1,0 +1,16 @@
+"""The documents name what is there."""
+
+import re
+from pathlib import Path
+
+from studies.cli.app import app, load_commands
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def test_the_command_table_holds_every_command() -> None:
+    load_commands()
+    text = (DOCS / "cli.md").read_text(encoding="utf-8").partition("\n## ")[0]
+    table = re.findall(r"^\| `([a-z-]+)` \|", text, flags=re.MULTILINE)
+    commands = {command.name for command in app.registered_commands}
+    assert commands and set(table) == commands
