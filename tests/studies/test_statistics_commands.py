@@ -156,6 +156,20 @@ def test_splits_of_different_runs_are_refused(folders: list[Path], tmp_path: Pat
     other = save(toy_traces(7, samples=4, length=LENGTH), tmp_path / "other", policy="threshold:0.9")
     with pytest.raises(SplitError, match=r"was recorded with policy 'threshold:0.9', .*search with 'static:1'"):
         read_splits([folders[0], other])
+    other = save(toy_traces(7, samples=4, length=LENGTH), tmp_path / "coarse", dtype="bfloat16")
+    with pytest.raises(SplitError, match=r"was recorded with dtype 'bfloat16', .*search with 'float32'"):
+        read_splits([folders[0], other])
+
+
+def test_one_revision_is_one_model_by_whatever_name(tmp_path: Path) -> None:
+    parts = [
+        save(toy_traces(seed, samples=3, length=LENGTH), tmp_path / name, model=name, model_revision="r1")
+        for seed, name in enumerate(("here", "there"))
+    ]
+    assert read_splits(parts).validity.model == "here"
+    unnamed = save(toy_traces(5, samples=3, length=LENGTH), tmp_path / "unnamed", model="there", model_revision=None)
+    with pytest.raises(SplitError, match="was recorded with model 'there'"):
+        read_splits([parts[0], unnamed])
 
 
 def test_one_recording_is_cut_by_prompt(folders: list[Path], tmp_path: Path) -> None:
