@@ -82,6 +82,11 @@ class FoldObjective:
                 rest, self.budgets[-1], step_size, domains, reference_budget=middle, max_states=max_states
             )
             self._parts.append((candidates, NestedReplay(candidates.trie, anchors.select(held), self.budgets)))
+        if all(candidates.trie.n_states == 1 for candidates, _ in self._parts):
+            raise ValueError(
+                "no chain of these traces holds a state that could be drafted: every block is complete within two "
+                "steps, so no graph can save a forward; nothing to search"
+            )
         self.names = tuple(n for n in self._parts[0][0].names if all(n in c.names for c, _ in self._parts))
         self.samples = np.concatenate([replay.samples for _, replay in self._parts])
         self.plain = np.concatenate([replay.plain for _, replay in self._parts])

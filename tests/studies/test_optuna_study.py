@@ -19,6 +19,7 @@ from studies.optuna_study import StudyConfig, StudyError, objective_values, run_
 from studies.pareto import front, pareto_results
 from studies.study_data import find_domains, load_study_input, study_data
 from studies.study_results import BASELINES, STUDY_FORMAT, study_results, write_study
+from tests.drafting.toy import toy_traces
 from tests.studies.study_toys import CONFIG, data, traces, values, write_folder
 from verify.formulas import formula
 
@@ -135,6 +136,8 @@ def test_nothing_to_search_on_is_said() -> None:
         study_data(traces(), StudyConfig(budgets=(0,), folds=2))
     with pytest.raises(SplitError, match="2 folds need at least 2 prompts, got 1"):
         study_data(traces(samples=1), CONFIG)
+    with pytest.raises(ValueError, match="every block is complete within two steps"):
+        study_data(toy_traces(0, samples=6, length=2), CONFIG)
     empty = traces().select([])
     with pytest.raises(ValueError, match="no anchor"):
         study_data(empty, CONFIG)
