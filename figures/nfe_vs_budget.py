@@ -109,7 +109,8 @@ def statement(found: Sequence[Curve], metric: Metric) -> str:
     at_end = {c.method: c.values[-1] for c in held_out if c.budgets[-1] == budget}
     best = max(at_end, key=lambda method: at_end[method])
     chain = at_end.get("chain")
-    text = f"{method_style(best).label} {_format(at_end[best], metric)}"
+    equal = sum(_format(value, metric) == _format(at_end[best], metric) for value in at_end.values())
+    text = f"{method_style(best).label if equal == 1 else f'{equal} methods'} {_format(at_end[best], metric)}"
     if chain is not None and best != "chain":
         text += f", chain {_format(chain, metric)}"
     return f"{text} at D = {budget}"

@@ -142,8 +142,8 @@ def _draw_history(axes: Axes, study: StudyFile, trials: list[Trial]) -> list[Lin
     best = best_so_far(trials)
     known = [value for value in best if value < float("inf")]
     low = min([*values, *lines.values()])
-    # One bad trial must not press all others into a line: the worst tenth may stand at the upper edge.
-    high = max([values[int(0.9 * (len(values) - 1))], *lines.values(), *known[:1]])
+    # Bad trials must not press all others into a line: the worst quarter may stand at the upper edge.
+    high = max([values[int(0.75 * (len(values) - 1))], *lines.values(), *known[:1]])
     high = max(high, low * 1.001 + 1e-9)
     top = high + 0.08 * (high - low)
     axes.set_ylim(low - 0.08 * (high - low), top)

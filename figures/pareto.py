@@ -144,8 +144,9 @@ def headline(study: StudyFile) -> str:
         common = sorted(set(best) & set(reached))
         if not common:
             return f"{where} no budget has both an Optuna graph and a fixed one"
-        won = sum(reached[x] > best[x] for x in common)
-        return f"{where} Optuna's graphs beat the best fixed graph at {won} of {len(common)} budgets"
+        won, equal = sum(reached[x] > best[x] for x in common), sum(reached[x] == best[x] for x in common)
+        also = f" and equal it at {equal}" if equal else ""
+        return f"{where} Optuna's graphs beat the best fixed graph at {won} of {len(common)} budgets{also}"
     won = sum(all(x < a and y < b for a, b in others) for x, y in own)
     return f"{where} {won} of {len(own)} graphs of Optuna's front beat every fixed graph on both domains"
 

@@ -11,10 +11,22 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.image import imread
+from matplotlib.lines import Line2D
 
 import figures
 from figures.output import Table, file_name, percent, save_figure
-from figures.style import METHOD_STYLES, SEQUENTIAL, WIDTH, method_order, method_style, new_figure, set_heading
+from figures.style import (
+    METHOD_STYLES,
+    READING_STYLES,
+    SEQUENTIAL,
+    WIDTH,
+    figure_legend,
+    legend_columns,
+    method_order,
+    method_style,
+    new_figure,
+    set_heading,
+)
 
 # Machado, Oliveira and Fernandes (2009), severity 1.0, for linear RGB.
 DEFICIENCIES = {
@@ -45,6 +57,35 @@ def test_methods_stay_apart_under_colour_vision_deficiencies(deficiency: str) ->
     for first, second in itertools.combinations(usual, 2):
         colours = [lab(METHOD_STYLES[name].colour, deficiency) for name in (first, second)]
         assert np.linalg.norm(colours[0] - colours[1]) > 15, (first, second)
+
+
+@pytest.mark.parametrize("deficiency", DEFICIENCIES)
+def test_readings_of_the_published_rule_stay_apart(deficiency: str) -> None:
+    for first, second in itertools.combinations(READING_STYLES.values(), 2):
+        colours = [lab(style.colour, deficiency) for style in (first, second)]
+        assert np.linalg.norm(colours[0] - colours[1]) > 15, (first, second)
+    assert len({style.marker for style in READING_STYLES.values()}) == len(READING_STYLES)
+
+
+def test_one_reading_looks_like_the_rule() -> None:
+    style = method_style("published:degree1/all")
+    assert (style.colour, style.marker) == (METHOD_STYLES["published"].colour, METHOD_STYLES["published"].marker)
+    assert style.label == "published, degree1/all"
+    names = ["greedy", "published:total/all", "chain"]
+    assert sorted(names, key=method_order) == ["chain", "published:total/all", "greedy"]
+
+
+@pytest.mark.parametrize("most", [3, 5])
+def test_a_legend_is_never_wider_than_the_figure(most: int) -> None:
+    handles = [Line2D([], [], label="a long name of a method " * (1 + n % 2)) for n in range(7)]
+    figure = new_figure(2.0)
+    top = figure_legend(figure, handles, most, 0.02)
+    figure.draw_without_rendering()
+    box = figure.legends[0].get_window_extent()
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.x1
+    assert box.y1 / figure.dpi <= top + 0.02
+    assert legend_columns(handles[:1], most) == 1
 
 
 def test_markers_and_colours_are_used_once() -> None:
