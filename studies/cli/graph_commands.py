@@ -257,8 +257,12 @@ def verify_command(
 
 @cli.command("plot")
 def plot_command(
-    run: Annotated[Path, typer.Argument(help="A run directory of `draftgraph calibrate`.")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(help="Run directories, or files that ablate, study, calibration-size, latency or budget wrote."),
+    ],
 ) -> None:
-    """Draw every figure of a run from its saved results: PNG, SVG and the data as CSV."""
-    for path in cli.draw(run):
-        cli.console.print(str(path))
+    """Draw every figure of saved results: PNG, SVG and the data as CSV."""
+    for run in runs:
+        for path in cli.draw(run):
+            cli.console.print(str(path))
