@@ -13,3 +13,18 @@ for study in ${STUDIES:-method accumulation domain temperature block-length poli
     "$BIN/draftgraph" ablate "$study" --out "$RUNS/$study"
     cp "$RUNS/$study/study.csv" "$OUT/$study.csv"
 done
+
+# What needs no further decode: the traces of the method study are searched, resampled and tuned on.
+TRACES="$RUNS/method/traces"
+"$BIN/draftgraph" record --out "$RUNS/validation-static" --split validation --limit 32 --policy static:1
+"$BIN/draftgraph" calibration-size "$TRACES/static-1-L32-T0-search-bundled" --budgets 5,10,16,32 \
+    --held-out "$TRACES/static-1-L32-T0-test-own" --out "$OUT/calibration-size.json" --overwrite
+"$BIN/draftgraph" smooth "$TRACES/static-1-L32-T0-search-bundled" --validation "$RUNS/validation-static" \
+    --test "$TRACES/static-1-L32-T0-test-own" --out "$OUT/smooth.json" --overwrite
+for policy in static-1 threshold-0.9; do
+    for kind in forwards rows domains; do
+        "$BIN/draftgraph" study "$TRACES/$policy-L32-T0-search-bundled" --test "$TRACES/$policy-L32-T0-test-own" \
+            --kind "$kind" --prompts bundled --trials 200 --out "$RUNS/study-$policy-$kind" --overwrite
+    done
+    cp "$RUNS/study-$policy-forwards/study.json" "$OUT/optuna-$policy.json"
+done
