@@ -15,7 +15,8 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 demo: $(STAMP)
-	$(BIN)/draftgraph calibrate --policy static:1 --policy threshold:0.9 --out runs/demo --overwrite
+	$(BIN)/draftgraph calibrate --policy static:1 --policy threshold:0.9 --budgets 0,3,5,10 \
+		--search-prompts 48 --test-prompts 32 --measured-prompts 6 --out runs/demo --overwrite
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -q
