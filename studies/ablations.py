@@ -21,7 +21,7 @@ from drafting.trie import PrefixTrie
 from studies.configuration import CalibrationConfig, encoded_splits
 from studies.evaluation import predict
 from studies.intervals import interval_columns
-from studies.methods import PUBLISHED_READINGS, SearchInput, find_graphs
+from studies.methods import PUBLISHED_READINGS, SearchInput, certify, find_graphs
 from studies.progress import Reporter, SilentReporter
 from studies.prompt_counts import PromptCounts
 from studies.recordings import record_split
@@ -199,6 +199,7 @@ def _run_setting(
     rows = []
     for method in config.methods:
         for budget, found in find_graphs(method, given, budgets).items():
+            found = certify(found, given.sweep().bound(budget), tables["search"])
             for split, anchors in tables.items():
                 value = predict(found.nodes, anchors)
                 row = {

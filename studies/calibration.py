@@ -14,11 +14,11 @@ from calibrate.version import tool_version
 from drafting.anchors import AnchorTable
 from drafting.graph import DraftGraph
 from drafting.trie import PrefixTrie
-from drafting.values import accepted_histogram, alive_nodes, path_value
+from drafting.values import accepted_histogram, alive_nodes
 from studies.configuration import CalibrationConfig, encode_splits, prompt_splits
 from studies.evaluation import Measurement, Prediction, measure, predict, rank_counts, recorded_outputs
 from studies.intervals import PromptBootstrap, interval_columns, interval_fields
-from studies.methods import PUBLISHED_READINGS, FoundGraph, SearchInput, find_graphs, relative_gap
+from studies.methods import PUBLISHED_READINGS, FoundGraph, SearchInput, certify, find_graphs
 from studies.progress import Reporter, SilentReporter
 from studies.prompt_counts import PromptCounts
 from studies.recordings import decode_config, record_split
@@ -140,9 +140,8 @@ def _search_policy(
         found = find_graphs(f"published:{reading}" if reading else method, given, drafting)
         graphs += [Candidate(method, reading, budget, graph) for budget, graph in found.items()]
     if config.certify and drafting:
-        graphs = [
-            replace(graph, found=certify(graph.found, given.sweep().bound(graph.budget), run)) for graph in graphs
-        ]
+        sweep = given.sweep()
+        graphs = [replace(graph, found=certify(graph.found, sweep.bound(graph.budget), run.search)) for graph in graphs]
     if 0 in budgets:
         graphs.insert(0, Candidate("plain", None, 0, FoundGraph((), 0.0)))
     measured_ids = test_ids[: config.measured_prompts]
@@ -161,12 +160,6 @@ def _search_policy(
             )  # fmt: skip
             _report(config, run, checkpoint, path, graph, measured)
     run.comparisons += compare_on_test(run.policy.spec, graphs, run.test, config.seed)
-
-
-def certify(found: FoundGraph, bound: float, run: PolicyRun) -> FoundGraph:
-    """The graph with the tighter of its own bound and the price sweep's, and what it may be short of the optimum."""
-    tight = bound if found.bound is None else min(found.bound, bound)
-    return replace(found, bound=tight, gap=relative_gap(path_value(found.nodes, run.search), tight))
 
 
 def compare_on_test(policy: str, graphs: Sequence[Candidate], test: AnchorTable, seed: int) -> list[dict[str, Any]]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from drafting.anchors import AnchorTable
 from drafting.trie import PrefixTrie
+from drafting.values import path_value
 from studies.bundles import bundled_greedy
 from studies.chain import confidence_chain
 from studies.closure import PriceSweep, price_sweep
@@ -159,3 +161,15 @@ def relative_gap(value: float, bound: float) -> float:
     """(bound - value) / bound, 0 when they differ by rounding only: both are sums of the same counts."""
     gap = (bound - value) / bound if bound > 0 else 0.0
     return gap if gap > 1e-12 else 0.0
+
+
+def certify(found: FoundGraph, bound: float, search: AnchorTable) -> FoundGraph:
+    """The graph with the tighter of its own bound and ``bound``, and the share of it that the graph can be missing.
+
+    Args:
+        found: a graph from the traces of ``search``.
+        bound: no graph of its budget has a larger path value there, for example by the price sweep.
+        search: the table that the graph was found on.
+    """
+    tight = bound if found.bound is None else min(found.bound, bound)
+    return replace(found, bound=tight, gap=relative_gap(path_value(found.nodes, search), tight))
