@@ -68,6 +68,29 @@ def test_the_budget_is_chosen_on_one_split_and_reported_on_another(folder: Path,
     assert f"D = {graph.budget} is predicted" in said and "held-out" in said
 
 
+def test_from_a_model_to_a_verdict(
+    checkpoint: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Recorded under one spelling of the model's path and timed under another: it is the same model."""
+    others = tmp_path / "others.jsonl"
+    others.write_text(
+        "".join(json.dumps({"tokens": [4 + (5 * n + k) % 40 for k in range(6)]}) + "\n" for n in range(3))
+    )
+    sizes = ["--block-length", 8, "--generation-length", 16, "--top-j", 4, "--policy", "static:1"]
+    run("record", "--model", checkpoint, "--prompts", prompts, "--limit", 3, *sizes, "--out", tmp_path / "t" / "search")
+    run("record", "--model", checkpoint, "--prompts", others, *sizes, "--out", tmp_path / "t" / "test")
+    monkeypatch.chdir(checkpoint)
+    latency = tmp_path / "made" / "latency.json"
+    numbers = ["--drafts", "0-2", "--repeats", 3, "--block-length", 8, "--context-length", 8]
+    run("latency", "--model", "./", *numbers, "--out", latency)
+    said = run("budget", tmp_path / "t", "--latency", latency, "--out", tmp_path / "b" / "graph.json")
+    saved = json.loads((tmp_path / "b" / "graph.budget.json").read_text())
+    assert saved["validity"]["model"] == saved["latency"]["model"] == checkpoint.name
+    assert saved["sentence"].split(":")[0] in said and [row["budget"] for row in saved["rows"]] == [0, 1, 2]
+    if saved["budget"]:
+        assert str(tmp_path) not in (tmp_path / "b" / "graph.json").read_text()
+
+
 def test_validation_prompts_choose_when_given(folder: Path, tmp_path: Path) -> None:
     latency, out = latency_file(tmp_path / "latency.json", CHEAP), tmp_path / "graph.json"
     run("budget", folder, "--latency", latency, "--validation", folder / "validation", "--out", out)
