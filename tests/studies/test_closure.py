@@ -57,6 +57,15 @@ def test_minimum_cut_is_exact_beyond_32_bits(seed: int, largest: int) -> None:
     assert not (cut.smallest & ~cut.largest).any()
 
 
+def test_every_digit_of_a_capacity_counts() -> None:
+    """Parallel paths whose capacities are all ones in binary: each later digit still has much to add."""
+    paths, capacity = 15, (1 << 57) - 1
+    middle = np.arange(1, paths + 1)
+    tail, head = np.concatenate([np.zeros(paths, dtype=int), middle]), np.concatenate([middle, middle * 0 + paths + 1])
+    cut = minimum_cut(paths + 2, tail, head, np.full(2 * paths, capacity), 0, paths + 1)
+    assert cut.value == paths * capacity
+
+
 def test_minimum_cut_refuses_what_it_cannot_hold() -> None:
     one = np.array([0])
     with pytest.raises(ValueError, match=r"limit is 2\^61"):

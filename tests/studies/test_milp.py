@@ -113,7 +113,7 @@ def test_a_time_limit_of_nothing_gives_a_graph_a_bound_and_a_gap() -> None:
     check_connected(found.order, 1)
 
 
-@pytest.mark.parametrize(("dual", "bound"), [(None, 30), (-28.7, 28), (-1.0, 28), (-np.inf, 30)])
+@pytest.mark.parametrize(("dual", "bound"), [(None, 30), (-29.7, 29), (-28.7, 28), (-1.0, 28), (-np.inf, 30)])
 def test_a_program_that_is_stopped(monkeypatch: pytest.MonkeyPatch, dual: float | None, bound: int) -> None:
     """HiGHS reports its bound on the negated objective, or none; ours can only get better by it."""
     stopped = SimpleNamespace(x=None, status=1, mip_dual_bound=dual, message="Time limit reached.")
