@@ -57,7 +57,9 @@ def measure(found: Traces, config: StudyConfig, trials: int, postgres: str | Non
     rows = [{"storage": "own", **per_trial(lambda: [data.objective.forwards(value) for value in values], trials)}]
     with tempfile.TemporaryDirectory() as folder:
         places = {"memory": None, "journal": f"{folder}/study.journal", "sqlite": f"sqlite:///{folder}/study.db"}
-        if postgres is not None:
+        if config.prune is not None:
+            del places["sqlite"]  # a transaction per prompt: nobody should
+        elif postgres is not None:
             places["postgresql"] = postgres
         for name, storage in places.items():
             # The making of tables and warm starts is not the cost of a trial.
@@ -68,7 +70,8 @@ def measure(found: Traces, config: StudyConfig, trials: int, postgres: str | Non
             print(rows[-1], file=sys.stderr, flush=True)
     memory = next(row for row in rows if row["storage"] == "memory")
     for row in rows:
-        row["times_memory"] = round(row["milliseconds"] / memory["milliseconds"], 2)
+        for name in ("milliseconds", "processor_milliseconds"):
+            row[f"{name}_times_memory"] = round(row[name] / memory[name], 2)
     return rows
 
 
