@@ -241,6 +241,8 @@ def run_grid(options: Options, workers: int, work_folder: Path | None, console: 
             for found in pool.imap_unordered(run_cells, work):
                 cells += found
                 progress.advance(task)
+            pool.close()
+            pool.join()
     kinds = (*NAMED, "random")
     return sorted(
         cells,
