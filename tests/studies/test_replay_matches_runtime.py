@@ -134,7 +134,7 @@ def bundled():
         (0, "static:1", "dual", "packed"),
         (1, "threshold:0.9", "dual", "packed"),
         (2, "static:2", "block_causal", "packed"),
-        (3, "threshold:0.7", "block_causal", "expanded"),
+        (3, "threshold:0.9", "block_causal", "expanded"),
     ],
 )
 def test_on_the_bundled_model(bundled, tmp_path, number, spec, context, backend):
