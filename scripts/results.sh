@@ -28,3 +28,17 @@ for policy in static-1 threshold-0.9; do
     done
     cp "$RUNS/study-$policy-forwards/study.json" "$OUT/optuna-$policy.json"
 done
+
+# Every method, really run: forwards counted against forwards predicted.
+"$BIN/draftgraph" calibrate --policy static:1 --policy threshold:0.9 --budgets 0,3,10,32 --measured-prompts 4 \
+    --methods chain,tree_greedy,sequoia,published,greedy,bundled_greedy,swap,cut,exact --out "$RUNS/verified" --overwrite
+"$BIN/python" - "$RUNS/verified/results.json" "$OUT/verified.csv" <<'PYTHON'
+import csv, json, sys
+columns = ["policy", "method", "reading", "budget", "nodes", "measured_prompts", "forwards_predicted_measured",
+           "forwards_measured", "tokens_identical"]
+rows = [row for row in json.load(open(sys.argv[1]))["rows"] if row["split"] == "test"]
+with open(sys.argv[2], "w", newline="") as stream:
+    writer = csv.writer(stream)
+    writer.writerow(columns)
+    writer.writerows([["" if row[c] is None else row[c] for c in columns] for row in rows])
+PYTHON
