@@ -23,13 +23,14 @@ from typing import Any
 import optuna
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import BaseStorage, GrpcStorageProxy, InMemoryStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import (
-    JournalFileBackend,
-    JournalFileOpenLock,
-    JournalFileSymlinkLock,
-)
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import TrialState
 from sqlalchemy.exc import ArgumentError, IntegrityError, OperationalError, ProgrammingError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 MEMORY = "memory"
 _CONNECT_SECONDS = 10
@@ -42,6 +43,35 @@ class StorageError(RuntimeError):
     """A storage that cannot be opened, or that went away while a study ran."""
 
 
+class FileLock(JournalFileOpenLock):
+    """A lock of the operating system (``flock``) on a file beside the journal.
+
+    Optuna's locks are files that exist or not: whoever waits polls, with pauses up to a second, so that two busy
+    workers starve each other; and one that was killed leaves its lock behind for 30 seconds. This one wakes the next in
+    line at once and goes with its process. It is for workers of one machine: a network file system may not honour it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path))
+        self._path = path.with_name(path.name + ".flock")
+        self._held: int | None = None
+
+    def acquire(self) -> bool:
+        descriptor = os.open(self._path, os.O_CREAT | os.O_RDWR, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._held = descriptor
+        return True
+
+    def release(self) -> None:
+        if self._held is not None:
+            os.close(self._held)  # which unlocks
+            self._held = None
+
+
 class JournalFile(JournalFileBackend):
     """Optuna's journal file, with two gaps closed.
 
@@ -52,8 +82,7 @@ class JournalFile(JournalFileBackend):
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Symbolic links need a privilege on Windows.
-        lock = JournalFileOpenLock(str(path)) if os.name == "nt" else JournalFileSymlinkLock(str(path))
+        lock: JournalFileOpenLock = FileLock(path) if fcntl is not None else JournalFileOpenLock(str(path))
         super().__init__(str(path), lock)
         self.path = path
         self._identity = self._found()

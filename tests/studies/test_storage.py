@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import optuna
@@ -44,6 +45,29 @@ def test_a_line_that_a_crash_left_half_written_is_cut_off(tmp_path: Path) -> Non
     assert (again.own, again.finished) == (2, 9)
     assert values(again.study)[:7] == first
     assert journal.read_bytes().startswith(whole)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a lock of Unix")
+def test_the_lock_of_a_killed_worker_is_free_at_once(tmp_path: Path) -> None:
+    journal = tmp_path / "study.journal"
+    code = (
+        "import sys, time; from pathlib import Path; from studies.storage import FileLock\n"
+        "FileLock(Path(sys.argv[1])).acquire(); print('held', flush=True); time.sleep(600)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code, str(journal)], cwd=ROOT, stdout=subprocess.PIPE)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == b"held\n"
+    done: list[int] = []
+    waiting = threading.Thread(
+        target=lambda: done.append(run_study(data(), CONFIG, 1, storage=str(journal)).finished), daemon=True
+    )
+    waiting.start()
+    waiting.join(1.0)
+    assert not done
+    holder.kill()
+    waiting.join(20.0)  # Optuna's own lock would be given up after 30 seconds
+    assert done == [1]
+    holder.communicate()
 
 
 @pytest.mark.parametrize("trouble", ["folder", "file", "replaced"])
