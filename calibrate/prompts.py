@@ -126,7 +126,10 @@ def encode_prompts(
         elif tokenizer is None:
             raise PromptError(f"prompt {prompt.id} is a text, but the model has no tokenizer; give 'tokens' instead")
         else:
-            ids = tuple(tokenizer(prompt.text, add_special_tokens=False)["input_ids"])
+            try:
+                ids = tuple(tokenizer(prompt.text, add_special_tokens=False)["input_ids"])
+            except Exception as error:  # tokenizers raises its own, of no class in particular
+                raise PromptError(f"prompt {prompt.id} cannot be tokenized ({error}): {prompt.text!r:.80}") from error
         if not ids:
             raise PromptError(f"prompt {prompt.id} gives no tokens; it needs at least one")
         if max(ids) >= vocabulary_size:

@@ -225,7 +225,15 @@ def test_interrupt_keeps_what_is_done(checkpoint: Path, prompts: Path, tmp_path:
     script = "from studies.cli import main; main()"
     command = [sys.executable, "-c", script, "record", "--model", str(checkpoint), "--prompts", str(many)]
     command += ["--policy", "static:1", *SIZES, "--out", str(out)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ,
+        # A suite that runs in the background hands an ignored SIGINT down; a terminal does not.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None and len(shard_paths(out)) < 2:
         time.sleep(0.02)
@@ -382,3 +390,10 @@ def test_weights_without_a_place_are_refused(checkpoint: Path, prompts: Path, tm
     (mine / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 1}))
     said = run("record", "--model", mine, "--prompts", prompts, "--out", tmp_path / "traces", code=1)
     assert "no place for" in said
+
+
+def test_a_prompt_of_unknown_words_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.jsonl"
+    path.write_text('{"id": "odd", "prompt": "antidisestablishmentarianism"}\n')
+    said = run("record", "--prompts", path, "--out", tmp_path / "traces", code=1)
+    assert "prompt odd cannot be tokenized" in said and not (tmp_path / "traces").exists()
