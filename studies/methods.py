@@ -97,7 +97,8 @@ PER_BUDGET = frozenset({"sequoia", "bundled_greedy", "swap", "exact"})
 def check_method(name: str) -> None:
     """Raise :class:`MethodError` unless ``name`` is a method; the message lists those there are."""
     if name not in METHODS:
-        raise MethodError(f"unknown method {name!r}, expected one of {', '.join(METHODS)}")
+        hint = "; 'published', its best reading, is for `calibrate` only" if name == "published" else ""
+        raise MethodError(f"unknown method {name!r}, expected one of {', '.join(METHODS)}{hint}")
 
 
 def build_method(name: str, given: SearchInput) -> Construction:

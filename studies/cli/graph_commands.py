@@ -154,6 +154,8 @@ def export_command(
 ) -> None:
     """Write a graph for another runtime: checked JSON, static buffers as safetensors, or Graphviz DOT."""
     cli.check_output(out, overwrite)
+    if out.suffix == ".json" and format != "json":
+        raise ValueError(f"{out} ends in .json, but --format is {format}; give --format json or another --out")
     file = load_graph(graph)
     if format == "json":
         save_graph(file, out)
@@ -239,7 +241,7 @@ def verify_command(
         ("prompts", str(len(encoded))),
         ("identical token sequences", f"{identical} of {len(encoded)}"),
         ("forwards, plain", str(plain_forwards)),
-        ("forwards, predicted from the plain trace", str(predicted)),
+        ("forwards, predicted", str(predicted)),
         ("forwards, counted", str(forwards)),
         ("nfe reduction", f"{plain_forwards / forwards:.3f}"),
         ("rows, plain / with drafts", f"{plain_rows} / {rows}"),
