@@ -397,3 +397,9 @@ def test_a_prompt_of_unknown_words_is_named(tmp_path: Path) -> None:
     path.write_text('{"id": "odd", "prompt": "antidisestablishmentarianism"}\n')
     said = run("record", "--prompts", path, "--out", tmp_path / "traces", code=1)
     assert "prompt odd cannot be tokenized" in said and not (tmp_path / "traces").exists()
+
+
+def test_export_does_not_hide_a_format_behind_another_suffix(graph: Path, tmp_path: Path) -> None:
+    out = tmp_path / "exported.json"
+    assert "ends in .json, but --format is safetensors" in run("export", graph, "--out", out, code=1)
+    assert not out.exists()
