@@ -16,70 +16,143 @@ import torch
 #: Written into every graph file; a runtime that breaks ties otherwise must not use the graph.
 TIE_RULE = "probability descending, then position ascending; token probability descending, then token id ascending"
 
+#: Logits whose float64 temporaries are held at once while the denominators are summed (128 MiB).
+_CHUNK = 1 << 24
+
 
 @dataclass(frozen=True, eq=False)
 class RankedBlocks:
     """The ranked distributions of ``B`` blocks of ``L`` rows, on the host.
 
     Attributes:
-        top_token: int32 [B, L, J], vocabulary-rank order; never the mask token.
-        top_probability: float64 [B, L, J]; softmax without the mask token, temperature 1.
-        logits: [B, L, V] as the model gave them, still on its device, for policies that need them.
+        top_token: int32 [B, L, J], vocabulary-rank order; never the mask token; 0 in rows that were not ranked.
+        top_probability: float64 [B, L, J]; softmax without the mask token, temperature 1; NaN in rows not ranked.
+        logits: [n, V] as the model gave them, still on its device, for policies that need them.
+        row_of: int [B, L], the row of ``logits`` that a position's distribution is, -1 where it was not ranked.
     """
 
     top_token: np.ndarray
     top_probability: np.ndarray
     logits: torch.Tensor
+    row_of: np.ndarray
 
     def position_order(self, index: int, masked: np.ndarray) -> np.ndarray:
         """Masked offsets (int [m], ascending) reordered by position rank under distribution ``index``."""
         return masked[np.argsort(-self.top_probability[index, masked, 0], kind="stable")]
 
+    def logits_of(self, index: int, offsets: np.ndarray) -> torch.Tensor:
+        """Logits [m, V] of some ``offsets`` (int [m]) of block ``index``, on their device; costs a small transfer."""
+        return self.logits[torch.from_numpy(self.row_of[index, offsets]).to(self.logits.device)]
+
 
 def rank_logits(logits: torch.Tensor, mask_token_id: int, top_j: int) -> RankedBlocks:
-    """Rank the vocabulary of every row; one transfer to the host.
+    """Rank every row of whole blocks, ``logits`` [B, L, V]; arguments and errors as in :func:`rank_rows`."""
+    blocks, length, vocabulary = logits.shape
+    unit, offset = np.divmod(np.arange(blocks * length), length)
+    rows = logits.reshape(-1, vocabulary)
+    return gather_blocks(rank_rows(rows, mask_token_id, top_j), rows, unit, offset, blocks, length)
+
+
+def gather_blocks(
+    ranked: tuple[np.ndarray, np.ndarray],
+    logits: torch.Tensor,
+    unit: np.ndarray,
+    offset: np.ndarray,
+    blocks: int,
+    length: int,
+) -> RankedBlocks:
+    """Put ranked rows into their places.
 
     Args:
-        logits: [B, L, V], any floating dtype.
+        ranked: what :func:`rank_rows` gave for the rows.
+        logits: the rows themselves, [n, V].
+        unit: int [n], the block that a row belongs to.
+        offset: int [n], its offset there.
+        blocks: how many blocks, ``B``.
+        length: ``L``.
+    """
+    token, probability = ranked
+    top_token = np.zeros((blocks, length, token.shape[1]), dtype=np.int32)
+    top_probability = np.full(top_token.shape, np.nan)
+    row_of = np.full((blocks, length), -1, dtype=np.int64)
+    top_token[unit, offset], top_probability[unit, offset] = token, probability
+    row_of[unit, offset] = np.arange(len(unit))
+    return RankedBlocks(top_token, top_probability, logits, row_of)
+
+
+def rank_rows(logits: torch.Tensor, mask_token_id: int, top_j: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rank the vocabulary of every row on its device; one transfer to the host, and it is the only wait for the device.
+
+    Args:
+        logits: [n, V], any floating dtype; left as they are.
         mask_token_id: excluded before the softmax, so that it is neither a token nor part of a denominator.
         top_j: how many vocabulary ranks to keep; fewer when the vocabulary has fewer tokens.
 
+    Returns:
+        int32 [n, J] tokens in vocabulary-rank order and float64 [n, J] their probabilities, on the host.
+
     Raises:
         FloatingPointError: a row holds NaN or +inf, or no finite logit; ranks of it would be arbitrary.
+
+    Time is one pass for the order and one for the denominators, O(n V); memory beside the logits is 8 bytes per logit
+    for the order and a bounded chunk for the denominators.
     """
-    scores = logits.to(torch.float64, copy=True)
-    scores[..., mask_token_id] = -torch.inf
-    top_j = min(top_j, scores.shape[-1] - 1)
-    highest = scores.amax(dim=-1, keepdim=True)
-    if not bool(torch.isfinite(highest).all()):
-        raise FloatingPointError("the model returned NaN, +inf or only -inf logits; check its weights and dtype")
-    # A token at -inf has probability 0 but still a rank, before the mask token, which alone is none.
-    scores.clamp_(min=torch.finfo(torch.float64).min)
-    scores[..., mask_token_id] = -torch.inf
-    top_score, top_token = _stable_top(scores, top_j)
+    top_j = min(top_j, logits.shape[-1] - 1)
+    top_score, top_token = (_top_exactly if logits.dtype == torch.float64 else _top_by_key)(
+        logits, mask_token_id, top_j
+    )
+    highest = top_score[:, :1]
+    total = _denominators(logits, highest, mask_token_id)
     # Shifted by the highest score first: exp(score - logsumexp) would round 1 - p to the last bit of the score itself,
     # 7e-15 at a logit of 40, and the order of confident positions would hang on it.
-    probability = torch.exp(top_score - highest) / torch.exp(scores - highest).sum(dim=-1, keepdim=True)
-    return RankedBlocks(top_token.to(torch.int32).cpu().numpy(), probability.cpu().numpy(), logits)
+    probability = torch.exp(top_score - highest) / total
+    # A NaN anywhere in a row reaches its denominator, an infinite or absent highest score is seen at once.
+    sound = (torch.isfinite(highest) & torch.isfinite(total)).to(torch.int64)
+    packed = torch.cat([top_token, probability.view(torch.int64), sound], dim=1).cpu().numpy()
+    if not packed[:, -1].all():
+        raise FloatingPointError("the model returned NaN, +inf or only -inf logits; check its weights and dtype")
+    return packed[:, :top_j].astype(np.int32), np.ascontiguousarray(packed[:, top_j:-1]).view(np.float64)
 
 
-def _stable_top(scores: torch.Tensor, top_j: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The ``top_j`` highest scores of the last axis, equal scores by ascending index.
+def _denominators(logits: torch.Tensor, highest: torch.Tensor, mask_token_id: int) -> torch.Tensor:
+    """float64 [n, 1], the sum of exp(logit - highest) over all tokens but the mask."""
+    total = torch.empty_like(highest)
+    rows = max(1, _CHUNK // logits.shape[1])
+    for low in range(0, len(logits), rows):
+        part = slice(low, low + rows)
+        terms = logits[part].to(torch.float64, copy=True).sub_(highest[part]).exp_()
+        terms[:, mask_token_id] = 0.0
+        torch.sum(terms, dim=1, keepdim=True, out=total[part])
+    return total
 
-    ``torch.topk`` leaves the order of equal scores open, also which of them it returns. So one more candidate is
-    taken than asked for: when the last kept and the first dropped differ, the set is settled and a stable sort by
-    (score, index) settles the order; the other rows (bf16 logits tie often) are sorted stably as a whole.
+
+def _top_by_key(logits: torch.Tensor, mask_token_id: int, top_j: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The ``top_j`` highest logits of every row, equal ones by ascending id: float64 [n, J] and int64 [n, J].
+
+    ``torch.topk`` leaves the order of equal scores open, also which of them it returns. So it is handed keys that are
+    never equal: the float32 score as an integer of the same order in the high half, the token counted downwards in the
+    low half. (An IEEE float's bits ascend with its value once those below the sign are flipped for negative ones.)
     """
-    value, index = torch.topk(scores, top_j + 1, dim=-1)
-    open_rows = value[..., top_j - 1] == value[..., top_j]
-    value, index = value[..., :top_j], index[..., :top_j]
-    if bool(open_rows.any()):
-        sorted_value, sorted_index = torch.sort(scores[open_rows], dim=-1, descending=True, stable=True)
-        value[open_rows], index[open_rows] = sorted_value[..., :top_j], sorted_index[..., :top_j]
-    by_index = torch.argsort(index, dim=-1, stable=True)
-    value, index = torch.gather(value, -1, by_index), torch.gather(index, -1, by_index)
-    by_score = torch.argsort(value, dim=-1, descending=True, stable=True)
-    return torch.gather(value, -1, by_score), torch.gather(index, -1, by_score)
+    bits = (logits.to(torch.float32) + 0.0).view(torch.int32)  # + 0.0 makes -0.0 and 0.0 equal
+    key = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).to(torch.int64)
+    last = logits.shape[1] - 1
+    key.bitwise_left_shift_(32).add_(torch.arange(last, -1, -1, device=logits.device))
+    key[:, mask_token_id] = torch.iinfo(torch.int64).min
+    key = torch.topk(key, top_j, dim=1).values
+    ordered = (key >> 32).to(torch.int32)
+    score = (ordered ^ ((ordered >> 31) & 0x7FFFFFFF)).view(torch.float32)
+    return score.to(torch.float64), last - (key & 0xFFFFFFFF)
+
+
+def _top_exactly(logits: torch.Tensor, mask_token_id: int, top_j: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same by a stable sort of all tokens: the plain way, for float64 logits and to test the other against."""
+    scores = logits.to(torch.float64, copy=True)
+    scores.masked_fill_(scores.isnan(), torch.inf)  # refused by the caller; a sort would put it anywhere
+    scores.clamp_(min=torch.finfo(torch.float64).min)  # a token at -inf still ranks, before the mask token
+    scores[:, mask_token_id] = -torch.inf
+    value, index = torch.sort(scores, dim=1, descending=True, stable=True)
+    value = value[:, :top_j]
+    return value.masked_fill(value == torch.finfo(torch.float64).min, -torch.inf), index[:, :top_j]
 
 
 @dataclass(frozen=True, eq=False)

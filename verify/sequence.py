@@ -1,0 +1,257 @@
+"""One sequence being decoded: what it needs next, and what the distributions of a forward make of it.
+
+No model is called here. An engine runs the forwards, of one sequence or of many; what is committed, accepted and
+counted is decided in this one place, on the host, whatever the engine and the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from verify.drafts import DraftFiller
+from verify.layout import Exactness, SequenceLayout
+from verify.policies import BlockView, Commits, Policy
+from verify.randomness import StepRandom
+from verify.ranking import RankedBlocks, Ranker
+
+#: A policy that may do nothing gets this many steps in a row without a commit; then the decode is given up.
+MAX_EMPTY_STEPS = 64
+
+
+class DecodeError(RuntimeError):
+    """A decode that cannot go on: a policy broke its contract, or the prompt is none the model can take."""
+
+
+@dataclass(frozen=True, eq=False)
+class StepFact:
+    """One denoising step as it happened; array shapes as in ``calibrate.traces.Traces``."""
+
+    sample: int
+    block: int
+    step: int
+    masked_position: np.ndarray
+    top_token: np.ndarray
+    top_probability: np.ndarray
+    commit_position: np.ndarray
+    commit_token: np.ndarray
+    event: str
+
+
+class Observer(Protocol):
+    """Is told of every denoising step; steps of one sample come in order, those of a batch interleave."""
+
+    def on_step(self, fact: StepFact) -> None: ...
+
+
+@dataclass(eq=False)
+class DecodeResult:
+    """What a decode produced and what it cost.
+
+    Attributes:
+        tokens: generated tokens in order, prompt left out, up to the end of the last decoded block.
+        end: index in ``tokens`` of the first end token, or ``len(tokens)``; generated tokens are counted up to it.
+        steps: denoising steps.
+        forwards: forward passes (NFE) that this sequence took part in.
+        rows: its rows over all forwards; padding to the other sequences of a batch is left out.
+        accepted: accepted drafts per forward; a refresh forward has 0.
+        exactness: what the context mode and back-end promise.
+    """
+
+    tokens: list[int]
+    end: int
+    steps: int = 0
+    forwards: int = 0
+    rows: int = 0
+    accepted: list[int] = field(default_factory=list)
+    exactness: Exactness | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class DecodeRules:
+    """What all sequences of a decode share.
+
+    Attributes:
+        policy: the unmasking policy.
+        filler: the graph's drafts; empty for plain decoding.
+        ranker: where ranks come from.
+        mask_token_id: the model's.
+        vocabulary_size: the model's.
+        end_token_ids: decoding stops after the block in which one of them was committed.
+        seed: seed of stochastic policies.
+        observer: told of every denoising step.
+    """
+
+    policy: Policy
+    filler: DraftFiller
+    ranker: Ranker
+    mask_token_id: int
+    vocabulary_size: int
+    end_token_ids: tuple[int, ...]
+    seed: int
+    observer: Observer | None
+
+
+class SequenceDecoder:
+    """The state of one sequence: which forward it needs next, and what it has cost so far.
+
+    Attributes:
+        tokens: int64 [N], the whole sequence; blocks that are not finished are masked.
+        start: first position of the block being solved.
+        refresh_due: the next forward is the block's refresh; otherwise a step forward over ``states``.
+        states: int64 [1 + D, L], the block and its drafts, for a step forward.
+        done: no forward is needed any more.
+    """
+
+    def __init__(self, rules: DecodeRules, prompt: Sequence[int], layout: SequenceLayout, sample: int) -> None:
+        self.rules, self.layout, self.sample = rules, layout, sample
+        self.prompt_length = len(prompt)
+        self.tokens = np.full(layout.length, rules.mask_token_id, dtype=np.int64)
+        self.tokens[: len(prompt)] = np.asarray(prompt, dtype=np.int64)
+        self.steps = self.forwards = self.rows = 0
+        self.accepted: list[int] = []
+        self.done = False
+        self._number = -1
+        self._policy_state = rules.policy.initial_state()
+        self._next_block()
+
+    def _next_block(self) -> None:
+        self._number += 1
+        if self._number == len(self.layout.block_starts):
+            self.done = True
+            return
+        self.start = self.layout.block_starts[self._number]
+        self.block = self.tokens[self.start : self.start + self.layout.block_length].copy()
+        self.states = self.block[None]
+        self._drafts: dict[bytes, int] = {}
+        self._step_number = self._empty = 0
+        self.refresh_due = True
+
+    def advance(self, ranked: RankedBlocks, rows: int) -> None:
+        """Use the distributions of a forward as far as they reach.
+
+        Args:
+            ranked: of the root and the drafts in ``states``, in that order.
+            rows: what the forward cost this sequence.
+
+        Raises:
+            DecodeError: the policy broke its contract, or committed nothing ``MAX_EMPTY_STEPS`` times in a row.
+        """
+        self.forwards += 1
+        self.rows += rows
+        self.refresh_due = False
+        mask, block = self.rules.mask_token_id, self.block
+        used: int | None = 0
+        last = distributions = 0
+        while used is not None:  # as long as the distribution of the reached state is already known
+            last = used
+            distributions += 1
+            committed = self._denoise(ranked, used)
+            if not (block == mask).any():
+                break
+            # A step without commits leaves the root as it is; the root is no draft, so a new forward is paid.
+            used = self._drafts.get(block.tobytes()) if committed else None
+        self.steps += distributions
+        self.accepted.append(distributions - 1)
+        masked = np.flatnonzero(block == mask)
+        if len(masked) == 0:
+            self._finish_block()
+            return
+        drafts = block[:0].reshape(0, len(block))
+        if len(self.rules.filler):
+            drafts, _ = self.rules.filler.fill(block, self.rules.ranker.rank(ranked, last, masked))
+        self._drafts = {draft.tobytes(): 1 + d for d, draft in enumerate(drafts)}
+        self.states = np.concatenate([block[None], drafts])
+
+    def _finish_block(self) -> None:
+        self.tokens[self.start : self.start + len(self.block)] = self.block
+        if self._ended():
+            self.done = True
+        else:
+            self._next_block()
+
+    def _ended(self) -> bool:
+        """Whether an end token was generated in the block; one that the prompt brought does not count."""
+        first_new = max(0, self.prompt_length - self.start)
+        return bool(np.isin(self.block[first_new:], self.rules.end_token_ids).any())
+
+    def result(self, promise: Exactness) -> DecodeResult:
+        """The books of a sequence that is done."""
+        tokens = self.tokens[self.prompt_length : self.start + self.layout.block_length].tolist()
+        end = next((k for k, token in enumerate(tokens) if token in self.rules.end_token_ids), len(tokens))
+        return DecodeResult(tokens, end, self.steps, self.forwards, self.rows, self.accepted, promise)
+
+    def _denoise(self, ranked: RankedBlocks, used: int) -> int:
+        """Apply the policy once, in place on the block; returns how many positions it committed."""
+        rules, block, mask = self.rules, self.block, self.rules.mask_token_id
+        self._step_number += 1
+        positions = ranked.position_order(used, np.flatnonzero(block == mask))
+
+        def logits() -> np.ndarray:
+            rows = ranked.logits_of(used, positions).double()
+            rows[:, mask] = -np.inf
+            return rows.cpu().numpy()
+
+        view = BlockView(positions, ranked.top_token[used, positions], ranked.top_probability[used, positions], logits)
+        rng = StepRandom(rules.seed, self.sample, self._number, self._step_number)
+        commits, self._policy_state = rules.policy.step(view, self._policy_state, rng)
+        chosen, tokens = self._checked(commits)
+        block[chosen] = tokens
+        self._empty = 0 if len(chosen) else self._empty + 1
+        if self._empty == MAX_EMPTY_STEPS:
+            raise DecodeError(
+                f"policy {rules.policy.spec} committed nothing in {self._empty} steps in a row (block {self._number}, "
+                f"{np.count_nonzero(block == mask)} positions still masked); it would never end"
+            )
+        if rules.observer is not None:
+            # One step may be both: the refresh forward of a short block, or of a bold policy, completes it.
+            names = ["refresh"] if self._step_number == 1 else []
+            if not (block == mask).any():
+                names.append("early_stop" if self._ended() else "block_end")
+            rules.observer.on_step(
+                StepFact(
+                    self.sample,
+                    self._number,
+                    self._step_number,
+                    positions,
+                    view.tokens,
+                    view.probabilities,
+                    chosen,
+                    tokens,
+                    "+".join(names),
+                )
+            )
+        return len(chosen)
+
+    def _checked(self, commits: Commits) -> tuple[np.ndarray, np.ndarray]:
+        """Positions and tokens of ``commits`` as integer arrays [c], after every rule of the contract was looked at."""
+        rules, block = self.rules, self.block
+        name = f"policy {rules.policy.spec}"
+        positions, tokens = np.asarray(commits.positions), np.asarray(commits.tokens)
+        if positions.ndim != 1 or positions.shape != tokens.shape:
+            raise DecodeError(
+                f"{name} committed positions of shape {positions.shape} and tokens of shape {tokens.shape}; "
+                "expected one list each, of one length"
+            )
+        if len(positions) == 0:
+            if not rules.policy.may_do_nothing:
+                raise DecodeError(f"{name} committed nothing, which it declares it never does")
+            return positions.astype(np.int64), tokens.astype(np.int64)
+        if positions.dtype.kind not in "iu" or tokens.dtype.kind not in "iu":
+            raise DecodeError(
+                f"{name} committed {positions.dtype} positions and {tokens.dtype} tokens, expected integers"
+            )
+        if positions.min() < 0 or positions.max() >= len(block):
+            raise DecodeError(f"{name} committed a position outside the block of {len(block)}: {positions.tolist()}")
+        if (block[positions] != rules.mask_token_id).any() or len(np.unique(positions)) != len(positions):
+            raise DecodeError(f"{name} committed a position that is not masked, or one twice: {positions.tolist()}")
+        if tokens.min() < 0 or tokens.max() >= rules.vocabulary_size:
+            raise DecodeError(
+                f"{name} committed a token outside the vocabulary of {rules.vocabulary_size}: {tokens.tolist()}"
+            )
+        if (tokens == rules.mask_token_id).any():
+            raise DecodeError(f"{name} committed the mask token {rules.mask_token_id}")
+        return positions, tokens
