@@ -1,63 +1,54 @@
 """Recording acceptance traces: the decode loop, observed, one Parquet shard after a few prompts.
 
-A recording is named by its folder and by the facts in its manifest. Started again with the same facts it goes on
-after the last whole shard; started with others it refuses, so that no trace mixes two decode rules.
+A recording is named by its folder and by the facts in its manifest (``calibrate.trace_folder``). Started again it goes
+on: prompts found in whole shards are not decoded again. What is recorded reaches this module as arrays on the host, as
+the loop needed them for its own decisions, so that recording moves nothing else off the device.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import platform
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from calibrate.checkpoints import Checkpoint, check_attention
-from calibrate.files import write_json
 from calibrate.prompts import prompt_set_hash
-from calibrate.traces import (
-    MANIFEST_NAME,
-    MAX_RANK,
-    TRACE_FORMAT_VERSION,
-    TraceError,
-    Traces,
-    differing_facts,
-    read_manifest,
-    read_shard,
-    read_traces,
-    shard_paths,
-    traces_to_table,
-    write_shard,
-)
+from calibrate.stopping import signals_held
+from calibrate.trace_folder import check_folder, claim_folder, recorded_samples
+from calibrate.traces import MAX_RANK, TraceError, Traces, read_traces, traces_to_table, write_shard
 from calibrate.version import tool_version
-from verify.decode import DecodeConfig, StepFact, decode
+from verify.decode import DecodeConfig, DecodeResult, Observer, StepFact, decode_batch
 from verify.policies import Policy
-
-#: Facts that may differ between a recording and its continuation, as acceptance does not depend on them.
-_FREE_FACTS = {"tool_version", "model_source"}
 
 
 class TraceBuilder:
-    """An observer that turns denoising steps into trace columns."""
+    """An observer that turns denoising steps into trace columns; steps of several samples may come interleaved."""
 
     def __init__(self) -> None:
-        self._facts: list[StepFact] = []
+        self._facts: dict[int, list[StepFact]] = {}
 
     def __len__(self) -> int:
-        return len(self._facts)
+        return sum(map(len, self._facts.values()))
 
     def on_step(self, fact: StepFact) -> None:
         # The loop hands over arrays that it does not change afterwards, so references are enough.
-        self._facts.append(fact)
+        self._facts.setdefault(fact.sample, []).append(fact)
 
-    def drop_sample(self, sample: int) -> None:
-        """Forget the steps of a prompt that was not finished."""
-        self._facts = [fact for fact in self._facts if fact.sample != sample]
+    def drop_samples(self, samples: Iterable[int]) -> None:
+        """Forget the steps of prompts that are written, or that were not finished."""
+        for sample in samples:
+            self._facts.pop(sample, None)
 
-    def build(self, metadata: dict[str, Any] | None = None) -> Traces:
-        """All steps so far as :class:`Traces`; at least one step is needed."""
-        facts = self._facts
+    def build(self, metadata: dict[str, Any] | None = None, samples: Iterable[int] | None = None) -> Traces:
+        """The steps of ``samples`` (None: of all) as :class:`Traces`; at least one step is needed."""
+        facts = self._ordered(samples)
         masked = [fact.masked_position for fact in facts]
         commits = [fact.commit_position for fact in facts]
         return Traces(
@@ -74,14 +65,49 @@ class TraceBuilder:
             metadata=metadata or {},
         )
 
-    def table(self) -> pa.Table:
-        return traces_to_table(self.build(), [fact.event for fact in self._facts])
+    def table(self, samples: Iterable[int] | None = None) -> pa.Table:
+        """The steps of ``samples`` (None: of all) as they are written."""
+        return traces_to_table(self.build(samples=samples), [fact.event for fact in self._ordered(samples)])
+
+    def _ordered(self, samples: Iterable[int] | None) -> list[StepFact]:
+        return [fact for sample in sorted(self._facts if samples is None else samples) for fact in self._facts[sample]]
+
+
+@dataclass(frozen=True)
+class RecordingSpeed:
+    """What one call recorded, without the prompts that were there before.
+
+    Attributes:
+        prompts: prompts decoded.
+        tokens: tokens generated, each answer up to its first end token.
+        seconds: wall time, from the first forward to the last shard.
+    """
+
+    prompts: int
+    tokens: int
+    seconds: float
+
+    def sentence(self) -> str:
+        if not self.prompts:
+            return "nothing was left to record"
+        seconds = max(self.seconds, 1e-9)
+        return (
+            f"recorded {self.prompts} prompts, {self.tokens} tokens in {self.seconds:.1f} s: "
+            f"{self.prompts / seconds:.3g} prompts/s, {self.tokens / seconds:.4g} tokens/s"
+        )
 
 
 def run_facts(
-    checkpoint: Checkpoint, policy: Policy, config: DecodeConfig, prompts: Sequence[Sequence[int]]
+    checkpoint: Checkpoint,
+    policy: Policy,
+    config: DecodeConfig,
+    prompts: Sequence[Sequence[int]],
+    *,
+    chat: bool = False,
 ) -> dict[str, Any]:
     """The facts that a trace is valid for; written to the manifest and compared on a rerun.
+
+    ``chat`` says that the prompts went through the checkpoint's chat template; their hash tells the two apart.
 
     Raises:
         CheckpointError: a context mode that the checkpoint was not trained for.
@@ -99,6 +125,7 @@ def run_facts(
         "model_revision": checkpoint.revision,
         "dtype": checkpoint.dtype,
         "device": denoiser.device.type,
+        "device_name": _device_name(denoiser.device),
         "mask_token_id": denoiser.mask_token_id,
         "end_token_ids": list(config.end_token_ids),
         "policy": policy.spec,
@@ -110,8 +137,13 @@ def run_facts(
         "seed": config.seed,
         "prompts": len(prompts),
         "prompt_set_hash": prompt_set_hash(prompts),
+        "chat": chat,
         "tool_version": tool_version(),
     }
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
 
 
 def record(
@@ -121,12 +153,16 @@ def record(
     config: DecodeConfig,
     folder: str | Path,
     *,
+    batch_size: int = 1,
+    chat: bool = False,
     shard_prompts: int = 4,
     on_prompt: Callable[[int, int], None] | None = None,
+    on_end: Callable[[RecordingSpeed], None] | None = None,
 ) -> Traces:
     """Record plain decodes of ``prompts`` into ``folder``; go on where an earlier recording stopped.
 
-    Ctrl-C (or any error) writes the prompts that are finished before it is passed on.
+    Ctrl-C (or any error) writes the prompts that are finished before it is passed on. Several processes record
+    together with :func:`calibrate.group_recorder.record_in_group`.
 
     Args:
         checkpoint: the model.
@@ -134,63 +170,112 @@ def record(
         policy: the unmasking policy.
         config: lengths and context mode; its back-end plays no part, as nothing is drafted.
         folder: the trace folder; made when missing.
-        shard_prompts: prompts per shard, so what a kill can lose.
+        batch_size: prompts decoded at a time. In float32 the trace is the same for each; in low precision a batch
+            changes the last bits, so every shard says the size it was recorded with.
+        chat: whether the prompts went through the chat template; a fact of the manifest, nothing more.
+        shard_prompts: prompts per shard, so what a kill can lose besides those being decoded.
         on_prompt: called with (prompts done, prompts in all) at the start and after every prompt.
+        on_end: told what this call recorded and how fast.
 
     Returns:
         The whole trace, read back from disk.
 
     Raises:
-        TraceError: the folder holds a trace of other facts, a broken shard, or files that are no trace.
+        TraceError: the folder holds a trace of other facts, a broken shard, or files that are no trace; or another
+            recording is writing there.
+        verify.layout.LayoutError: a batch size below 1, or lengths that do not fit.
     """
     folder = Path(folder)
-    facts = run_facts(checkpoint, policy, config, prompts)
-    _claim_folder(folder, facts)
-    done = set(_recorded_samples(folder))
-    todo = [sample for sample in range(len(prompts)) if sample not in done]
+    facts = run_facts(checkpoint, policy, config, prompts, chat=chat)
     report = on_prompt or (lambda *_: None)
-    report(len(done), len(prompts))
-    builder, pending = TraceBuilder(), [sample for sample in todo]
-    finished: list[int] = []
-    current = -1
+    if check_folder(folder, facts) and len(recorded_samples(folder)) == len(prompts):
+        report(len(prompts), len(prompts))  # complete: perhaps in a place where nothing can be written
+        if on_end is not None:
+            on_end(RecordingSpeed(0, 0, 0.0))
+        return read_traces(folder)
+    lock = claim_folder(folder, facts)
     try:
-        for current in todo:
-            decode(checkpoint.denoiser, prompts[current], policy, config, sample=current, observer=builder)
-            finished.append(current)
-            pending.pop(0)
-            if len(finished) == shard_prompts or not pending:
-                builder = _flush(folder, builder, finished)
-            report(len(prompts) - len(pending), len(prompts))
-    except BaseException:
-        if current not in finished:
-            builder.drop_sample(current)
-        _flush(folder, builder, finished)
-        raise
+        done = recorded_samples(folder)
+        report(len(done), len(prompts))
+        todo = [sample for sample in range(len(prompts)) if sample not in done]
+        share = Share(checkpoint, prompts, policy, config, folder, batch_size=batch_size, shard_prompts=shard_prompts)
+        start, told = time.perf_counter(), [0, 0]
+
+        def one_more(result: DecodeResult) -> None:
+            told[0] += 1
+            told[1] += result.end
+            report(len(done) + told[0], len(prompts))
+
+        share.record(todo, one_more)
+        if on_end is not None:
+            on_end(RecordingSpeed(told[0], told[1], time.perf_counter() - start))
+    finally:
+        lock.release()
     return read_traces(folder)
 
 
-def _flush(folder: Path, builder: TraceBuilder, finished: list[int]) -> TraceBuilder:
-    if finished:
-        write_shard(folder / f"shard-{finished[0]:06d}.parquet", builder.table())
-        finished.clear()
-    return TraceBuilder()
+class Share:
+    """Records prompts into shards of a folder that is claimed already.
 
+    Args:
+        checkpoint, prompts, policy, config, folder, batch_size, shard_prompts: as in :func:`record`.
+        prefix: of the names of the shards, so that workers never write to one name.
+        observer: told of every step beside the trace builder.
+    """
 
-def _claim_folder(folder: Path, facts: dict[str, Any]) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise TraceError(f"{folder} is a file, expected a folder for the trace; give another name")
-    if not (folder / MANIFEST_NAME).exists():
-        if folder.is_dir() and any(path.suffix != ".tmp" for path in folder.iterdir()):
-            raise TraceError(f"{folder} exists and is not a trace folder; give another one or empty it")
-        write_json(folder / MANIFEST_NAME, {"version": TRACE_FORMAT_VERSION, "run": facts})
-        return
-    found = read_manifest(folder)["run"]
-    different = differing_facts(found, facts, [key for key in facts if key not in _FREE_FACTS])
-    if different:
-        listed = "; ".join(f"{key}: there {found.get(key)!r}, now {facts[key]!r}" for key in different)
-        raise TraceError(f"{folder} holds a trace of another run ({listed}); give another folder or delete this one")
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        prompts: Sequence[Sequence[int]],
+        policy: Policy,
+        config: DecodeConfig,
+        folder: Path,
+        *,
+        batch_size: int = 1,
+        shard_prompts: int = 4,
+        prefix: str = "shard-",
+        observer: Observer | None = None,
+    ) -> None:
+        self.denoiser, self.prompts, self.policy, self.config = checkpoint.denoiser, prompts, policy, config
+        self.folder, self.batch_size, self.shard_prompts, self.prefix = folder, batch_size, shard_prompts, prefix
+        self.observer = observer
+        self.shards: list[str] = []
+        self._builder, self._finished = TraceBuilder(), list[int]()
 
+    def on_step(self, fact: StepFact) -> None:
+        self._builder.on_step(fact)
+        if self.observer is not None:
+            self.observer.on_step(fact)
 
-def _recorded_samples(folder: Path) -> Iterator[int]:
-    for path in shard_paths(folder):
-        yield from np.unique(read_shard(path).column("sample").to_numpy()).tolist()
+    def record(self, samples: Sequence[int], one_more: Callable[[DecodeResult], None]) -> None:
+        """Decode the prompts ``samples``; whatever stops it, those that are finished are written.
+
+        A prompt is reported after the shard that it fills is written.
+        """
+        if not samples:
+            return
+        todo = [(sample, self.prompts[sample]) for sample in samples]
+        left = len(todo)
+        try:
+            for sample, result in decode_batch(
+                self.denoiser, todo, self.policy, self.config, batch_size=self.batch_size, observer=self
+            ):
+                self._finished.append(sample)
+                left -= 1
+                if len(self._finished) == self.shard_prompts or not left:
+                    self._flush()
+                one_more(result)
+        except BaseException:
+            with signals_held():
+                self._flush()
+            raise
+
+    def _flush(self) -> None:
+        if self._finished:
+            # The first finished sample is in no other shard, so neither is the name.
+            name = f"{self.prefix}{self._finished[0]:06d}.parquet"
+            table = self._builder.table(self._finished)
+            write_shard(self.folder / name, table, {"batch_size": self.batch_size, "tool_version": tool_version()})
+            self.shards.append(name)
+            self._builder.drop_samples(self._finished)
+            self._finished.clear()

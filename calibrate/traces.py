@@ -202,8 +202,13 @@ def table_to_traces(table: pa.Table, top_j: int, metadata: dict[str, Any]) -> Tr
     )
 
 
-def write_shard(path: Path, table: pa.Table) -> None:
-    """Write one Parquet shard with page checksums, under a temporary name, then rename it."""
+def write_shard(path: Path, table: pa.Table, facts: Mapping[str, Any] | None = None) -> None:
+    """Write one Parquet shard with page checksums, under a temporary name, then rename it.
+
+    ``facts`` about this shard alone (the batch size it was recorded with) go into its Parquet metadata, as JSON under
+    the key ``draftgraph``; reading ignores them.
+    """
+    table = table.replace_schema_metadata({"draftgraph": json.dumps(facts)} if facts else None)
     with write_atomically(path) as temporary:
         pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
 
@@ -226,7 +231,7 @@ def read_shard(path: Path) -> pa.Table:
     for found, expected in zip(table.schema, _SCHEMA, strict=True):
         if found.type != expected.type:
             raise TraceError(f"trace shard {path}: {found.name} is {found.type}, expected {expected.type}; {mend}")
-    return table
+    return table.replace_schema_metadata(None)
 
 
 def shard_paths(folder: Path) -> list[Path]:

@@ -157,7 +157,8 @@ def test_an_interrupted_recording_keeps_what_is_done_and_goes_on(denoiser, whole
     counting = CountingDenoiser(denoiser)
     traces = record(tiny_checkpoint(denoiser=counting), PROMPTS, POLICY, CONFIG, folder, shard_prompts=2)
     assert traces.trace_hash() == whole.trace_hash()
-    np.testing.assert_array_equal(traces.top_probability, whole.top_probability)
+    # The counting wrapper offers no slots, so another engine ran it: the same ranks, other last bits.
+    np.testing.assert_allclose(traces.top_probability, whole.top_probability, rtol=1e-5)
     assert counting.calls == 6 * (len(PROMPTS) - done)
 
 
@@ -174,9 +175,9 @@ def test_an_error_of_the_model_loses_nothing_either(denoiser, whole, tmp_path):
 def test_an_interruption_while_a_shard_is_written(denoiser, whole, tmp_path, monkeypatch, moment):
     write, interrupted = recorder.write_shard, []
 
-    def interrupt(path, table):
+    def interrupt(path, table, facts):
         if moment == "after" or interrupted:
-            write(path, table)
+            write(path, table, facts)
         if not interrupted:
             interrupted.append(path)
             raise KeyboardInterrupt

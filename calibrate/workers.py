@@ -1,0 +1,218 @@
+"""Several processes that record one prompt set: who they are, and the few words they exchange.
+
+Started by ``torchrun`` (or whatever sets ``RANK``, ``WORLD_SIZE``, ``LOCAL_RANK``, ``MASTER_ADDR`` and
+``MASTER_PORT``), the processes meet in the launcher's key/value store. Nothing else connects them: no process group, no
+collective, no tensor. Each decodes prompts of its own, and a word about each prompt is all the store carries, so a slow
+worker delays nobody and a dead one hangs nobody.
+
+What torch calls the rank of a process is a worker's *number* here; ranks are those of positions and tokens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+#: Seconds between two signs of life, without one after which a worker is lost, and between two looks into the store.
+BEAT, SILENCE, POLL = 5.0, 300.0, 0.2
+_JOIN_SECONDS = 300
+
+
+class WorkerError(RuntimeError):
+    """A recording by several workers that cannot be finished, as one of them failed or was lost."""
+
+
+class PeerFailedError(WorkerError):
+    """Another worker failed and has said why; this one only leaves."""
+
+
+class Workers:
+    """The workers of one launch, as one of them sees them.
+
+    Attributes:
+        number: of this worker, from 0; worker 0 leads: it owns manifest, progress and messages.
+        count: how many there are.
+        local_number: of this worker among those on its machine.
+    """
+
+    def __init__(
+        self, store: dist.Store, number: int, count: int, local_number: int, *, silence: float = SILENCE
+    ) -> None:
+        self._store, self.number, self.count, self.local_number = store, number, count, local_number
+        self._silence = silence
+        self._seen: dict[int, tuple[int, float]] = {}
+        self._recordings = 0
+        self._stop = threading.Event()
+        self._store.add(f"beat/{number}", 1)
+        threading.Thread(target=self._beat, daemon=True).start()
+
+    @property
+    def leads(self) -> bool:
+        return self.number == 0
+
+    def device(self, device: str) -> str:
+        """``cuda`` becomes this worker's own device, ``cuda:LOCAL_RANK``; anything else is taken as it is.
+
+        Raises:
+            WorkerError: the machine has fewer CUDA devices than workers.
+        """
+        if device != "cuda":
+            return device
+        there = torch.cuda.device_count()
+        if self.local_number >= there:
+            raise WorkerError(
+                f"worker {self.number} finds no device of its own: it is worker {self.local_number} (from 0) of its "
+                f"machine, which shows {there} CUDA devices; start as many workers as there are devices, or name the "
+                "device where every worker sees only its own (--device cuda:0)"
+            )
+        return f"cuda:{self.local_number}"
+
+    def says_first(self, message: str) -> bool:
+        """Whether no worker has said ``message`` before: what concerns all of them is printed once."""
+        key = hashlib.sha256(message.encode()).hexdigest()[:16]
+        try:
+            return self._store.add(f"said/{key}", 1) == 1
+        except RuntimeError:
+            return True  # the launcher is gone; better twice than never
+
+    def fail(self, reason: str) -> None:
+        """Tell the others that this worker gives up."""
+        try:
+            self._store.set(f"failed/{self.number}", reason or "no reason was given")
+        except RuntimeError:
+            pass
+
+    def leave(self) -> None:
+        """Give no more signs of life; nothing waits for this worker afterwards."""
+        self._stop.set()
+
+    def recording(self) -> Recording:
+        """The exchange about the next recording. All workers ask for the same recordings in the same order."""
+        self._recordings += 1
+        return Recording(self, dist.PrefixStore(f"recording-{self._recordings}", self._store))
+
+    def check(self, numbers: Iterable[int]) -> None:
+        """Look whether the workers ``numbers`` are there.
+
+        Raises:
+            WorkerError: one of them has failed, or gave no sign of life for too long.
+        """
+        now = time.monotonic()
+        for number in numbers:
+            if self._store.check([f"failed/{number}"]):
+                raise WorkerError(f"worker {number} of {self.count} gave up: {self._said(f'failed/{number}')}")
+            beats = self._store.add(f"beat/{number}", 0)
+            before = self._seen.get(number)
+            if before is None or before[0] != beats:
+                self._seen[number] = (beats, now)
+            elif now - before[1] > self._silence:
+                raise WorkerError(
+                    f"worker {number} of {self.count} has given no sign of life for {self._silence:.0f} s and is lost"
+                )
+
+    def _said(self, key: str) -> str:
+        return self._store.get(key).decode(errors="replace")
+
+    def _beat(self) -> None:
+        while not self._stop.wait(BEAT):
+            try:
+                self._store.add(f"beat/{self.number}", 1)
+            except RuntimeError:
+                return  # the store went away with the launcher
+
+
+class Recording:
+    """What the workers of one recording tell each other: the plan, prompts as they are done, who is finished."""
+
+    def __init__(self, workers: Workers, store: dist.Store) -> None:
+        self.workers, self._store = workers, store
+
+    def announce(self, todo: list[int]) -> None:
+        """Leader: the samples that are still to be done; the others wait for this."""
+        self._store.set("plan", json.dumps(todo))
+
+    def plan(self) -> list[int]:
+        """The samples still to be done, once the leader has announced them.
+
+        Raises:
+            PeerFailedError: the leader failed first, or is lost.
+        """
+        while not self._store.check(["plan"]):
+            try:
+                self.workers.check([0])
+            except WorkerError as error:
+                raise PeerFailedError(str(error)) from error
+            time.sleep(POLL)
+        todo: list[int] = json.loads(self._store.get("plan"))
+        return todo
+
+    def count(self, tokens: int) -> None:
+        """One more prompt is done."""
+        self._store.add("tokens", tokens)
+        self._store.add("prompts", 1)
+
+    def totals(self) -> tuple[int, int]:
+        """Prompts and tokens that all workers have done since the start."""
+        return self._store.add("prompts", 0), self._store.add("tokens", 0)
+
+    def finish(self, shards: list[str]) -> None:
+        """This worker's part is done and lies in ``shards``."""
+        self._store.set(f"finished/{self.workers.number}", json.dumps(shards))
+
+    def wait_for_all(self, meanwhile: Callable[[], Any]) -> list[str]:
+        """Leader: wait until every worker has finished; returns the names of their shards.
+
+        Raises:
+            WorkerError: a worker failed or is lost; what the others finish until then is kept.
+        """
+        missing = set(range(self.workers.count))
+        shards: list[str] = []
+        while missing:
+            for number in sorted(missing):
+                if self._store.check([f"finished/{number}"]):
+                    missing.remove(number)
+                    shards += json.loads(self._store.get(f"finished/{number}"))
+            meanwhile()
+            if missing:
+                self.workers.check(missing)
+                time.sleep(POLL)
+        return shards
+
+
+_joined: Workers | None = None
+
+
+def current_workers() -> Workers | None:
+    """What :func:`join_workers` returned last; None before."""
+    return _joined
+
+
+def join_workers() -> Workers | None:
+    """Meet the other workers of this launch; None where this process was started alone.
+
+    Raises:
+        WorkerError: the environment of a launcher that is not complete, or a store that cannot be reached.
+    """
+    global _joined
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or "RANK" not in os.environ:
+        return None
+    if _joined is None:
+        try:
+            limit = timedelta(seconds=_JOIN_SECONDS)
+            store, number, count = next(iter(dist.rendezvous("env://", timeout=limit)))
+        except (ValueError, RuntimeError) as error:
+            raise WorkerError(
+                f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but the other workers cannot be met ({error}); start with "
+                "`torchrun --nproc-per-node N ...`, or unset WORLD_SIZE"
+            ) from error
+        _joined = Workers(store, number, count, int(os.environ.get("LOCAL_RANK", number)))
+    return _joined
