@@ -19,6 +19,9 @@ import torch
 from transformers import Cache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
+from calibrate.slots import SlotMemory, forward_slots
+from verify.denoiser import SlotRows
+
 #: Traces and ranks hold token ids as int32; a vocabulary beyond it would wrap around without a word.
 MAX_VOCABULARY = 2**31 - 1
 
@@ -126,6 +129,30 @@ class HuggingFaceDenoiser:
         self.device = next(model.parameters()).device
         self._layers = int(model.config.num_hidden_layers)
         self._additive = implementation == "eager"
+
+    def make_slots(self, slots: int, frozen_rows: int, live_rows: int) -> SlotMemory:
+        """See :meth:`verify.denoiser.SlotDenoiser.make_slots`; buffers are allocated in the first forward."""
+        return SlotMemory(self._layers, slots, frozen_rows, live_rows)
+
+    def move_slot(self, memory: SlotMemory, source: int, target: int) -> None:
+        """See :meth:`verify.denoiser.SlotDenoiser.move_slot`."""
+        with torch.inference_mode():
+            memory.move(source, target)
+
+    def attention_mask(self, visibility: torch.Tensor) -> torch.Tensor:
+        """[b, 1, r, c]: the visibility itself, or for eager attention and on CUDA the addends it stands for.
+
+        CUDA kernels take addends; a boolean mask would be turned into them in every layer of every forward.
+        """
+        if self._additive or visibility.device.type == "cuda":
+            zero = torch.zeros((), dtype=self.model.dtype, device=visibility.device)
+            visibility = torch.where(visibility, zero, torch.finfo(self.model.dtype).min)
+        return visibility[:, None]
+
+    @torch.inference_mode()
+    def forward_slots(self, memory: SlotMemory, rows: SlotRows) -> torch.Tensor:
+        """See :meth:`verify.denoiser.SlotDenoiser.forward_slots`."""
+        return forward_slots(self.model, memory, rows, self.logits_shift)
 
     @torch.inference_mode()
     def __call__(

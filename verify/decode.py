@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 
-from verify.denoiser import Denoiser
+from verify.denoiser import Denoiser, SlotDenoiser
 from verify.drafts import DraftFiller
 from verify.engine import Engine, RowEngine
 from verify.layout import Exactness, LayoutError, SequenceLayout, exactness
@@ -28,6 +29,7 @@ from verify.sequence import (
     SequenceDecoder,
     StepFact,
 )
+from verify.slots import SlotEngine
 
 __all__ = [
     "MAX_EMPTY_STEPS",
@@ -38,6 +40,7 @@ __all__ = [
     "StepFact",
     "decode",
     "decode_batch",
+    "make_engine",
 ]
 
 
@@ -161,10 +164,29 @@ def decode_batch(
         config.seed,
         observer,
     )
+    if engine is None and prompts:
+        engine = make_engine(denoiser, config, layouts, min(batch_size, len(prompts)), len(filler))
     if engine is None:
-        engine = RowEngine(denoiser, config.context, config.backend)
+        return iter(())
     waiting = deque(zip(prompts, layouts, strict=True))
     return _run(engine, rules, waiting, batch_size, config.top_j, promise)
+
+
+def make_engine(
+    denoiser: Denoiser, config: DecodeConfig, layouts: Sequence[SequenceLayout], slots: int, drafts: int
+) -> Engine:
+    """The engine that suits a denoiser: static buffers where it offers slots, else one call per sequence.
+
+    Args:
+        denoiser: the model.
+        config: context mode and back-end.
+        layouts: of all sequences that will be decoded.
+        slots: sequences at a time.
+        drafts: the most drafts at an anchor.
+    """
+    if callable(getattr(denoiser, "make_slots", None)):
+        return SlotEngine(cast(SlotDenoiser, denoiser), config.context, config.backend, slots, layouts, drafts)
+    return RowEngine(denoiser, config.context, config.backend)
 
 
 def _run(

@@ -7,6 +7,7 @@ rows, visibility and a frozen context. An implementation for Hugging Face models
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -56,3 +57,53 @@ class Denoiser(Protocol):
 def context_length(context: Any | None) -> int:
     """The number of frozen rows ``C``; a context has a length, None has none."""
     return 0 if context is None else len(context)
+
+
+@dataclass(frozen=True, eq=False)
+class SlotRows:
+    """The rows of one forward over several slots; ``b`` sequences of ``r`` rows each, the shorter ones padded.
+
+    Attributes:
+        tokens: int64 [b, r].
+        positions: int64 [b, r].
+        mask: what :meth:`SlotDenoiser.attention_mask` made of a visibility bool [b, r, columns + r].
+        columns: how many columns of the slots' buffers are read before the rows' own; 0 reads none.
+        slots: int64 [b], whose rows these are; None means slots 0 to b - 1, whose buffers are then read in place.
+        wanted: int64 [n], rows whose logits are wanted, as ``k * r + row``.
+        before: int64 [n], for each of them the row at the position before its own, -1 where that row is frozen.
+        freeze_rows: int64 [b, f], rows whose keys and values are kept; None keeps none.
+        freeze_columns: int64 [b, f], the columns they go to.
+        edge_rows: int64 [b], the row before the block, whose last hidden state a shifted model keeps; None keeps the
+            one it has.
+    """
+
+    tokens: torch.Tensor
+    positions: torch.Tensor
+    mask: torch.Tensor
+    columns: int
+    slots: torch.Tensor | None
+    wanted: torch.Tensor
+    before: torch.Tensor
+    freeze_rows: torch.Tensor | None = None
+    freeze_columns: torch.Tensor | None = None
+    edge_rows: torch.Tensor | None = None
+
+
+class SlotDenoiser(Denoiser, Protocol):
+    """A model that keeps the frozen keys and values of many sequences in static buffers (``verify.slots``)."""
+
+    def make_slots(self, slots: int, frozen_rows: int, live_rows: int) -> Any:
+        """Make buffers for ``slots`` sequences of up to ``frozen_rows`` frozen and ``live_rows`` live rows each."""
+        ...
+
+    def move_slot(self, memory: Any, source: int, target: int) -> None:
+        """Copy what slot ``source`` holds to slot ``target``."""
+        ...
+
+    def attention_mask(self, visibility: torch.Tensor) -> torch.Tensor:
+        """The model's own form of a visibility bool [b, r, c]; its last two axes stay [r, c], so it can be cut."""
+        ...
+
+    def forward_slots(self, memory: Any, rows: SlotRows) -> torch.Tensor:
+        """One forward pass; logits [n, V] of the wanted rows, shifted already where the model is."""
+        ...
