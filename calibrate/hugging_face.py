@@ -13,13 +13,15 @@ one packed block into another; where it is a frozen row, its last hidden state w
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 from transformers import Cache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-from calibrate.slots import SlotMemory, forward_slots
+from calibrate.cuda_graphs import GraphedForward
+from calibrate.slots import SlotMemory, forward_slots, run_decoder
 from verify.denoiser import SlotRows
 
 #: Traces and ranks hold token ids as int32; a vocabulary beyond it would wrap around without a word.
@@ -101,13 +103,16 @@ class HuggingFaceDenoiser:
         model: a ``*ForCausalLM`` with SDPA or eager attention; it is put into evaluation mode.
         mask_token_id: id of the mask token.
         logits_shift: 0 when row r predicts the token of row r, 1 when it predicts the one after it.
+        cuda_graphs: replay step forwards over slots from CUDA graphs; no effect elsewhere.
 
     Raises:
         ValueError: the mask id is outside the vocabulary, the vocabulary is beyond int32, parameters of several
             floating dtypes, an unknown shift, or an attention implementation that would not use a 4-D mask.
     """
 
-    def __init__(self, model: PreTrainedModel, mask_token_id: int, logits_shift: int = 0) -> None:
+    def __init__(
+        self, model: PreTrainedModel, mask_token_id: int, logits_shift: int = 0, *, cuda_graphs: bool = False
+    ) -> None:
         vocabulary = int(model.config.vocab_size)
         check_vocabulary(vocabulary)
         if not 0 <= mask_token_id < vocabulary:
@@ -125,6 +130,7 @@ class HuggingFaceDenoiser:
         self.model = model.eval()
         self.mask_token_id = mask_token_id
         self.logits_shift = logits_shift
+        self.cuda_graphs = cuda_graphs
         self.vocabulary_size = vocabulary
         self.device = next(model.parameters()).device
         self._layers = int(model.config.num_hidden_layers)
@@ -132,7 +138,23 @@ class HuggingFaceDenoiser:
 
     def make_slots(self, slots: int, frozen_rows: int, live_rows: int) -> SlotMemory:
         """See :meth:`verify.denoiser.SlotDenoiser.make_slots`; buffers are allocated in the first forward."""
-        return SlotMemory(self._layers, slots, frozen_rows, live_rows)
+        memory = SlotMemory(self._layers, slots, frozen_rows, live_rows)
+        if self.cuda_graphs and self.device.type == "cuda":
+            memory.graphs = GraphedForward(partial(run_decoder, self.model, memory))
+        return memory
+
+    @cached_property
+    def offers_slots(self) -> bool:
+        """Whether the head alone, applied to the last hidden states, gives the model's logits.
+
+        Slots compute logits of scattered rows that way. A model that does more behind its head (caps or scales its
+        logits) is decoded row by row instead. Costs one forward over two rows, once.
+        """
+        tokens = torch.tensor([[self.mask_token_id, 0]], device=self.device)
+        with torch.inference_mode():
+            whole = self.model(tokens).logits
+            alone = self.model.get_output_embeddings()(self.model.get_decoder()(tokens).last_hidden_state)
+        return whole.shape == alone.shape and torch.allclose(whole.float(), alone.float(), rtol=1e-3, atol=1e-3)
 
     def move_slot(self, memory: SlotMemory, source: int, target: int) -> None:
         """See :meth:`verify.denoiser.SlotDenoiser.move_slot`."""

@@ -13,6 +13,7 @@ import torch
 from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 
+from calibrate.cuda_graphs import GraphedForward
 from verify.denoiser import SlotRows
 
 
@@ -32,6 +33,7 @@ class SlotMemory:
         self.cache = Cache(layers=list(self.layers))
         self.rows: SlotRows | None = None
         self.edge: torch.Tensor | None = None  # [S, width]
+        self.graphs: GraphedForward | None = None
 
     @property
     def bytes(self) -> int:
@@ -92,6 +94,15 @@ class _SlotLayer(DynamicLayer):
         return like.new_zeros(shape)
 
 
+def run_decoder(
+    model: Any, memory: SlotMemory, tokens: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor
+) -> torch.Tensor:
+    """Last hidden states [b, r, width] of ``memory.rows``, whose tensors are handed in."""
+    return model.get_decoder()(
+        input_ids=tokens, attention_mask=mask, position_ids=positions, past_key_values=memory.cache, use_cache=True
+    ).last_hidden_state
+
+
 def forward_slots(model: Any, memory: SlotMemory, rows: SlotRows, shift: int) -> torch.Tensor:
     """Run ``model`` on ``rows``; logits [n, V] of the wanted rows.
 
@@ -99,13 +110,11 @@ def forward_slots(model: Any, memory: SlotMemory, rows: SlotRows, shift: int) ->
     the hidden state that was kept of it when it was frozen.
     """
     memory.rows = rows
-    hidden = model.get_decoder()(
-        input_ids=rows.tokens,
-        attention_mask=rows.mask,
-        position_ids=rows.positions,
-        past_key_values=memory.cache,
-        use_cache=True,
-    ).last_hidden_state
+    inputs = rows.tokens, rows.positions, rows.mask
+    if memory.graphs is not None and rows.slots is None:
+        hidden = memory.graphs((rows.columns,), *inputs)
+    else:
+        hidden = run_decoder(model, memory, *inputs)
     batch, count, width = hidden.shape
     flat = hidden.reshape(batch * count, width)
     if not shift:

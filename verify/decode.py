@@ -184,7 +184,7 @@ def make_engine(
         slots: sequences at a time.
         drafts: the most drafts at an anchor.
     """
-    if callable(getattr(denoiser, "make_slots", None)):
+    if getattr(denoiser, "offers_slots", False):
         return SlotEngine(cast(SlotDenoiser, denoiser), config.context, config.backend, slots, layouts, drafts)
     return RowEngine(denoiser, config.context, config.backend)
 

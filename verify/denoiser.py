@@ -90,7 +90,14 @@ class SlotRows:
 
 
 class SlotDenoiser(Denoiser, Protocol):
-    """A model that keeps the frozen keys and values of many sequences in static buffers (``verify.slots``)."""
+    """A model that keeps the frozen keys and values of many sequences in static buffers (``verify.slots``).
+
+    Attributes:
+        offers_slots: False in a class that has these methods but cannot serve this model with them.
+    """
+
+    @property
+    def offers_slots(self) -> bool: ...
 
     def make_slots(self, slots: int, frozen_rows: int, live_rows: int) -> Any:
         """Make buffers for ``slots`` sequences of up to ``frozen_rows`` frozen and ``live_rows`` live rows each."""

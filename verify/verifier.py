@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from verify.decode import DecodeConfig, DecodeResult, decode
+from verify.decode import DecodeConfig, DecodeResult, decode, decode_batch
 from verify.denoiser import Denoiser
 from verify.drafts import DraftFiller
 from verify.graph_file import GraphFile, Validity
@@ -66,6 +66,12 @@ class Verifier:
     def decode(self, prompt: Sequence[int], sample: int = 0) -> DecodeResult:
         """Decode one prompt (token ids) with the graph's drafts; arguments and errors as in ``verify.decode``."""
         return decode(self.denoiser, prompt, self.policy, self.config, self._filler, sample=sample)
+
+    def decode_batch(
+        self, prompts: Sequence[tuple[int, Sequence[int]]], batch_size: int
+    ) -> Iterator[tuple[int, DecodeResult]]:
+        """Decode (sample, token ids) pairs, ``batch_size`` at a time; see ``verify.decode.decode_batch``."""
+        return decode_batch(self.denoiser, prompts, self.policy, self.config, self._filler, batch_size=batch_size)
 
     def decode_plain(self, prompt: Sequence[int], sample: int = 0) -> DecodeResult:
         """The same decode without drafts: one forward pass per denoising step."""
