@@ -118,6 +118,7 @@ def load_checkpoint(
     device: str = "cpu",
     mask_token_id: int | None = None,
     end_token_ids: tuple[int, ...] | None = None,
+    revision: str | None = None,
 ) -> Checkpoint:
     """Load a model for decoding.
 
@@ -127,11 +128,14 @@ def load_checkpoint(
         device: a torch device.
         mask_token_id: overrides what the checkpoint says (``draftgraph.json``, then its tokenizer).
         end_token_ids: overrides likewise (``draftgraph.json``, then tokenizer and configuration).
+        revision: branch, tag or commit of a hub model; None is its main branch. Which commit that was stands in the
+            checkpoint's own ``revision``.
 
     Raises:
         CheckpointError: nothing there, a truncated or foreign weight file, weights that do not fit the configuration,
             a family that no adapter covers, no mask token known or another one than the checkpoint's family has, a
-            model that ignores its attention mask, an unknown dtype, or a device that is not there.
+            model that ignores its attention mask, an unknown dtype, a device that is not there, or a revision of
+            something that is not on the hub.
     """
     folder = MODEL_DIR if source == BUNDLED else Path(source).expanduser()
     is_folder = source != BUNDLED and folder.is_dir()
@@ -141,25 +145,32 @@ def load_checkpoint(
         raise CheckpointError(f"no checkpoint at {folder}: expected a folder with config.json and *.safetensors")
     if dtype not in DTYPES:
         raise CheckpointError(f"unknown dtype {dtype!r}, expected one of {', '.join(DTYPES)}")
+    if revision is not None and (source == BUNDLED or is_folder):
+        raise CheckpointError(
+            f"revision {revision!r} of {source} was asked for, but only models on the hub have revisions; leave it out"
+        )
+    hub: dict[str, Any] = {} if revision is None else {"revision": revision}
     _check_device(device)
     facts = _facts(folder)
     try:
-        stated, _ = PretrainedConfig.get_config_dict(where)  # reads config.json, runs nothing
+        stated, _ = PretrainedConfig.get_config_dict(where, **hub)  # reads config.json, runs nothing
         family = family_of(stated)
         if family is not None and not folder.is_dir():
             # Neither pickles nor the repository's code: what is not fetched cannot run.
-            folder = Path(snapshot_download(where, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja"]))
+            wanted = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
+            folder = Path(snapshot_download(where, allow_patterns=wanted, **hub))
         if family is not None:
             config: Any = None
             model = load_native(family, folder, stated, DTYPES[dtype])
         else:
-            config = AutoConfig.from_pretrained(where, trust_remote_code=False)
+            config = AutoConfig.from_pretrained(where, trust_remote_code=False, **hub)
             model, report = AutoModelForCausalLM.from_pretrained(
                 where,
                 dtype=DTYPES[dtype],
                 attn_implementation="sdpa",
                 output_loading_info=True,
                 trust_remote_code=False,  # refused at once; left open, a terminal would be asked
+                **hub,
             )
     except Exception as error:  # transformers passes on whatever its parts raise, each with a class of its own
         raise CheckpointError(f"checkpoint {source} cannot be loaded: {error}") from error
@@ -173,7 +184,7 @@ def load_checkpoint(
             f"checkpoint {source} holds {len(foreign)} weights that {type(model).__name__} of its config.json has no "
             f"place for, for example {foreign[0]!r}; they would be dropped without a word"
         )
-    tokenizer = _tokenizer(where if family is None else str(folder), family)
+    tokenizer = _tokenizer(where, None, **hub) if family is None else _tokenizer(str(folder), family)
     mask = _mask_token(source, mask_token_id, facts, stated, tokenizer, family)
     ends = end_token_ids if end_token_ids is not None else _end_tokens(facts, tokenizer, stated, family)
     shift = facts.get("logits_shift", family.logits_shift if family is not None else 0)
@@ -245,12 +256,12 @@ def _facts(folder: Path) -> dict[str, Any]:
     return facts
 
 
-def _tokenizer(where: str, family: FamilySpec | None) -> Any | None:
+def _tokenizer(where: str, family: FamilySpec | None, **hub: Any) -> Any | None:
     # Some tokenizer classes make an empty tokenizer, with ids of its own, out of a folder that has no files for one.
     if family is not None and not any((Path(where) / name).is_file() for name in ("tokenizer.json", "vocab.json")):
         return None
     try:
-        return AutoTokenizer.from_pretrained(where, trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(where, trust_remote_code=False, **hub)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass  # a checkpoint without tokenizer still decodes prompts given as token ids
     if family is None or family.tokenizer is None:

@@ -65,7 +65,8 @@ def record_in_group(
             meeting.announce(todo)
         else:
             todo = meeting.plan()
-            _wait_for(lambda: check_folder(folder, facts), f"worker {workers.number} does not see the trace in {folder}")
+            unseen = f"worker {workers.number} does not see the trace in {folder}"
+            _wait_for(lambda: check_folder(folder, facts), unseen)
             lock = FolderLock(folder)
             lock.acquire(share=True)
         watch = _Watch(meeting, len(prompts) - len(todo), len(prompts), on_prompt if workers.leads else None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from calibrate.bundled import PROMPTS_DIR
 
 BUNDLED = "bundled"
+DATASETS = "datasets:"
 SPLITS = ("calibration", "validation", "test")
 
 
@@ -86,6 +87,12 @@ def _parse(path: Path, number: int, line: str) -> Prompt:
     )
 
 
+def has_splits(source: str | Path) -> bool:
+    """Whether a prompt set brings splits of its own, as the bundled prompts and datasets do and files do not."""
+    name = str(source)
+    return name.startswith(DATASETS) or (name.partition("/")[0] == BUNDLED and not Path(source).is_file())
+
+
 def load_prompt_set(source: str | Path, split: str = "calibration", limit: int | None = None) -> list[Prompt]:
     """Load ``bundled`` (one of its three splits), ``bundled/DOMAIN``, or a JSONL file (``split`` then plays no part).
 
@@ -112,16 +119,36 @@ def load_prompt_set(source: str | Path, split: str = "calibration", limit: int |
 
 
 def encode_prompts(
-    prompts: Sequence[Prompt], tokenizer: Any, vocabulary_size: int, mask_token_id: int | None = None
+    prompts: Sequence[Prompt],
+    tokenizer: Any,
+    vocabulary_size: int,
+    mask_token_id: int | None = None,
+    *,
+    chat: Callable[[str], Sequence[int]] | None = None,
 ) -> list[tuple[int, ...]]:
     """Token ids of every prompt; texts go through ``tokenizer``, given ids are checked against the vocabulary.
 
+    Args:
+        prompts: the prompts.
+        tokenizer: of the model; None where it has none.
+        vocabulary_size: ids are below it.
+        mask_token_id: which no prompt may hold.
+        chat: makes the ids of a text by a chat template, in the place of ``tokenizer``.
+
     Raises:
-        PromptError: a text without a tokenizer, a text that gives no tokens, or an id outside the vocabulary.
+        PromptError: a text without a tokenizer, a text that gives no tokens, an id outside the vocabulary, or token
+            ids where a chat template needs a text.
     """
     encoded = []
     for prompt in prompts:
-        if prompt.tokens is not None:
+        if chat is not None:
+            if prompt.text is None:
+                raise PromptError(
+                    f"prompt {prompt.id} is given as token ids, which no chat template can be put around; give "
+                    "'prompt' (text), or leave out --chat"
+                )
+            ids = tuple(chat(prompt.text))
+        elif prompt.tokens is not None:
             ids = prompt.tokens
         elif tokenizer is None:
             raise PromptError(f"prompt {prompt.id} is a text, but the model has no tokenizer; give 'tokens' instead")

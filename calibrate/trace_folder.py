@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,8 @@ from calibrate.traces import (
     shard_paths,
 )
 
-try:
+if sys.platform != "win32":
     import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 LOCK_NAME = ".recording.lock"
 
@@ -54,7 +53,7 @@ class FolderLock:
         Raises:
             TraceError: another recording has it.
         """
-        if fcntl is None:
+        if sys.platform == "win32":
             return
         descriptor = self._held if self._held is not None else os.open(self.path, os.O_CREAT | os.O_RDWR, 0o666)
         try:

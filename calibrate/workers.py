@@ -10,6 +10,7 @@ What torch calls the rank of a process is a worker's *number* here; ranks are th
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -86,10 +87,8 @@ class Workers:
 
     def fail(self, reason: str) -> None:
         """Tell the others that this worker gives up."""
-        try:
+        with contextlib.suppress(RuntimeError):  # the launcher is gone, and with it whoever would read this
             self._store.set(f"failed/{self.number}", reason or "no reason was given")
-        except RuntimeError:
-            pass
 
     def leave(self) -> None:
         """Give no more signs of life; nothing waits for this worker afterwards."""

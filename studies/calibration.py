@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
 from calibrate.checkpoints import Checkpoint, check_attention, load_checkpoint
 from calibrate.traces import Traces
 from calibrate.version import tool_version
+from calibrate.workers import Workers
 from drafting.anchors import AnchorTable
 from drafting.graph import DraftGraph
 from drafting.trie import PrefixTrie
@@ -21,7 +22,7 @@ from studies.intervals import PromptBootstrap, interval_columns, interval_fields
 from studies.methods import PUBLISHED_READINGS, FoundGraph, SearchInput, certify, find_graphs
 from studies.progress import Reporter, SilentReporter
 from studies.prompt_counts import PromptCounts
-from studies.recordings import decode_config, record_split
+from studies.recordings import decode_config, record_split, share_split
 from studies.run_directory import open_run, slug, write_results
 from verify.decode import DecodeConfig
 from verify.formulas import Formula
@@ -61,27 +62,47 @@ class Candidate:
 
 
 def calibrate(
-    config: CalibrationConfig, out: str | Path, *, overwrite: bool = False, reporter: Reporter | None = None
-) -> dict[str, Any]:
+    config: CalibrationConfig,
+    out: str | Path,
+    *,
+    overwrite: bool = False,
+    reporter: Reporter | None = None,
+    workers: Workers | None = None,
+) -> dict[str, Any] | None:
     """Run the whole path and write the run directory; a run that was stopped goes on.
 
+    With ``workers`` all of them record, and then the leader goes on alone: what follows is a search on the host and a
+    measurement that is sequential on purpose.
+
     Returns:
-        the content of ``results.json``.
+        the content of ``results.json``; None on workers that do not lead.
 
     Raises:
         ValueError: (and its subclasses) a configuration that does not fit, see the parts.
+        calibrate.workers.WorkerError: a worker that failed or is lost; the recording goes on where it stopped.
     """
     reporter = reporter or SilentReporter()
     config.check()
     budgets = sorted(set(config.budgets))
     splits = prompt_splits(config)
     checkpoint = load_checkpoint(
-        config.model, dtype=config.dtype, device=config.device, mask_token_id=config.mask_token_id
+        config.model,
+        dtype=config.dtype,
+        device=config.device if workers is None else workers.device(config.device),
+        mask_token_id=config.mask_token_id,
+        revision=config.revision,
     )
     check_attention(checkpoint, config.context)
-    search_ids, test_ids = encode_splits(splits, checkpoint)
+    search_ids, test_ids = encode_splits(splits, checkpoint, chat=config.chat)
     plain_config = {**asdict(config), "tool_version": tool_version(), "model_revision": checkpoint.revision}
-    path = open_run(out, plain_config, overwrite)
+    del plain_config["batch_size"]  # a run may be continued with another; the shards say which it was
+    path = open_run(out, plain_config, overwrite) if workers is None or workers.leads else Path(out)
+    if workers is not None:
+        for spec, (split, ids) in product(config.policies, (("search", search_ids), ("test", test_ids))):
+            folder = _trace_folder(path, spec, split)
+            share_split(config, spec, checkpoint, ids, folder, reporter, f"{spec}, {split}", workers)
+        if not workers.leads:
+            return None
     sections: dict[str, Any] = {"rows": [], "comparisons": [], "readings": [], "histograms": [], "rank_counts": []}
     for spec in config.policies:
         run = _record_policy(config, spec, checkpoint, search_ids, test_ids, path, reporter)
@@ -96,6 +117,10 @@ def calibrate(
     return {"config": plain_config, **sections}
 
 
+def _trace_folder(path: Path, spec: str, split: str) -> Path:
+    return path / "traces" / slug(spec) / split
+
+
 def _record_policy(
     config: CalibrationConfig,
     spec: str,
@@ -107,7 +132,7 @@ def _record_policy(
 ) -> PolicyRun:
     traces = {
         split: record_split(
-            config, spec, checkpoint, ids, path / "traces" / slug(spec) / split, reporter, f"{spec}, {split}"
+            config, spec, checkpoint, ids, _trace_folder(path, spec, split), reporter, f"{spec}, {split}"
         )
         for split, ids in (("search", search_ids), ("test", test_ids))
     }

@@ -6,7 +6,8 @@ import random
 from dataclasses import dataclass
 
 from calibrate.checkpoints import Checkpoint
-from calibrate.prompts import Prompt, encode_prompts, load_prompt_set
+from calibrate.encoding import encode_for
+from calibrate.prompts import Prompt, has_splits, load_prompt_set
 from studies.methods import check_method
 from verify.layout import SequenceLayout, exactness
 from verify.policies import make_policy
@@ -19,9 +20,11 @@ class CalibrationConfig:
     """Everything a calibration run depends on; written to ``config.json`` as it is.
 
     ``search_prompts`` and ``test_prompts`` cut the splits; None takes them whole. The runtime verifier runs on the
-    first ``measured_prompts`` of the test split; None is all of them. ``prompts`` and ``held_out`` are ``bundled`` or
-    JSONL files; a file for ``prompts`` without one for ``held_out`` is cut in two, by prompt. ``certify`` bounds every
+    first ``measured_prompts`` of the test split; None is all of them. ``prompts`` and ``held_out`` are ``bundled``,
+    ``datasets:NAME`` or JSONL files; a file for ``prompts`` without one for ``held_out`` is cut in two, by prompt.
+    ``chat`` puts them into the model's chat template, ``revision`` names one of a hub model. ``certify`` bounds every
     graph by the price sweep (``studies.closure``), so that each row says how far it can be from the best of its size.
+    ``batch_size`` is for recording alone and changes no result in float32, so a run may be continued with another.
     """
 
     model: str = "bundled"
@@ -44,6 +47,9 @@ class CalibrationConfig:
     measured_prompts: int | None = None
     mask_token_id: int | None = None
     certify: bool = True
+    chat: bool = False
+    revision: str | None = None
+    batch_size: int = 1
 
     def __post_init__(self) -> None:
         """Write every policy in its one canonical spelling, each once; raises PolicyError for one that is unknown."""
@@ -54,8 +60,11 @@ class CalibrationConfig:
         """Check everything that needs no model, before any work is done.
 
         Raises:
-            ValueError: no budget or one below 0, an unknown method, context mode or back-end, lengths that do not fit.
+            ValueError: no budget or one below 0, an unknown method, context mode or back-end, lengths that do not fit,
+                a batch of nothing.
         """
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size is {self.batch_size}, expected at least 1")
         if not self.budgets or min(self.budgets) < 0:
             raise ValueError(f"budgets must be numbers of drafts of at least 0, got {list(self.budgets)}")
         for method in self.methods:
@@ -76,22 +85,18 @@ def encoded_splits(config: CalibrationConfig, checkpoint: Checkpoint) -> tuple[l
     Raises:
         ValueError: (PromptError) a prompt set that cannot be read or encoded.
     """
-    return encode_splits(prompt_splits(config), checkpoint)
+    return encode_splits(prompt_splits(config), checkpoint, chat=config.chat)
 
 
 def encode_splits(
-    splits: tuple[list[Prompt], list[Prompt]], checkpoint: Checkpoint
+    splits: tuple[list[Prompt], list[Prompt]], checkpoint: Checkpoint, *, chat: bool = False
 ) -> tuple[list[Tokens], list[Tokens]]:
     """Token ids of both splits.
 
     Raises:
         ValueError: a prompt that cannot be encoded, or one that is in both splits.
     """
-    denoiser = checkpoint.denoiser
-    search, test = (
-        encode_prompts(split, checkpoint.tokenizer, denoiser.vocabulary_size, denoiser.mask_token_id)
-        for split in splits
-    )
+    search, test = (encode_for(checkpoint, split, chat=chat) for split in splits)
     shared = set(search) & set(test)
     if shared:
         names = [prompt.id for prompt, ids in zip(splits[1], test, strict=True) if ids in shared]
@@ -108,7 +113,7 @@ def prompt_splits(config: CalibrationConfig) -> tuple[list[Prompt], list[Prompt]
     Prompts that say the same count once. Raises ``ValueError`` as in ``load_prompt_set``.
     """
     search = load_prompt_set(config.prompts, "calibration")
-    if config.held_out is not None or config.prompts.partition("/")[0] == "bundled":
+    if config.held_out is not None or has_splits(config.prompts):
         test = load_prompt_set(config.held_out or config.prompts, "test")
     else:
         distinct = list({(prompt.text, prompt.tokens): prompt for prompt in search}.values())

@@ -1,17 +1,20 @@
-"""Recording a split for a study, from its configuration."""
+"""Recording for commands and studies: alone or as one of several workers, with progress."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from calibrate.checkpoints import Checkpoint
-from calibrate.recorder import record
+from calibrate.group_recorder import record_in_group
+from calibrate.recorder import RecordingSpeed, record
 from calibrate.traces import Traces
+from calibrate.workers import Workers
 from studies.configuration import CalibrationConfig
 from studies.progress import Reporter
 from verify.decode import DecodeConfig
-from verify.policies import make_policy
+from verify.policies import Policy, make_policy
 
 
 def decode_config(config: CalibrationConfig, checkpoint: Checkpoint) -> DecodeConfig:
@@ -37,13 +40,71 @@ def record_split(
     label: str,
 ) -> Traces:
     """Record the prompts ``ids`` under policy ``spec`` into ``folder``, with progress; goes on after a stop."""
-    policy = make_policy(spec, config.temperature)
-    with reporter.task(f"record {label}", len(ids)) as advance_to:
-        return record(
-            checkpoint,
-            ids,
-            policy,
-            decode_config(config, checkpoint),
-            folder,
-            on_prompt=lambda done, _: advance_to(done),
+    traces = share_split(config, spec, checkpoint, ids, folder, reporter, label, None)
+    assert traces is not None  # None is for workers that do not lead
+    return traces
+
+
+def share_split(
+    config: CalibrationConfig,
+    spec: str,
+    checkpoint: Checkpoint,
+    ids: Sequence[Sequence[int]],
+    folder: Path,
+    reporter: Reporter,
+    label: str,
+    workers: Workers | None,
+) -> Traces | None:
+    """:func:`record_split` together with other workers; None on those that do not lead."""
+    return record_with_progress(
+        checkpoint,
+        ids,
+        make_policy(spec, config.temperature),
+        decode_config(config, checkpoint),
+        folder,
+        reporter,
+        label,
+        batch_size=config.batch_size,
+        chat=config.chat,
+        workers=workers,
+    )
+
+
+def record_with_progress(
+    checkpoint: Checkpoint,
+    ids: Sequence[Sequence[int]],
+    policy: Policy,
+    config: DecodeConfig,
+    folder: Path,
+    reporter: Reporter,
+    label: str,
+    *,
+    batch_size: int = 1,
+    chat: bool = False,
+    workers: Workers | None = None,
+) -> Traces | None:
+    """:func:`calibrate.recorder.record`, or ``record_in_group`` with ``workers``; None on workers that do not lead.
+
+    The leader, or the only process, shows how far all are, and says at the end how fast it went.
+    """
+    alone = partial(record, checkpoint, ids, policy, config, folder, batch_size=batch_size, chat=chat)
+    if workers is not None:
+        together = partial(
+            record_in_group, workers, checkpoint, ids, policy, config, folder, batch_size=batch_size, chat=chat
         )
+        if not workers.leads:
+            return together()
+    speeds: list[RecordingSpeed] = []
+    with reporter.task(f"record {label}", len(ids)) as advance_to:
+
+        def on_prompt(done: int, _: int) -> None:
+            advance_to(done)
+
+        if workers is None:
+            traces: Traces | None = alone(on_prompt=on_prompt, on_end=speeds.append)
+        else:
+            traces = together(on_prompt=on_prompt, on_end=speeds.append)
+    if speeds and speeds[0].prompts:
+        by = f", {workers.count} workers" if workers is not None else ""
+        reporter.say(f"{speeds[0].sentence()} (batch {batch_size}{by})")
+    return traces

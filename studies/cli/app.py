@@ -16,6 +16,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from calibrate.stopping import Terminated, termination_as_interrupt
+from calibrate.workers import PeerFailedError, current_workers
+
 console = Console()
 errors = Console(stderr=True)
 
@@ -30,6 +33,7 @@ app = typer.Typer(
 EXIT_BAD_INPUT = 1
 EXIT_NOT_IDENTICAL = 3
 EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
 
 #: Errors whose own message is meant for a person.
 _EXPECTED = (ValueError, RuntimeError, OSError, ArithmeticError, MemoryError)
@@ -40,7 +44,8 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 def command(name: str, resumes: bool = False) -> Callable[[Command], Command]:
     """Register a command whose errors become one message and an exit code.
 
-    Every error exits with 1 and says what went wrong; Ctrl-C exits with 130. ``DRAFTGRAPH_DEBUG=1`` shows tracebacks.
+    Every error exits with 1 and says what went wrong; Ctrl-C exits with 130, SIGTERM (which then keeps what Ctrl-C
+    would keep) with 143. ``DRAFTGRAPH_DEBUG=1`` shows tracebacks. What concerns all workers of a launch is said once.
 
     Args:
         name: of the command.
@@ -51,26 +56,42 @@ def command(name: str, resumes: bool = False) -> Callable[[Command], Command]:
         @functools.wraps(function)
         def guarded(*args: Any, **kwargs: Any) -> Any:
             try:
-                return function(*args, **kwargs)
+                with termination_as_interrupt():
+                    return function(*args, **kwargs)
             except (typer.Exit, typer.Abort):  # typer.Exit is a RuntimeError: an exit code, not a failure
                 raise
-            except KeyboardInterrupt:
+            except KeyboardInterrupt as stop:
                 kept = " What is finished is kept; run the same command again to go on." if resumes else ""
-                errors.print(f"[yellow]stopped.[/]{kept}")
-                raise typer.Exit(EXIT_INTERRUPTED) from None
+                how = " by SIGTERM" if isinstance(stop, Terminated) else ""
+                others = " (launchers send it when another worker failed)" if how and current_workers() else ""
+                _complain(f"[yellow]stopped{how}{others}.[/]{kept}")
+                raise typer.Exit(EXIT_TERMINATED if isinstance(stop, Terminated) else EXIT_INTERRUPTED) from None
+            except PeerFailedError:  # the other worker has said why
+                raise typer.Exit(EXIT_BAD_INPUT) from None
             except Exception as error:
                 if os.environ.get("DRAFTGRAPH_DEBUG"):
                     raise
                 said = escape(str(error) or type(error).__name__)
                 if not isinstance(error, _EXPECTED):
                     said = f"{type(error).__name__}: {said} (not foreseen; DRAFTGRAPH_DEBUG=1 shows where)"
-                errors.print(f"[bold red]error:[/] {said}", highlight=False, soft_wrap=True)
+                _complain(f"[bold red]error:[/] {said}")
                 raise typer.Exit(EXIT_BAD_INPUT) from None
 
         app.command(name)(guarded)
         return function
 
     return register
+
+
+def _complain(message: str) -> None:
+    """Print ``message`` on stderr; of several workers with the same message only the first does."""
+    workers = current_workers()
+    if workers is not None:
+        workers.fail(message)
+        if not workers.says_first(message):
+            return
+        message = f"worker {workers.number} of {workers.count}: {message}"
+    errors.print(message, highlight=False, soft_wrap=True)
 
 
 ModelOption = Annotated[
@@ -80,7 +101,8 @@ PromptsOption = Annotated[
     str,
     typer.Option(
         "--prompts",
-        help="'bundled', 'bundled/DOMAIN', or a JSONL file of {\"prompt\": text} or {\"tokens\": ids}.",
+        help="'bundled', 'bundled/DOMAIN', a JSONL file of {\"prompt\": text} or {\"tokens\": ids}, or "
+        "'datasets:NAME' (gsm8k, math500, humaneval, mbpp; see docs/recording.md).",
     ),
 ]
 PolicyOption = Annotated[
@@ -100,7 +122,16 @@ TopJOption = Annotated[int, typer.Option("--top-j", min=1, help="Vocabulary rank
 SeedOption = Annotated[int, typer.Option("--seed", help="Seed of stochastic policies.")]
 TemperatureOption = Annotated[float, typer.Option("--temperature", min=0.0, help="0 takes argmax tokens.")]
 DtypeOption = Annotated[str, typer.Option("--dtype", help="float32 (exact), bfloat16 or float16.")]
-DeviceOption = Annotated[str, typer.Option("--device", help="A torch device, for example cpu or cuda.")]
+DeviceOption = Annotated[
+    str, typer.Option("--device", help="A torch device; cuda is each worker's own one under torchrun.")
+]
+RevisionOption = Annotated[
+    str | None, typer.Option("--revision", help="Branch, tag or commit of a hub model. [default: main]")
+]
+ChatOption = Annotated[bool, typer.Option("--chat", help="Put text prompts into the model's chat template.")]
+BatchSizeOption = Annotated[
+    int, typer.Option("--batch-size", min=1, help="Prompts decoded at a time; the result in float32 is the same.")
+]
 MaskOption = Annotated[int | None, typer.Option("--mask-token-id", help="For checkpoints that do not name theirs.")]
 LimitOption = Annotated[int | None, typer.Option("--limit", help="Use the first prompts only.")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from calibrate.workers import join_workers
 from studies.calibration import calibrate
 from studies.cli import app as cli
 from studies.configuration import CalibrationConfig
@@ -24,9 +25,10 @@ def calibrate_command(
         str | None,
         typer.Option(
             "--held-out",
-            help="Prompts no search sees; by default the bundled test split, or every second prompt of a file.",
+            help="Prompts no search sees; by default the test split of bundled prompts and datasets, or half of a file.",
         ),
     ] = None,
+    chat: cli.ChatOption = False,
     policy: Annotated[
         list[str] | None,
         typer.Option("--policy", help="Unmasking policy, may come several times. [default: threshold:0.9]"),
@@ -51,8 +53,12 @@ def calibrate_command(
     ] = 16,
     top_j: cli.TopJOption = 8,
     seed: cli.SeedOption = 0,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", min=1, help="Prompts recorded at a time; the verifier runs one by one.")
+    ] = 1,
     dtype: cli.DtypeOption = "float32",
     device: cli.DeviceOption = "cpu",
+    revision: cli.RevisionOption = None,
     mask_token_id: cli.MaskOption = None,
     overwrite: cli.OverwriteOption = False,
     certify: Annotated[
@@ -60,7 +66,10 @@ def calibrate_command(
     ] = True,
     figures: Annotated[bool, typer.Option("--figures/--no-figures", help="Draw the figures at the end.")] = True,
 ) -> None:
-    """Record, search, predict, export and verify; the run directory holds everything."""
+    """Record, search, predict, export and verify; the run directory holds everything.
+
+    Started by torchrun, all processes record; then the first one goes on alone (docs/recording.md).
+    """
     config = CalibrationConfig(
         model=model,
         prompts=prompts,
@@ -82,8 +91,14 @@ def calibrate_command(
         measured_prompts=measured_prompts,
         mask_token_id=mask_token_id,
         certify=certify,
+        chat=chat,
+        revision=revision,
+        batch_size=batch_size,
     )
-    results = calibrate(config, out, overwrite=overwrite, reporter=RichReporter(cli.console))
+    workers = join_workers()
+    results = calibrate(config, out, overwrite=overwrite, reporter=RichReporter(cli.console), workers=workers)
+    if results is None:  # the leader of the workers reports
+        return
     for spec in config.policies:
         cli.console.print(results_table(results["rows"], spec))
     if figures:

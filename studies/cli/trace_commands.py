@@ -10,12 +10,14 @@ from typing import Annotated, Any
 import typer
 
 from calibrate.checkpoints import Checkpoint, check_attention, load_checkpoint
+from calibrate.encoding import encode_for
 from calibrate.files import write_atomically
-from calibrate.prompts import Prompt, encode_prompts, load_prompt_set
-from calibrate.recorder import record
+from calibrate.prompts import Prompt, load_prompt_set
+from calibrate.workers import join_workers
 from studies.cli import app as cli
 from studies.progress import RichReporter
-from verify.decode import DecodeConfig, decode
+from studies.recordings import record_with_progress
+from verify.decode import DecodeConfig, DecodeResult, decode_batch
 from verify.graph_file import GraphFile, load_graph
 from verify.policies import make_policy
 from verify.verifier import graph_mismatches
@@ -28,10 +30,9 @@ def decode_config(checkpoint: Checkpoint, **options: Any) -> DecodeConfig:
     return DecodeConfig(end_token_ids=checkpoint.end_token_ids, **options)
 
 
-def encoded_prompts(prompts: Sequence[Prompt], checkpoint: Checkpoint) -> list[tuple[int, ...]]:
+def encoded_prompts(prompts: Sequence[Prompt], checkpoint: Checkpoint, chat: bool = False) -> list[tuple[int, ...]]:
     """Token ids of prompts for a checkpoint; raises PromptError for one that it cannot decode."""
-    denoiser = checkpoint.denoiser
-    return encode_prompts(prompts, checkpoint.tokenizer, denoiser.vocabulary_size, denoiser.mask_token_id)
+    return encode_for(checkpoint, prompts, chat=chat)
 
 
 @cli.command("record", resumes=True)
@@ -40,9 +41,10 @@ def record_command(
     model: cli.ModelOption = "bundled",
     prompts: cli.PromptsOption = "bundled",
     split: Annotated[
-        str, typer.Option(help="Split of the bundled prompts: calibration, validation, test.")
+        str, typer.Option(help="Split of bundled prompts and datasets: calibration, validation, test.")
     ] = "calibration",
     limit: cli.LimitOption = None,
+    chat: cli.ChatOption = False,
     policy: cli.PolicyOption = "threshold:0.9",
     temperature: cli.TemperatureOption = 0.0,
     block_length: cli.BlockLengthOption = 32,
@@ -50,15 +52,23 @@ def record_command(
     context: cli.ContextOption = "dual",
     top_j: cli.TopJOption = 8,
     seed: cli.SeedOption = 0,
+    batch_size: cli.BatchSizeOption = 1,
     dtype: cli.DtypeOption = "float32",
     device: cli.DeviceOption = "cpu",
+    revision: cli.RevisionOption = None,
     mask_token_id: cli.MaskOption = None,
 ) -> None:
-    """Record acceptance traces of plain decoding; run it again to go on after a stop."""
+    """Record acceptance traces of plain decoding; run it again to go on after a stop.
+
+    Started by torchrun, every process records a share of the prompts (docs/recording.md).
+    """
+    workers = join_workers()
+    if workers is not None:
+        device = workers.device(device)
     rule = make_policy(policy, temperature)
     prompt_set = load_prompt_set(prompts, split, limit)
-    checkpoint = load_checkpoint(model, dtype=dtype, device=device, mask_token_id=mask_token_id)
-    encoded = encoded_prompts(prompt_set, checkpoint)
+    checkpoint = load_checkpoint(model, dtype=dtype, device=device, mask_token_id=mask_token_id, revision=revision)
+    encoded = encoded_prompts(prompt_set, checkpoint, chat)
     config = decode_config(
         checkpoint,
         block_length=block_length,
@@ -67,9 +77,20 @@ def record_command(
         top_j=top_j,
         seed=seed,
     )
-    reporter = RichReporter(cli.console)
-    with reporter.task(f"record {rule.spec}", len(encoded)) as advance_to:
-        traces = record(checkpoint, encoded, rule, config, out, on_prompt=lambda done, _: advance_to(done))
+    traces = record_with_progress(
+        checkpoint,
+        encoded,
+        rule,
+        config,
+        out,
+        RichReporter(cli.console),
+        rule.spec,
+        batch_size=batch_size,
+        chat=chat,
+        workers=workers,
+    )
+    if traces is None:  # the leader of the workers reports
+        return
     cli.console.print(
         f"{traces.n_steps} denoising steps of {len(encoded)} prompts in [bold]{out}[/] "
         f"(trace hash {traces.trace_hash()[:12]})"
@@ -81,8 +102,9 @@ def decode_command(
     out: OutOption,
     model: cli.ModelOption = "bundled",
     prompts: cli.PromptsOption = "bundled",
-    split: Annotated[str, typer.Option(help="Split of the bundled prompts.")] = "test",
+    split: Annotated[str, typer.Option(help="Split of bundled prompts and datasets.")] = "test",
     limit: cli.LimitOption = None,
+    chat: cli.ChatOption = False,
     graph: Annotated[
         Path | None, typer.Option("--graph", help="Speculate with this graph; plain decoding without.")
     ] = None,
@@ -93,8 +115,10 @@ def decode_command(
     context: Annotated[str | None, typer.Option("--context", help="By default the graph's.")] = None,
     backend: cli.BackendOption = "packed",
     seed: cli.SeedOption = 0,
+    batch_size: cli.BatchSizeOption = 1,
     dtype: cli.DtypeOption = "float32",
     device: cli.DeviceOption = "cpu",
+    revision: cli.RevisionOption = None,
     mask_token_id: cli.MaskOption = None,
     overwrite: cli.OverwriteOption = False,
 ) -> None:
@@ -106,8 +130,8 @@ def decode_command(
     heat = temperature if temperature is not None else (valid.temperature if valid else 0.0)
     rule = make_policy(spec, heat)
     prompt_set = load_prompt_set(prompts, split, limit)
-    checkpoint = load_checkpoint(model, dtype=dtype, device=device, mask_token_id=mask_token_id)
-    encoded = encoded_prompts(prompt_set, checkpoint)
+    checkpoint = load_checkpoint(model, dtype=dtype, device=device, mask_token_id=mask_token_id, revision=revision)
+    encoded = encoded_prompts(prompt_set, checkpoint, chat)
     config = decode_config(
         checkpoint,
         block_length=block_length or (valid.block_length if valid else 32),
@@ -123,34 +147,38 @@ def decode_command(
         if wrong:
             raise ValueError(f"{graph} is not valid for this run: " + "; ".join(wrong))
     nodes = file.nodes[1:] if file is not None else ()
-    lines: list[dict[str, Any]] = []
+    done: dict[int, dict[str, Any]] = {}  # in the order in which a batch finishes them
+    results = decode_batch(checkpoint.denoiser, list(enumerate(encoded)), rule, config, nodes, batch_size=batch_size)
     try:
         with RichReporter(cli.console).task("decode", len(encoded)) as advance_to:
-            for sample, (prompt, ids) in enumerate(zip(prompt_set, encoded, strict=True)):
-                result = decode(checkpoint.denoiser, ids, rule, config, nodes, sample=sample)
-                lines.append(
-                    {
-                        "id": prompt.id,
-                        "tokens": result.tokens[: result.end],
-                        "text": checkpoint.text(result.tokens[: result.end]),
-                        "steps": result.steps,
-                        "forwards": result.forwards,
-                        "rows": result.rows,
-                    }
-                )
-                advance_to(sample + 1)
+            for sample, result in results:
+                done[sample] = _line(prompt_set[sample], result, checkpoint)
+                advance_to(len(done))
     except BaseException:
-        if lines:
+        if done:
             partial = out.with_name(out.name + ".partial")
-            _write_lines(partial, lines)
-            cli.errors.print(f"the {len(lines)} of {len(encoded)} prompts that were done are in {partial}")
+            _write_lines(partial, [done[sample] for sample in sorted(done)])
+            cli.errors.print(f"the {len(done)} of {len(encoded)} prompts that were done are in {partial}")
         raise
+    lines = [done[sample] for sample in sorted(done)]
     _write_lines(out, lines)
     steps, forwards = sum(line["steps"] for line in lines), sum(line["forwards"] for line in lines)
     cli.console.print(
         f"{len(lines)} prompts in [bold]{out}[/]: {steps} denoising steps in {forwards} forward passes "
         f"({steps / forwards:.2f} steps per forward)"
     )
+
+
+def _line(prompt: Prompt, result: DecodeResult, checkpoint: Checkpoint) -> dict[str, Any]:
+    tokens = result.tokens[: result.end]
+    return {
+        "id": prompt.id,
+        "tokens": tokens,
+        "text": checkpoint.text(tokens),
+        "steps": result.steps,
+        "forwards": result.forwards,
+        "rows": result.rows,
+    }
 
 
 def _write_lines(path: Path, lines: Sequence[dict[str, Any]]) -> None:

@@ -59,7 +59,9 @@ def test_shards_hold_whole_prompts_and_their_batch_size(checkpoint, tmp_path):
     record(checkpoint, PROMPTS, policy, CONFIG, tmp_path / "1")
     record(checkpoint, PROMPTS, policy, CONFIG, tmp_path / "4", batch_size=4, shard_prompts=3)
     found = samples_in(tmp_path / "4")
-    assert sorted(map(len, found)) == [1, 3, 3, 3] and sorted(sum(found, [])) == list(range(10))
+    assert sorted(map(len, found)) == [1, 3, 3, 3] and sorted(sample for shard in found for sample in shard) == list(
+        range(10)
+    )
     assert found != [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9]]  # written as they finished
     for size in (1, 4):
         for path in shard_paths(tmp_path / str(size)):

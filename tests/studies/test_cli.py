@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,8 @@ def test_search_evaluate_verify_export_decode(
     assert [d["steps"] for d in drafted] == [p["steps"] for p in plain] == [p["forwards"] for p in plain]
     assert sum(d["forwards"] for d in drafted) < sum(p["forwards"] for p in plain)
     assert all(d["rows"] > p["rows"] for d, p in zip(drafted, plain, strict=True))
+    run(*common, "--graph", graph, "--batch-size", 3, "--out", tmp_path / "batch.jsonl")
+    assert (tmp_path / "batch.jsonl").read_text() == (tmp_path / "with.jsonl").read_text()
 
 
 @pytest.mark.parametrize("context, backend", [("dual", "packed"), ("block_causal", "packed"), ("prefix", "expanded")])
@@ -349,18 +352,16 @@ def test_decode_keeps_what_was_done(
 ) -> None:
     import studies.cli.trace_commands as commands
 
-    real, calls = commands.decode, []
+    real = commands.decode_batch
 
-    def third_time_interrupted(*arguments: object, **named: object) -> DecodeResult:
-        calls.append(1)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return real(*arguments, **named)  # type: ignore[arg-type]
+    def third_time_interrupted(*arguments: object, **named: object) -> Iterator[tuple[int, DecodeResult]]:
+        yield from islice(real(*arguments, **named), 2)  # type: ignore[arg-type]
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(commands, "decode", third_time_interrupted)
+    monkeypatch.setattr(commands, "decode_batch", third_time_interrupted)
     out = tmp_path / "answers.jsonl"
     command = ["decode", "--model", checkpoint, "--prompts", prompts, "--generation-length", 16, "--block-length", 8]
-    said = run(*command, "--out", out, code=130)
+    said = run(*command, "--batch-size", 3, "--out", out, code=130)
     assert "the 2 of 8 prompts that were done are in" in said and "run the same command" not in said
     assert not out.exists() and len(out.with_name("answers.jsonl.partial").read_text().splitlines()) == 2
 
