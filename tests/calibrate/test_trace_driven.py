@@ -97,7 +97,7 @@ def test_a_model_pays_and_the_trace_decides(
     traces, denoiser = recorded[case], shape.make(dtype="bfloat16").denoiser
     inner: Engine = RowEngine(denoiser, case[1], backend)
     if slots:
-        layouts = [SequenceLayout.make(64, 64, 32, case[1])]
+        layouts = [SequenceLayout.make(96, 64, 32, case[1])]
         inner = make_engine(denoiser, recorded_config(traces, backend), layouts, batch, 10)
     engine = TraceDrivenEngine(
         traces, inner, mask_token_id=shape.mask_token_id, vocabulary_size=denoiser.vocabulary_size
