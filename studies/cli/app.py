@@ -121,7 +121,19 @@ BackendOption = Annotated[
 TopJOption = Annotated[int, typer.Option("--top-j", min=1, help="Vocabulary ranks to record.")]
 SeedOption = Annotated[int, typer.Option("--seed", help="Seed of stochastic policies.")]
 TemperatureOption = Annotated[float, typer.Option("--temperature", min=0.0, help="0 takes argmax tokens.")]
-DtypeOption = Annotated[str, typer.Option("--dtype", help="float32 (exact), bfloat16 or float16.")]
+#: Short names that are accepted beside torch's own.
+DTYPE_ALIASES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
+
+def dtype_name(text: str) -> str:
+    """``bf16`` -> ``bfloat16``, and so on; what is no alias is given back as it is."""
+    return DTYPE_ALIASES.get(text, text)
+
+
+DtypeOption = Annotated[
+    str,
+    typer.Option("--dtype", callback=dtype_name, help="float32 (exact), bfloat16 or float16; or fp32, bf16, fp16."),
+]
 DeviceOption = Annotated[
     str, typer.Option("--device", help="A torch device; cuda is each worker's own one under torchrun.")
 ]
