@@ -13,6 +13,7 @@ from figures.accepted_histogram import draw_accepted_histogram, pairs, table_acc
 from figures.calibration_size import draw_calibration_size, load_calibration_size, table_calibration_size
 from figures.curves import table_nfe_vs_budget
 from figures.data import FigureDataError, Run, load_run
+from figures.divergence import draw_divergence, load_divergence, table_divergence
 from figures.domain_matrix import calibrated_methods, draw_domain_matrix, matrix, table_domain_matrix
 from figures.graph_layers import draw_graph_layers, graph_row, lay_out, table_graph_layers
 from figures.latency_rows import draw_latency_rows, load_latency, table_latency_rows
@@ -25,6 +26,7 @@ from figures.saved import (
     ABLATION,
     BUDGET,
     CALIBRATION_SIZE,
+    DIVERGENCE,
     LATENCY,
     RUN,
     STUDY,
@@ -44,8 +46,8 @@ def draw_all(path: str | Path) -> list[Path]:
 
     Args:
         path: a saved file, or a directory with such files in it: ``results.json`` of ``calibrate`` or ``ablate``,
-            ``study.json``, or what ``calibration-size``, ``latency`` and ``budget`` wrote. Figures of files with other
-            names than these two carry the file's name.
+            ``study.json``, or what ``calibration-size``, ``latency``, ``budget`` and ``verify`` wrote. Figures of
+            files with other names than these two carry the file's name.
 
     Each figure is three files, PNG, SVG and CSV (see :func:`figures.output.save_figure`). A figure whose data were
     never recorded (no histograms, no rank counts, no graph files) is left out with a :class:`FigureWarning`.
@@ -125,6 +127,11 @@ def _of_budget(file: Path) -> list[Drawing]:
     return [(stem("speedup", file), lambda: draw_speedup(speedup), lambda: table_speedup(speedup))]
 
 
+def _of_divergence(file: Path) -> list[Drawing]:
+    found = load_divergence(file)
+    return [(stem("divergence", file), lambda: draw_divergence(found), lambda: table_divergence(found))]
+
+
 _OF_KIND: dict[str, Callable[[Path], list[Drawing]]] = {
     RUN: _of_run,
     ABLATION: _of_ablation,
@@ -132,6 +139,7 @@ _OF_KIND: dict[str, Callable[[Path], list[Drawing]]] = {
     STUDY: _of_study,
     LATENCY: _of_latency,
     BUDGET: _of_budget,
+    DIVERGENCE: _of_divergence,
 }
 
 

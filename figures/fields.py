@@ -28,6 +28,7 @@ RESULTS_FORMAT = "draftgraph-results"
 STUDY_FORMAT = "draftgraph-study"
 LATENCY_FORMAT = "draftgraph-latency"
 BUDGET_FORMAT = "draftgraph-budget"
+DIVERGENCE_FORMAT = "draftgraph-divergence"
 FORMAT_VERSION = 1
 MAX_BYTES = 256 * 2**20
 SPLITS = ("search", "validation", "test")

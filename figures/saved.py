@@ -6,15 +6,23 @@ import warnings
 from pathlib import Path
 
 from figures import fields
-from figures.fields import BUDGET_FORMAT, LATENCY_FORMAT, RESULTS_FORMAT, STUDY_FORMAT, FigureDataError, Item
+from figures.fields import (
+    BUDGET_FORMAT,
+    DIVERGENCE_FORMAT,
+    LATENCY_FORMAT,
+    RESULTS_FORMAT,
+    STUDY_FORMAT,
+    FigureDataError,
+    Item,
+)
 from figures.output import file_name
 
 RUN, ABLATION, CALIBRATION_SIZE = "run", "ablation", "calibration-size"
-STUDY, LATENCY, BUDGET = "study", "latency", "budget"
+STUDY, LATENCY, BUDGET, DIVERGENCE = "study", "latency", "budget", "divergence"
 #: Files that a directory is a run or a study by: broken ones are errors, wherever they lie.
 MAIN_NAMES = ("results.json", "study.json")
 _SKIPPED = ("config.json",)
-_FORMATS = {STUDY_FORMAT: STUDY, LATENCY_FORMAT: LATENCY, BUDGET_FORMAT: BUDGET}
+_FORMATS = {STUDY_FORMAT: STUDY, LATENCY_FORMAT: LATENCY, BUDGET_FORMAT: BUDGET, DIVERGENCE_FORMAT: DIVERGENCE}
 
 
 class FigureWarning(UserWarning):
@@ -87,5 +95,5 @@ def stem(figure: str, file: Path) -> str:
 def _known() -> str:
     return (
         "expected results.json of `draftgraph calibrate` or `ablate`, study.json of `study`, or a file that "
-        "`calibration-size`, `latency` or `budget` wrote"
+        "`calibration-size`, `latency`, `budget` or `verify` wrote"
     )

@@ -49,13 +49,14 @@ def latency_command(
     repeats: Annotated[int, typer.Option("--repeats", min=3, help="Timed forwards per entry.")] = 15,
     dtype: cli.DtypeOption = "float32",
     device: cli.DeviceOption = "cpu",
+    revision: cli.RevisionOption = None,
     mask_token_id: cli.MaskOption = None,
     overwrite: cli.OverwriteOption = False,
 ) -> None:
     """Measure forward time against the number of drafts on this device."""
     cli.check_output(out, overwrite)
     wanted = parse_drafts(drafts)
-    checkpoint = load_checkpoint(model, dtype=dtype, device=device, mask_token_id=mask_token_id)
+    checkpoint = load_checkpoint(model, dtype=dtype, device=device, mask_token_id=mask_token_id, revision=revision)
     table = measure_latency(
         checkpoint, drafts=wanted, block_length=block_length, context_length=context_length, batch=batch,
         backend=backend, repeats=repeats, reporter=RichReporter(cli.console),

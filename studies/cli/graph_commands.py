@@ -1,4 +1,4 @@
-"""``search``, ``evaluate``, ``export``, ``verify`` and ``plot``: a graph is found, valued, written and checked."""
+"""``search``, ``evaluate``, ``export`` and ``plot``: a graph is found, valued, written and drawn."""
 
 from __future__ import annotations
 
@@ -8,10 +8,7 @@ from typing import Annotated
 import networkx as nx
 import typer
 
-from calibrate.checkpoints import check_attention, load_checkpoint
 from calibrate.files import write_atomically
-from calibrate.prompts import load_prompt_set
-from calibrate.recorder import TraceBuilder
 from calibrate.traces import Traces, read_traces
 from calibrate.version import tool_version
 from drafting.anchors import AnchorTable
@@ -19,18 +16,14 @@ from drafting.graph import DraftGraph
 from drafting.trie import PrefixTrie
 from studies.calibration import node_statistics
 from studies.cli import app as cli
-from studies.cli.trace_commands import decode_config, encoded_prompts
 from studies.evaluation import predict
 from studies.export import export_static_buffers
 from studies.intervals import interval_fields
 from studies.methods import METHODS, SearchInput, find_graphs
-from studies.progress import RichReporter
 from studies.prompt_counts import PromptCounts
-from verify.decode import decode
 from verify.formulas import format_formula
 from verify.graph_file import GraphFile, Validity, load_graph, save_graph
 from verify.policies import make_policy
-from verify.verifier import Verifier
 
 GraphArgument = Annotated[Path, typer.Argument(help="A graph file.")]
 FORMATS = ("json", "safetensors", "dot")
@@ -178,90 +171,11 @@ def _write_dot(file: GraphFile, out: Path) -> None:
         temporary.write_text("\n".join([*lines, "}"]) + "\n", encoding="utf-8")
 
 
-@cli.command("verify")
-def verify_command(
-    graph: GraphArgument,
-    model: cli.ModelOption = "bundled",
-    prompts: cli.PromptsOption = "bundled",
-    split: Annotated[str, typer.Option(help="Split of the bundled prompts.")] = "test",
-    limit: cli.LimitOption = 16,
-    policy: Annotated[str | None, typer.Option("--policy", help="By default the graph's.")] = None,
-    temperature: Annotated[float | None, typer.Option("--temperature", min=0.0, help="By default the graph's.")] = None,
-    block_length: Annotated[int | None, typer.Option("--block-length", min=1, help="By default the graph's.")] = None,
-    generation_length: cli.GenerationLengthOption = 96,
-    context: Annotated[str | None, typer.Option("--context", help="By default the graph's.")] = None,
-    backend: cli.BackendOption = "packed",
-    seed: cli.SeedOption = 0,
-    dtype: cli.DtypeOption = "float32",
-    device: cli.DeviceOption = "cpu",
-    mask_token_id: cli.MaskOption = None,
-) -> None:
-    """Decode prompts plainly and with the graph; compare tokens, and forwards counted with forwards predicted.
-
-    Exit code 3 when an exact mode gives other tokens or another number of forwards.
-    """
-    file = load_graph(graph)
-    valid = file.validity
-    heat = valid.temperature if temperature is None else temperature
-    rule = make_policy(policy or valid.policy, heat)
-    prompt_set = load_prompt_set(prompts, split, limit)
-    checkpoint = load_checkpoint(model, dtype=dtype, device=device, mask_token_id=mask_token_id)
-    encoded = encoded_prompts(prompt_set, checkpoint)
-    config = decode_config(
-        checkpoint,
-        block_length=block_length or valid.block_length,
-        generation_length=generation_length,
-        context=context or valid.context,
-        backend=backend,
-        top_j=valid.top_j,
-        seed=seed,
-    )
-    check_attention(checkpoint, config.context)
-    verifier = Verifier(
-        file, checkpoint.denoiser, rule, config, model=checkpoint.name, model_revision=checkpoint.revision
-    )
-    builder = TraceBuilder()
-    identical = plain_forwards = forwards = plain_rows = rows = 0
-    exact = None
-    with RichReporter(cli.console).task(f"verify {graph.name}", len(encoded)) as advance_to:
-        for sample, ids in enumerate(encoded):
-            plain = decode(checkpoint.denoiser, ids, rule, config, sample=sample, observer=builder)
-            result = verifier.decode(ids, sample)
-            identical += plain.tokens == result.tokens
-            plain_forwards, forwards = plain_forwards + plain.forwards, forwards + result.forwards
-            plain_rows, rows = plain_rows + plain.rows, rows + result.rows
-            exact = result.exactness
-            advance_to(sample + 1)
-    predicted = predict(file.nodes[1:], AnchorTable.from_traces(builder.build(), max_depth=None)).forwards_predicted
-    assert exact is not None
-    good = identical == len(encoded) and predicted == forwards
-    title = f"{graph}: {rule.spec}, {config.context} context, {config.backend}, {dtype}"
-    table = cli.plain_table(title, {"what": "left", "result": "left"})
-    for what, value in (
-        ("prompts", str(len(encoded))),
-        ("identical token sequences", f"{identical} of {len(encoded)}"),
-        ("forwards, plain", str(plain_forwards)),
-        ("forwards, predicted", str(predicted)),
-        ("forwards, counted", str(forwards)),
-        ("nfe reduction", f"{plain_forwards / forwards:.3f}"),
-        ("rows, plain / with drafts", f"{plain_rows} / {rows}"),
-        ("promise", f"{'exact' if exact.exact and dtype == 'float32' else 'near-lossless'}: {exact.reason}"),
-    ):
-        table.add_row(what, value)
-    cli.console.print(table)
-    if not good and exact.exact:
-        promise = (
-            "" if dtype == "float32" else f" ({dtype}: batch shapes change bits; exactness is promised in float32)"
-        )
-        cli.errors.print(f"[bold red]not identical[/]{promise}")
-        raise typer.Exit(cli.EXIT_NOT_IDENTICAL)
-
-
 @cli.command("plot")
 def plot_command(
     runs: Annotated[
         list[Path],
-        typer.Argument(help="Run directories, or files that ablate, study, calibration-size, latency or budget wrote."),
+        typer.Argument(help="Run directories, or files of ablate, study, calibration-size, latency, budget or verify."),
     ],
 ) -> None:
     """Draw every figure of saved results: PNG, SVG and the data as CSV."""

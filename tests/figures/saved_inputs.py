@@ -214,3 +214,41 @@ def budget(best: int = 3) -> Payload:
         "budget": best, "budget_chosen_on": "search", "validity": {"model": "synthetic", "policy": "static:1"},
         "latency": {"device": "synthetic device", "dtype": "float32", "batch": 1, "context_length": 128}, "rows": rows,
     }  # fmt: skip
+
+
+def divergence(drafts: int = 6, batch: int = 9, tokens: int = 2) -> Payload:
+    """Of 48 prompts ``drafts`` and ``batch`` leave the path; of each way's first ``tokens`` the tokens differ too."""
+    counts = {"repeat": 0, "batch": batch, "blank": max(drafts - 1, 0), "drafts": drafts}
+    labels = {"repeat": "plain again", "batch": "plain, batch 8", "blank": "blank drafts", "drafts": "speculation"}
+    arms, partings = [], []
+    for place, (name, count) in enumerate(counts.items()):
+        differ = min(count, tokens)
+        arms.append(
+            {
+                "arm": name, "label": labels[name], "batch": 8 if name == "batch" else 1, "prompts": 48,
+                "tokens_differ": differ, "tokens_differ_low": 0.5 * differ / 48,
+                "tokens_differ_high": differ / 48 + 0.1, "path_parts": count, "path_parts_low": 0.5 * count / 48, "path_parts_high": count / 48 + 0.1,
+                "token_agreement": 1.0 - 0.01 * differ, "token_agreement_low": 0.9, "token_agreement_high": 1.0,
+                "forwards": 3000, "rows": 90000, "seconds": 12.5,
+            }
+        )  # fmt: skip
+        for number in range(count):
+            partings.append(
+                {
+                    "arm": name, "sample": number, "block": 0, "step": 3, "kind": "another position", "position": 5,
+                    "other_position": 2, "margin": 0.0 if number == 0 else 10 ** (-4.5 + 0.3 * number + 0.1 * place),
+                    "noise": 0.004, "tokens_differ": number < differ,
+                }
+            )  # fmt: skip
+    comparisons = [
+        {"first": "drafts", "second": "batch", "measure": measure, "only_first": 1, "only_second": 4, "p_value": 0.375,
+         "verdict": "cannot be told apart"}
+        for measure in ("tokens", "path")
+    ]  # fmt: skip
+    return {
+        "format": "draftgraph-divergence", "version": 1, "tool_version": "0.1.0", "sentence": "...",
+        "config": {"model": "synthetic", "policy": "static:1", "context": "dual", "drafts": 10},
+        "dtype": "bfloat16", "prompts": 48, "reference_forwards": 3000, "arms": arms, "comparisons": comparisons,
+        "partings": partings, "decisions": 3000,
+        "decision_margin_quantiles": [(k / 200) ** 4 for k in range(201)],
+    }  # fmt: skip

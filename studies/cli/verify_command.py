@@ -1,0 +1,220 @@
+"""``verify``: a graph is run beside plain decoding; in low precision, beside what batching does to plain decoding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.table import Table
+
+from calibrate.checkpoints import check_attention, load_checkpoint
+from calibrate.prompts import load_prompt_set, prompt_set_hash
+from calibrate.recorder import TraceBuilder
+from drafting.anchors import AnchorTable
+from studies.cli import app as cli
+from studies.cli.graph_commands import GraphArgument
+from studies.cli.trace_commands import decode_config, encoded_prompts
+from studies.divergence_arms import ARMS, DRAFTS, Reference, Setting, run_arm, run_reference
+from studies.divergence_file import csv_path, save_divergence
+from studies.divergence_report import PATH, TOKENS, Arm, DivergenceReport, summarise
+from studies.evaluation import predict
+from studies.progress import RichReporter
+from verify.drafts import DraftFiller
+from verify.graph_file import load_graph
+from verify.layout import Exactness, exactness
+from verify.policies import make_policy
+from verify.verifier import ValidityMismatchError, graph_mismatches
+
+EXACT_DTYPE = "float32"
+SHOWN_PARTINGS = 12
+
+
+@cli.command("verify")
+def verify_command(
+    graph: GraphArgument,
+    model: cli.ModelOption = "bundled",
+    prompts: cli.PromptsOption = "bundled",
+    split: Annotated[str, typer.Option(help="Split of bundled prompts and datasets.")] = "test",
+    limit: cli.LimitOption = 16,
+    chat: cli.ChatOption = False,
+    policy: Annotated[str | None, typer.Option("--policy", help="By default the graph's.")] = None,
+    temperature: Annotated[float | None, typer.Option("--temperature", min=0.0, help="By default the graph's.")] = None,
+    block_length: Annotated[int | None, typer.Option("--block-length", min=1, help="By default the graph's.")] = None,
+    generation_length: cli.GenerationLengthOption = 96,
+    context: Annotated[str | None, typer.Option("--context", help="By default the graph's.")] = None,
+    backend: cli.BackendOption = "packed",
+    seed: cli.SeedOption = 0,
+    dtype: cli.DtypeOption = EXACT_DTYPE,
+    device: cli.DeviceOption = "cpu",
+    revision: cli.RevisionOption = None,
+    mask_token_id: cli.MaskOption = None,
+    divergence: Annotated[
+        bool | None,
+        typer.Option(
+            "--divergence/--no-divergence",
+            help="Also decode plainly at another batch size, again, and with blank drafts, and say where and how "
+            "narrowly each parts. By default in low precision only.",
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", min=2, help="Prompts decoded at a time where batching is looked at.")
+    ] = 8,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Write the divergence report as JSON, its partings as CSV beside it.")
+    ] = None,
+    overwrite: cli.OverwriteOption = False,
+) -> None:
+    """Decode prompts plainly and with the graph; compare tokens, and forwards counted with forwards predicted.
+
+    Exit code 3 when an exact mode gives other tokens or another number of forwards in float32. In bfloat16 and float16
+    this is no error: batch shapes change bits there, with drafts and without. What is then reported is how often tokens
+    change through speculation and how often through batching alone.
+    """
+    asked = dtype != EXACT_DTYPE if divergence is None else divergence
+    if out is not None:
+        if not asked:
+            raise ValueError(f"--out keeps the divergence report, and in {dtype} there is none without --divergence")
+        for path in (out, csv_path(out)):
+            cli.check_output(path, overwrite)
+    file = load_graph(graph)
+    valid = file.validity
+    heat = valid.temperature if temperature is None else temperature
+    rule = make_policy(policy or valid.policy, heat)
+    prompt_set = load_prompt_set(prompts, split, limit)
+    checkpoint = load_checkpoint(model, dtype=dtype, device=device, mask_token_id=mask_token_id, revision=revision)
+    encoded = encoded_prompts(prompt_set, checkpoint, chat)
+    config = decode_config(
+        checkpoint,
+        block_length=block_length or valid.block_length,
+        generation_length=generation_length,
+        context=context or valid.context,
+        backend=backend,
+        top_j=max(valid.top_j, 2),  # a margin is between two tokens
+        seed=seed,
+    )
+    check_attention(checkpoint, config.context)
+    if wrong := graph_mismatches(file, checkpoint.name, checkpoint.revision, rule, config):
+        raise ValidityMismatchError("the graph is not valid for this run: " + "; ".join(wrong))
+    promise = exactness(config.context, config.backend)
+    setting = Setting(checkpoint.denoiser, encoded, rule, config, DraftFiller(file.nodes[1:]))
+    names = ARMS if asked else (DRAFTS,)
+    builder = TraceBuilder()
+    with RichReporter(cli.console).task(f"verify {graph.name}", len(encoded) * (1 + len(names))) as advance_to:
+        done = 0
+
+        def on_prompt() -> None:
+            nonlocal done
+            done += 1
+            advance_to(done)
+
+        reference = run_reference(setting, observer=builder, on_prompt=on_prompt)
+        runs = [run_arm(name, setting, reference, batch=batch_size, on_prompt=on_prompt) for name in names]
+    report = summarise(dtype, rule, reference, runs)
+    drafts = report.arm(DRAFTS)
+    predicted = predict(file.nodes[1:], AnchorTable.from_traces(builder.build(), max_depth=None)).forwards_predicted
+    title = f"{graph}: {rule.spec}, {config.context} context, {config.backend}, {dtype}"
+    table = cli.plain_table(title, {"what": "left", "result": "left"})
+    for what, value in (
+        ("prompts", str(len(encoded))),
+        ("identical token sequences", f"{len(encoded) - sum(drafts.tokens_differ)} of {len(encoded)}"),
+        ("forwards, plain", str(report.reference_forwards)),
+        ("forwards, predicted", str(predicted)),
+        ("forwards, counted", str(drafts.forwards)),
+        ("nfe reduction", f"{report.reference_forwards / drafts.forwards:.3f}"),
+        ("rows, plain / with drafts", f"{_plain_rows(reference)} / {drafts.rows}"),
+        ("promise", _promise(promise, dtype)),
+    ):
+        table.add_row(what, value)
+    cli.console.print(table)
+    if asked:
+        _show(report)
+    if out is not None:
+        said = {
+            "graph": str(graph), "drafts": file.budget, "model": checkpoint.name, "revision": checkpoint.revision,
+            "prompts": str(prompts), "prompt_set_hash": prompt_set_hash(encoded), "dtype": dtype,
+            "device": str(checkpoint.denoiser.device), "policy": rule.spec, "temperature": heat,
+            "block_length": config.block_length, "generation_length": config.generation_length,
+            "context": config.context, "backend": config.backend, "top_j": config.top_j, "seed": seed,
+            "batch": batch_size, "chat": chat, "exact_in_float32": promise.exact,
+            "forwards_predicted": predicted, "forwards_counted": drafts.forwards,
+        }  # fmt: skip
+        for path in save_divergence(report, said, out):
+            cli.console.print(f"[bold]{path}[/]")
+    if dtype == EXACT_DTYPE:
+        _keep_promises(report, promise.exact, predicted)
+
+
+def _promise(promise: Exactness, dtype: str) -> str:
+    if promise.exact and dtype != EXACT_DTYPE:
+        return f"exact in {EXACT_DTYPE}, measured in {dtype}: {promise.reason}"
+    return f"{'exact' if promise.exact else 'near-lossless'}: {promise.reason}"
+
+
+def _plain_rows(reference: Reference) -> int:
+    return sum(result.rows for result in reference.results)
+
+
+def _keep_promises(report: DivergenceReport, exact: bool, predicted: int) -> None:
+    """Exit where float32 broke a promise: plain decoding's in every mode, speculation's in exact modes."""
+    broken = [arm.label for arm in report.arms if arm.name != DRAFTS and any(arm.path_parts)]
+    drafts = report.arm(DRAFTS)
+    if exact and (any(drafts.path_parts) or any(drafts.tokens_differ)):
+        broken.append(drafts.label)
+    elif exact and predicted != drafts.forwards:
+        broken.append(f"forwards: {predicted} predicted, {drafts.forwards} counted")
+    if broken:
+        cli.errors.print(f"[bold red]not identical[/] ({'; '.join(broken)})", highlight=False)
+        raise typer.Exit(cli.EXIT_NOT_IDENTICAL)
+
+
+def _show(report: DivergenceReport) -> None:
+    """The shares, the partings behind changed tokens, and the sentence."""
+    table = cli.plain_table(
+        f"prompts of {report.prompts} that differ from plain decoding at batch 1, {report.dtype}",
+        {"": "left", "other tokens": "right", "other path": "right", "forwards": "right", "margin": "right",
+         "widest": "right"},
+        "path: commits differ at some step, healed or not; margin: median of how narrow the first such decision was",
+    )  # fmt: skip
+    for arm in report.arms:
+        margins = arm.margins()
+        table.add_row(
+            arm.label, _share(arm, TOKENS), _share(arm, PATH), str(arm.forwards),
+            f"{np.median(margins):.2g}" if len(margins) else "", f"{margins[-1]:.2g}" if len(margins) else "",
+        )  # fmt: skip
+    cli.console.print(table)
+    rows = [(arm, parting) for arm in report.arms for parting in arm.partings if arm.tokens_differ[parting.sample]]
+    if rows:
+        cli.console.print(_partings(rows))
+    cli.console.print(report.sentence, highlight=False)
+    parted = [arm.margins()[-1] for arm in report.arms if len(arm.margins())]
+    if parted and len(report.decision_margins):
+        near = float((report.decision_margins <= max(parted)).mean())
+        cli.console.print(
+            f"No decode parted at a margin above {max(parted):.2g}; {near:.1%} of all decisions are that narrow.",
+            highlight=False,
+        )
+
+
+def _share(arm: Arm, measure: str) -> str:
+    share = arm.share(measure)
+    return f"{share.count} ({100 * share.low:.0f}-{100 * share.high:.0f} %)"
+
+
+def _partings(rows: Sequence[tuple[Arm, Any]]) -> Table:
+    more = len(rows) - SHOWN_PARTINGS
+    table = cli.plain_table(
+        "where decodes with other tokens part first",
+        {"": "left", "prompt": "right", "block": "right", "step": "right", "position": "right", "kind": "left",
+         "margin": "right", "noise": "right"},
+        f"and {more} more; --out keeps all" if more > 0 else None,
+    )  # fmt: skip
+    for arm, parting in rows[:SHOWN_PARTINGS]:
+        margin = "" if parting.margin is None else f"{parting.margin:.2g}"
+        table.add_row(
+            arm.label, str(parting.sample), str(parting.block), str(parting.step), str(parting.position),
+            parting.kind, margin, f"{parting.noise:.2g}",
+        )  # fmt: skip
+    return table
