@@ -227,7 +227,8 @@ def divergence(drafts: int = 6, batch: int = 9, tokens: int = 2) -> Payload:
             {
                 "arm": name, "label": labels[name], "batch": 8 if name == "batch" else 1, "prompts": 48,
                 "tokens_differ": differ, "tokens_differ_low": 0.5 * differ / 48,
-                "tokens_differ_high": differ / 48 + 0.1, "path_parts": count, "path_parts_low": 0.5 * count / 48, "path_parts_high": count / 48 + 0.1,
+                "tokens_differ_high": differ / 48 + 0.1, "path_parts": count,
+                "path_parts_low": 0.5 * count / 48, "path_parts_high": count / 48 + 0.1,
                 "token_agreement": 1.0 - 0.01 * differ, "token_agreement_low": 0.9, "token_agreement_high": 1.0,
                 "forwards": 3000, "rows": 90000, "seconds": 12.5,
             }
