@@ -1,4 +1,4 @@
-"""Prompt sets: JSONL files of texts or token ids, or the bundled ones."""
+"""Prompt sets: JSONL files of texts or token ids, the bundled ones, or those of public benchmarks."""
 
 from __future__ import annotations
 
@@ -94,15 +94,20 @@ def has_splits(source: str | Path) -> bool:
 
 
 def load_prompt_set(source: str | Path, split: str = "calibration", limit: int | None = None) -> list[Prompt]:
-    """Load ``bundled`` (one of its three splits), ``bundled/DOMAIN``, or a JSONL file (``split`` then plays no part).
+    """Load ``bundled`` (one of its three splits), ``bundled/DOMAIN``, a split of ``datasets:NAME`` (see
+    ``calibrate.dataset_prompts``), or a JSONL file (``split`` then plays no part).
 
     ``limit`` keeps the first prompts; bundled domains are interleaved first, so that every cut holds both.
 
     Raises:
-        PromptError: as in :func:`read_prompts`; unknown split or domain; a limit below 1.
+        PromptError: as in :func:`read_prompts`; unknown split, domain or data set; a limit below 1.
     """
     if limit is not None and limit < 1:
         raise PromptError(f"at least one prompt is needed, a limit of {limit} was asked for")
+    if str(source).startswith(DATASETS):
+        from calibrate.dataset_prompts import load_dataset_prompts
+
+        return load_dataset_prompts(str(source), split)[:limit]
     name, _, domain = str(source).partition("/")
     if name != BUNDLED or Path(source).is_file():
         return read_prompts(source)[:limit]

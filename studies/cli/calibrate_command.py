@@ -25,7 +25,7 @@ def calibrate_command(
         str | None,
         typer.Option(
             "--held-out",
-            help="Prompts no search sees; by default the test split of bundled prompts and datasets, or half of a file.",
+            help="Prompts no search sees; by default the test split of --prompts, or half of a file.",
         ),
     ] = None,
     chat: cli.ChatOption = False,
