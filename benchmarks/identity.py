@@ -6,7 +6,8 @@ Policies {static:1, static:2, threshold:0.9, threshold:0.7} x every context mode
 {published rule, greedy, chain, random graphs}, in float32, on held-out prompts of the bundled model. Graphs are
 calibrated on prompts of the calibration split, under the same policy and context mode. Plain decodes are shared by
 all graphs and both back-ends of a (policy, context mode). Every random graph decodes one prompt, the prompts in turn;
-the other graphs decode all. About ten minutes on two idle cores.
+the other graphs decode all, first alone and then all in one batch. The plain decodes are themselves run again by the
+plain engine (one call per sequence, nothing static) and in one batch. About ten minutes on two idle cores.
 
 A decode agrees when its tokens are those of the plain decode, position by position, and its forwards are those that
 replaying the plain decode's trace predicts. The exit code is 1 when any decode of any cell does not.
@@ -21,7 +22,7 @@ import os
 import platform
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,18 +44,20 @@ from calibrate.recorder import record
 from calibrate.traces import Traces
 from calibrate.version import tool_version
 from drafting.anchors import AnchorTable
-from drafting.replay import replay
+from drafting.replay import ReplayResult, replay
 from drafting.trie import PrefixTrie
 from studies.chain import confidence_chain
 from studies.greedy import greedy
 from studies.published import published
-from verify.decode import DecodeConfig, decode
+from verify.decode import DecodeConfig, DecodeResult, decode, decode_batch
+from verify.engine import RowEngine
 from verify.formulas import Formula, formula
 from verify.layout import BACKENDS, CONTEXT_MODES, exactness
 from verify.policies import make_policy
 
 POLICIES = ("static:1", "static:2", "threshold:0.9", "threshold:0.7")
 NAMED = ("published", "greedy", "chain")
+Found = Iterable[tuple[int, DecodeResult]]
 # The costliest first, so that no worker is left alone with it at the end.
 CONTEXTS = tuple(c for c in ("none", "prefix", "dual", "block_causal") if c in CONTEXT_MODES)
 
@@ -80,6 +83,7 @@ class Cell:
     """One (policy, context mode, back-end, kind of graph): sums over its decodes.
 
     Attributes:
+        batch: sequences per forward.
         graphs: graphs of this kind.
         decodes: speculative decodes compared.
         tokens_identical, forwards_identical: of these, how many agree with the plain decode and with the replay.
@@ -91,6 +95,7 @@ class Cell:
     context: str
     backend: str
     graph: str
+    batch: int = 1
     graphs: int = 0
     decodes: int = 0
     tokens_identical: int = 0
@@ -188,45 +193,71 @@ def compare(
     prompts: Sequence[Sequence[int]],
 ) -> list[Cell]:
     """Decode ``prompts`` with every graph and exact back-end and compare with ``plain``, their recorded decodes."""
+    denoiser, policy = checkpoint.denoiser, make_policy(spec)
     anchors = AnchorTable.from_traces(plain, max_depth=None)
     written = plain.committed_blocks()
     expected = [
         [t for key in sorted(written) if key[0] == sample for _, t in sorted(written[key].items())]
         for sample in range(len(prompts))
     ]
-    cells: dict[tuple[str, str], Cell] = {}
+    cells: dict[tuple[str, str, int], Cell] = {}
     backends = [backend for backend in BACKENDS if exactness(context, backend).exact]
+
+    def configured(backend: str) -> DecodeConfig:
+        return DecodeConfig(
+            options.block_length, options.generation_length, context, backend, checkpoint.end_token_ids, options.top_j
+        )
+
+    def enter(kind: str, number: int, backend: str, batch: int, foreseen: ReplayResult, found: Found) -> None:
+        cell = cells.setdefault((backend, kind, batch), Cell(spec, context, backend, kind, batch))
+        cell.graphs += 1
+        for sample, result in found:
+            add(cell, number, sample, result, expected[sample], foreseen)
+
+    everyone = list(enumerate(prompts))
+    nothing = replay([], anchors)
+    config = configured("packed")
+    # The traces were recorded with static buffers; the plain engine must have decoded the same.
+    alone = [
+        (k, decode(denoiser, ids, policy, config, sample=k, engine=RowEngine(denoiser, context, "packed")))
+        for k, ids in everyone
+    ]
+    enter("none", 0, "packed", 1, nothing, alone)
+    together = decode_batch(denoiser, everyone, policy, config, batch_size=len(prompts))
+    enter("none", 0, "packed", len(prompts), nothing, together)
     for kind, number, nodes in graphs_of(options, spec, context, calibration):
-        predicted = replay(nodes, anchors)
-        samples = range(len(prompts)) if kind in NAMED else [number % len(prompts)]
+        foreseen = replay(nodes, anchors)
+        chosen = everyone if kind in NAMED else [everyone[number % len(prompts)]]
         for backend in backends:
-            cell = cells.setdefault((backend, kind), Cell(spec, context, backend, kind))
-            cell.graphs += 1
-            config = DecodeConfig(
-                options.block_length, options.generation_length, context, backend,
-                checkpoint.end_token_ids, options.top_j,
-            )  # fmt: skip
-            for sample in samples:
-                result = decode(checkpoint.denoiser, prompts[sample], make_policy(spec), config, nodes, sample=sample)
-                same_tokens = result.tokens == expected[sample]
-                foreseen = int(predicted.forwards_per_sample[sample])
-                cell.decodes += 1
-                cell.tokens_identical += same_tokens
-                cell.forwards_identical += foreseen == result.forwards
-                cell.forwards_plain += int(predicted.plain_per_sample[sample])
-                cell.forwards_predicted += foreseen
-                cell.forwards_counted += result.forwards
-                if not same_tokens or foreseen != result.forwards:
-                    cell.failures.append(
-                        {
-                            "graph": number,
-                            "prompt": sample,
-                            "tokens_identical": same_tokens,
-                            "forwards_predicted": foreseen,
-                            "forwards_counted": result.forwards,
-                        }
-                    )
+            config = configured(backend)
+            found = [(k, decode(denoiser, ids, policy, config, nodes, sample=k)) for k, ids in chosen]
+            enter(kind, number, backend, 1, foreseen, found)
+            if kind in NAMED:
+                together = decode_batch(denoiser, everyone, policy, config, nodes, batch_size=len(prompts))
+                enter(kind, number, backend, len(prompts), foreseen, together)
     return list(cells.values())
+
+
+def add(cell: Cell, number: int, sample: int, result: DecodeResult, tokens: list[int], predicted: ReplayResult) -> None:
+    """Enter one decode into a cell: is it the plain decode's text, in the forwards that were predicted?"""
+    same_tokens = result.tokens == tokens
+    foreseen = int(predicted.forwards_per_sample[sample])
+    cell.decodes += 1
+    cell.tokens_identical += same_tokens
+    cell.forwards_identical += foreseen == result.forwards
+    cell.forwards_plain += int(predicted.plain_per_sample[sample])
+    cell.forwards_predicted += foreseen
+    cell.forwards_counted += result.forwards
+    if not same_tokens or foreseen != result.forwards:
+        cell.failures.append(
+            {
+                "graph": number,
+                "prompt": sample,
+                "tokens_identical": same_tokens,
+                "forwards_predicted": foreseen,
+                "forwards_counted": result.forwards,
+            }
+        )
 
 
 def run_grid(options: Options, workers: int, work_folder: Path | None, console: Console) -> list[Cell]:
@@ -243,20 +274,22 @@ def run_grid(options: Options, workers: int, work_folder: Path | None, console: 
                 progress.advance(task)
             pool.close()
             pool.join()
-    kinds = (*NAMED, "random")
+    kinds = ("none", *NAMED, "random")
     return sorted(
         cells,
-        key=lambda c: (POLICIES.index(c.policy), CONTEXTS.index(c.context), c.backend, kinds.index(c.graph)),
+        key=lambda c: (POLICIES.index(c.policy), CONTEXTS.index(c.context), c.backend, kinds.index(c.graph), c.batch),
     )
 
 
 def show(cells: Sequence[Cell], console: Console) -> None:
     """A table of the grid."""
-    table = Table("policy", "context", "back-end", "graph", "tokens", "forwards equal", "plain", "predicted", "counted")
+    table = Table(
+        "policy", "context", "back-end", "graph", "batch", "tokens", "forwards equal", "plain", "predicted", "counted"
+    )
     for cell in cells:
         style = None if cell.passed else "bold red"
         table.add_row(
-            cell.policy, cell.context, cell.backend, cell.graph,
+            cell.policy, cell.context, cell.backend, cell.graph, str(cell.batch),
             f"{cell.tokens_identical}/{cell.decodes}", f"{cell.forwards_identical}/{cell.decodes}",
             str(cell.forwards_plain), str(cell.forwards_predicted), str(cell.forwards_counted), style=style,
         )  # fmt: skip
