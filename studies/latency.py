@@ -1,36 +1,23 @@
-"""What a forward pass costs on this device, against the number of draft blocks in it.
+"""A latency table: what a forward pass costs on a device, against the number of draft blocks in it.
 
 Latency against rows is a staircase: a device computes tiles, and a few more rows are free until they are not. So every
-number of drafts is measured, never extrapolated. The measured forward is the runtime's own (``verify.packing``): the
-block and its drafts as live rows over a frozen context, with random tokens, for no number depends on what they say.
+number of drafts is measured (``studies.latency_measure``), never extrapolated.
 """
 
 from __future__ import annotations
 
 import math
-import platform
-import statistics
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from calibrate.checkpoints import Checkpoint
 from calibrate.files import write_json
 from calibrate.version import tool_version
-from studies.progress import Reporter, SilentReporter
 from studies.run_directory import read_json
-from verify.packing import FORWARDS, Frame
 
 LATENCY_FORMAT = "draftgraph-latency"
 LATENCY_VERSION = 1
-
-_REFRESH = -1  # stands for the refresh forward among the numbers of drafts
-_NOTHING_FITS = "not even plain decoding fits into the device's memory at {where}; take a smaller batch or context"
 
 
 class LatencyError(ValueError):
@@ -49,11 +36,14 @@ class LatencyTable:
         batch: sequences per forward.
         drafts: numbers of drafts ``D``, ascending, 0 first.
         rows: rows of each forward, ``batch * L * (1 + D)``.
-        latency: median of ``repeats`` forwards.
+        latency: median of ``repeats`` forwards, the ranking of their logits included.
         low, high: quartiles.
-        refresh: median time of a block's refresh forward over ``batch * (context_length + L)`` rows.
+        refresh: median time of a block's refresh forward: of all rows under ``dual``, of the block before and the
+            new one under ``block_causal``.
         repeats: timed forwards per entry, in rounds over all entries, so that drift hits all alike.
         note: what a reader must know besides, for example that larger entries did not fit into memory.
+        context: the context mode whose forwards were timed; empty in files that older versions wrote.
+        engine: ``slots`` (one forward over static buffers) or ``rows`` (one call per sequence); empty as above.
     """
 
     device: str
@@ -72,6 +62,8 @@ class LatencyTable:
     repeats: int
     unit: str = "ms"
     note: str = ""
+    context: str = ""
+    engine: str = ""
 
     def at(self, drafts: int) -> float:
         """Milliseconds of a forward with ``drafts`` drafts.
@@ -91,184 +83,6 @@ class LatencyTable:
         return {key: list(value) if isinstance(value, tuple) else value for key, value in said.items()}
 
 
-def measure_latency(
-    checkpoint: Checkpoint,
-    *,
-    drafts: Sequence[int] = tuple(range(17)),
-    block_length: int = 32,
-    context_length: int = 128,
-    batch: int = 1,
-    backend: str = "packed",
-    warmup: int = 3,
-    repeats: int = 15,
-    reporter: Reporter | None = None,
-) -> LatencyTable:
-    """Measure forward time against the number of drafts on the checkpoint's device.
-
-    Args:
-        checkpoint: the model; its dtype and device are those measured.
-        drafts: numbers of drafts; 0 is always measured.
-        block_length: rows per block.
-        context_length: frozen rows, for example prompt and finished blocks.
-        batch: sequences per forward; each has its own drafts, all share one shape.
-        backend: ``packed`` or ``expanded``.
-        warmup: untimed forwards per entry (compilation, caches).
-        repeats: timed forwards per entry.
-        reporter: shows progress.
-
-    Returns:
-        the table. When the device runs out of memory it holds the numbers of drafts that fitted, and a note names
-        the first that did not.
-
-    Raises:
-        LatencyError: a number below its least value, or a back-end that is not known.
-        MemoryError: not even the context and one block without drafts fit.
-    """
-    for name, value, least in (
-        ("block length", block_length, 1), ("context length", context_length, 1), ("batch", batch, 1),
-        ("repeats", repeats, 3), ("warmup", warmup, 0), ("drafts", min(drafts, default=-1), 0),
-    ):  # fmt: skip
-        if value < least:
-            raise LatencyError(f"{name} must be at least {least}, got {value}")
-    if backend not in FORWARDS:
-        raise LatencyError(f"unknown back-end {backend!r}, expected one of {', '.join(FORWARDS)}")
-    reporter = reporter or SilentReporter()
-    entries = sorted({0, *drafts})
-    where = f"batch {batch}, context {context_length}, block length {block_length}"
-    times: dict[int, list[float]] = {entry: [] for entry in entries}
-    refresh: list[float] = []
-    note = ""
-    rounds = warmup + repeats
-    with torch.inference_mode(), reporter.task("measure latency", rounds) as advance_to:
-        with _plain_must_fit(where):
-            stage = _Stage(checkpoint, block_length, context_length, batch, backend)
-        for turn in range(rounds):
-            for entry in [_REFRESH, *entries]:
-                try:
-                    milliseconds = stage.time(entry)
-                except (RuntimeError, MemoryError) as error:
-                    if not _out_of_memory(error):
-                        raise
-                    if entry <= 0:
-                        raise MemoryError(_NOTHING_FITS.format(where=where)) from error
-                    # What fits is worth keeping; a table that ends earlier still prices every budget in it.
-                    entries = [smaller for smaller in entries if smaller < entry]
-                    note = (
-                        f"{entry} drafts do not fit into the device's memory at {where}; the largest measured number "
-                        f"that fits is {entries[-1]}"
-                    )
-                    stage.free()
-                    break
-                if turn >= warmup:
-                    (refresh if entry == _REFRESH else times[entry]).append(milliseconds)
-            advance_to(turn + 1)
-    quartiles = {entry: statistics.quantiles(times[entry], n=4) for entry in entries}
-    return LatencyTable(
-        device=device_name(checkpoint.denoiser.device),
-        dtype=checkpoint.dtype,
-        model=checkpoint.name,
-        backend=backend,
-        block_length=block_length,
-        context_length=context_length,
-        batch=batch,
-        drafts=tuple(entries),
-        rows=tuple(batch * block_length * (1 + entry) for entry in entries),
-        latency=tuple(statistics.median(times[entry]) for entry in entries),
-        low=tuple(quartiles[entry][0] for entry in entries),
-        high=tuple(quartiles[entry][2] for entry in entries),
-        refresh=statistics.median(refresh),
-        repeats=repeats,
-        note=note,
-    )
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    """Whether a device or the machine has no more memory; the CPU's allocator has no exception of its own."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
-
-
-@contextmanager
-def _plain_must_fit(where: str) -> Iterator[None]:
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not _out_of_memory(error):
-            raise
-        raise MemoryError(_NOTHING_FITS.format(where=where)) from error
-
-
-def device_name(device: torch.device) -> str:
-    """What to call a device in a table: the GPU's own name, or the processor with its threads."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    processor = platform.processor() or platform.machine()
-    return f"{device.type} {processor}, {torch.get_num_threads()} threads"
-
-
-class _BatchDenoiser:
-    """Repeats every forward over a batch: sequences of one shape, as a server with a full batch has them."""
-
-    def __init__(self, denoiser: Any, batch: int) -> None:
-        self.inner, self.batch = denoiser, batch
-
-    def __call__(self, tokens: torch.Tensor, positions: torch.Tensor, *rest: Any, **named: Any) -> Any:
-        return self.inner(tokens.repeat(self.batch, 1), positions.repeat(self.batch, 1), *rest, **named)
-
-
-def _batched(denoiser: Any, batch: int) -> Any:
-    return _BatchDenoiser(denoiser, batch) if batch > 1 else denoiser
-
-
-class _Stage:
-    """A frozen context and a block, set up once; every timed forward is the runtime's own on them."""
-
-    def __init__(
-        self, checkpoint: Checkpoint, block_length: int, context_length: int, batch: int, backend: str
-    ) -> None:
-        self.denoiser = checkpoint.denoiser
-        self.backend = backend
-        self.batch = batch
-        device = self.denoiser.device
-        generator = torch.Generator().manual_seed(0)
-        total = context_length + block_length
-        vocabulary = self.denoiser.vocabulary_size
-        self.tokens = torch.randint(0, vocabulary, (total,), generator=generator).to(device)
-        self.positions = torch.arange(total, device=device)
-        self.everything = torch.ones(1, total, total, dtype=torch.bool, device=device)
-        self.block = self.positions[context_length:]
-        _, context = self._refresh()
-        self.frame = Frame(self.tokens[context_length:], self.block, 0, block_length, context)
-
-    def _refresh(self, batch: int = 1) -> tuple[torch.Tensor, Any]:
-        with torch.inference_mode():
-            return _batched(self.denoiser, batch)(
-                self.tokens[None], self.positions[None], self.everything, None,
-                logit_rows=self.block, freeze_rows=self.positions[: -len(self.block)],
-            )  # fmt: skip
-
-    def time(self, drafts: int) -> float:
-        """Milliseconds of one forward with ``drafts`` drafts, or of a refresh forward."""
-        if drafts == _REFRESH:
-            return self._timed(lambda: self._refresh(self.batch))
-        states = self.frame.tokens.repeat(1 + drafts, 1)
-        denoiser = _batched(self.denoiser, self.batch)
-        return self._timed(lambda: FORWARDS[self.backend](denoiser, self.frame, states))
-
-    def free(self) -> None:
-        """Give back what a forward that did not fit left in the allocator."""
-        if self.denoiser.device.type == "cuda":
-            torch.cuda.empty_cache()
-
-    def _timed(self, forward: Callable[[], Any]) -> float:
-        if self.denoiser.device.type == "cuda":
-            torch.cuda.synchronize()
-        start = time.perf_counter()
-        forward()
-        if self.denoiser.device.type == "cuda":
-            torch.cuda.synchronize()
-        return 1e3 * (time.perf_counter() - start)
-
-
 def save_latency(table: LatencyTable, path: str | Path) -> None:
     """Write a table as JSON, units named."""
     write_json(
@@ -276,7 +90,7 @@ def save_latency(table: LatencyTable, path: str | Path) -> None:
     )
 
 
-_TEXTS = ("device", "dtype", "model", "backend", "unit", "note")
+_TEXTS = ("device", "dtype", "model", "backend", "unit", "note", "context", "engine")
 _COUNTS = ("block_length", "context_length", "batch", "repeats")
 
 

@@ -1,15 +1,14 @@
-"""``latency`` and ``budget``: what a draft costs on this device, and how many pay."""
+"""``budget``: how many drafts pay, by the latency of a device (``latency`` measures it)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from calibrate.checkpoints import load_checkpoint
 from calibrate.files import write_json
 from calibrate.version import tool_version
 from drafting.graph import DraftGraph
@@ -17,70 +16,21 @@ from drafting.trie import PrefixTrie
 from studies.budget import BudgetChoice, choose_budget
 from studies.cli import app as cli
 from studies.evaluation import predict
-from studies.latency import LatencyError, LatencyTable, load_latency, measure_latency, save_latency
-from studies.methods import METHODS, SearchInput, check_method, find_graphs
-from studies.progress import RichReporter
-from studies.splits import read_splits
+from studies.latency import LatencyError, LatencyTable, load_latency
+from studies.methods import METHODS, FoundGraph, SearchInput, check_method, find_graphs
+from studies.splits import Splits, read_splits
 from verify.graph_file import save_graph
 
 BUDGET_FORMAT = "draftgraph-budget"
 BUDGET_VERSION = 1
 
 
-def parse_drafts(text: str) -> tuple[int, ...]:
-    """``0-16`` or ``0,1,2,4,8``; raises ``ValueError`` otherwise."""
-    low, dash, high = text.partition("-")
-    if dash and low.strip().isdigit() and high.strip().isdigit():
-        if int(low) > int(high):
-            raise ValueError(f"--drafts: {text!r} runs backwards; write {high.strip()}-{low.strip()}")
-        return tuple(range(int(low), int(high) + 1))
-    return cli.parse_list(text, int, "--drafts")
-
-
-@cli.command("latency")
-def latency_command(
-    out: Annotated[Path, typer.Option("--out", help="The latency file to write.")],
-    model: cli.ModelOption = "bundled",
-    drafts: Annotated[str, typer.Option("--drafts", help="Numbers of drafts, 0-16 or 0,1,2,4,8.")] = "0-16",
-    block_length: cli.BlockLengthOption = 32,
-    context_length: Annotated[int, typer.Option("--context-length", min=1, help="Frozen rows.")] = 128,
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Sequences per forward.")] = 1,
-    backend: cli.BackendOption = "packed",
-    repeats: Annotated[int, typer.Option("--repeats", min=3, help="Timed forwards per entry.")] = 15,
-    dtype: cli.DtypeOption = "float32",
-    device: cli.DeviceOption = "cpu",
-    revision: cli.RevisionOption = None,
-    mask_token_id: cli.MaskOption = None,
-    overwrite: cli.OverwriteOption = False,
-) -> None:
-    """Measure forward time against the number of drafts on this device."""
-    cli.check_output(out, overwrite)
-    wanted = parse_drafts(drafts)
-    checkpoint = load_checkpoint(model, dtype=dtype, device=device, mask_token_id=mask_token_id, revision=revision)
-    table = measure_latency(
-        checkpoint, drafts=wanted, block_length=block_length, context_length=context_length, batch=batch,
-        backend=backend, repeats=repeats, reporter=RichReporter(cli.console),
-    )  # fmt: skip
-    save_latency(table, out)
-    shown = cli.plain_table(
-        f"{table.device}, {table.dtype}, batch {batch}, context {context_length}, {backend}",
-        {"D": "right", "rows": "right", "ms": "right", "quartiles": "right", "x plain": "right"},
-        f"median of {repeats} forwards; a refresh forward takes {table.refresh:.2f} ms",
-    )
-    for entry, rows, median, low, high in zip(
-        table.drafts, table.rows, table.latency, table.low, table.high, strict=True
-    ):
-        relative = f"{median / table.latency[0]:.2f}"
-        shown.add_row(str(entry), str(rows), f"{median:.2f}", f"{low:.2f}-{high:.2f}", relative)
-    cli.console.print(shown)
-    if table.note:
-        cli.console.print(f"[yellow]{table.note}[/]")
-    cli.console.print(f"[bold]{out}[/]")
-
-
 @cli.command("budget")
 def budget_command(
-    traces: Annotated[Path, typer.Argument(help="Traces to search, or a folder with 'search' and 'test' in it.")],
+    traces: Annotated[
+        list[Path],
+        typer.Argument(help="Traces to search, or folders with 'search' and 'test' in them; one per policy."),
+    ],
     latency: Annotated[Path, typer.Option("--latency", help="A latency file of `draftgraph latency`.")],
     validation: Annotated[
         Path | None, typer.Option("--validation", help="Traces that choose the budget; by default those searched.")
@@ -97,77 +47,143 @@ def budget_command(
     ] = False,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="Write the best graph, latency table inside, and every budget beside it."),
+        typer.Option(
+            "--out",
+            help="Write the best graph, latency table inside, and every budget beside it; a folder for several TRACES.",
+        ),
     ] = None,
+    figures: Annotated[bool, typer.Option("--figures", help="Draw the latency and what --out wrote.")] = False,
     overwrite: cli.OverwriteOption = False,
 ) -> None:
     """Price every budget with this device's latency and take the best; 0 means: do not speculate.
 
     The budget is chosen on the prompts searched (or on --validation), its speed-up is reported on --held-out. With
-    --out, OUT.budget.json holds every budget's row and the verdict, also when that is not to speculate.
+    --out, OUT.budget.json holds every budget's row and the verdict, also when that is not to speculate. Several TRACES
+    are priced one by one; their files are named after them.
     """
     check_method(method)
-    report = out.with_suffix(".budget.json") if out is not None else None
-    for path in (out, report):
-        if path is not None:
-            cli.check_output(path, overwrite)
+    if len(traces) > 1 and (validation is not None or held_out is not None):
+        raise ValueError(
+            "--validation and --held-out belong to one TRACES; give several as folders with 'test' in them"
+        )
+    if figures and out is None:
+        raise ValueError("--figures draws what --out wrote; give --out")
+    outs = _outputs(traces, out)
+    for path in outs:
+        cli.check_output(path, overwrite)
+        cli.check_output(_report_path(path), overwrite)
     table = load_latency(latency)
+    priced = [_price(folder, table, latency, validation, held_out, method, time_limit, any_model) for folder in traces]
+    chosen_on = "validation" if validation else "search"
+    for one in priced:
+        _show(one.choice, f"{one.folder}, {method}, budget chosen on {chosen_on} prompts")
+    for one in priced:
+        policy = f"{one.splits.validity.policy}: " if len(priced) > 1 else ""
+        cli.console.print(policy + one.sentence)
+    for one, path in zip(priced, outs, strict=bool(outs)):
+        _save(one, table, method, chosen_on, path)
+    for file in (latency, *map(_report_path, outs)) if figures else ():
+        for drawn in cli.draw(file):
+            if drawn.suffix == ".png":
+                cli.console.print(f"figure  {drawn}")
+
+
+@dataclass(frozen=True, eq=False)
+class _Priced:
+    """The budgets of one trace folder: what was found for each, which one pays, and why."""
+
+    folder: Path
+    splits: Splits
+    found: Mapping[int, FoundGraph]
+    choice: BudgetChoice
+    sentence: str
+
+
+def _outputs(traces: Sequence[Path], out: Path | None) -> list[Path]:
+    """The graph file of every trace folder: ``out`` itself, or files in it named after the folders."""
+    if out is None or len(traces) == 1:
+        return [] if out is None else [out]
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out is {out}, a file; for several TRACES give a folder")
+    names = [folder.resolve().name for folder in traces]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"several TRACES are called {twice[0]!r}, and so would be their files; price them one by one")
+    return [out / f"{name}.json" for name in names]
+
+
+def _report_path(out: Path) -> Path:
+    return out.with_name(out.name.removesuffix(".json") + ".budget.json")
+
+
+def _price(
+    traces: Path,
+    table: LatencyTable,
+    latency: Path,
+    validation: Path | None,
+    held_out: Path | None,
+    method: str,
+    time_limit: float,
+    any_model: bool,
+) -> _Priced:
     search_folder = traces / "search" if (traces / "search").is_dir() else traces
     if held_out is None and not (traces / "test").is_dir():
         raise ValueError(f"{traces} holds no folder 'test'; give the traces of other prompts with --held-out")
     folders = [search_folder, *([validation] if validation is not None else []), held_out or traces / "test"]
     splits = read_splits(folders)
-    valid = splits.validity
     check_prices(table, splits.run, str(latency), str(search_folder), any_model)
     search, chooser, judge = splits.tables[0], splits.tables[-2], splits.tables[-1]
     drafting = [drafts for drafts in table.drafts if drafts > 0]
     given = SearchInput(
-        PrefixTrie.from_anchors(search), max(drafting, default=1), valid.block_length, splits.step_size, time_limit
+        PrefixTrie.from_anchors(search),
+        max(drafting, default=1),
+        splits.validity.block_length,
+        splits.step_size,
+        time_limit,
     )
     found = find_graphs(method, given, drafting) if search.n_anchors else {}  # no anchor: nothing was ever to draft
     choice = choose_budget({budget: graph.nodes for budget, graph in found.items()}, chooser, judge, table)
     foreign = other_model(table, splits.run)
-    sentence = choice.sentence + (f" But {foreign}." if foreign else "")
-    _show(choice, f"{traces}, {method}, budget chosen on {'validation' if validation else 'search'} prompts")
-    cli.console.print(sentence)
-    if out is None or report is None:
-        return
-    best = choice.best
+    return _Priced(traces, splits, found, choice, choice.sentence + (f" But {foreign}." if foreign else ""))
+
+
+def _save(priced: _Priced, table: LatencyTable, method: str, chosen_on: str, out: Path) -> None:
+    """Write the best graph, or say that there is none, and every budget's row with the verdict."""
+    splits, best = priced.splits, priced.choice.best
     facts = {
         "tool": "draftgraph",
         "tool_version": tool_version(),
         "search": method,
         "budget": best.budget,
         "trace_hash": splits.trace_hashes[0],
-        "budget_chosen_on": "validation" if validation is not None else "search",
+        "budget_chosen_on": chosen_on,
         "predicted_speedup": best.speedup,
         "predicted_speedup_interval": [best.speedup_low, best.speedup_high],
     }
     if best.budget > 0:
-        nodes = found[best.budget].nodes
-        names = ("search", "validation", "test") if validation is not None else ("search", "test")
+        nodes = priced.found[best.budget].nodes
+        names = ("search", "validation", "test") if chosen_on == "validation" else ("search", "test")
         values = {name: predict(nodes, anchors).row() for name, anchors in zip(names, splits.tables, strict=True)}
         graph = DraftGraph.from_formulas(nodes, splits.step_size)
-        save_graph(graph.to_graph_file(valid, facts, values, table.graph_section()), out)
+        save_graph(graph.to_graph_file(splits.validity, facts, values, table.graph_section()), out)
         cli.console.print(f"graph   [bold]{out}[/]")
     else:
         out.unlink(missing_ok=True)  # there only with --overwrite: a graph beside a verdict against it misleads
-        cli.console.print("no graph is written: plain decoding is the best budget")
+        cli.console.print(f"no graph is written for {splits.validity.policy}: plain decoding is the best budget")
     write_json(
-        report,
+        _report_path(out),
         {
             "format": BUDGET_FORMAT,
             "version": BUDGET_VERSION,
-            "sentence": sentence,
-            "at_edge": choice.at_edge,
+            "sentence": priced.sentence,
+            "at_edge": priced.choice.at_edge,
             **facts,
             "trace_hashes": list(splits.trace_hashes),
-            "validity": asdict(valid),
+            "validity": asdict(splits.validity),
             "latency": table.graph_section(),
-            "rows": [asdict(row) for row in choice.rows],
+            "rows": [asdict(row) for row in priced.choice.rows],
         },
     )
-    cli.console.print(f"budgets [bold]{report}[/]")
+    cli.console.print(f"budgets [bold]{_report_path(out)}[/]")
 
 
 def other_model(table: LatencyTable, run: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Budgets priced by latency: literal tables whose best budget is visible, and the measurement itself."""
+"""Budgets priced by latency: literal tables whose best budget is visible, and files that are none."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-import studies.latency
 from calibrate.checkpoints import Checkpoint
 from calibrate.hugging_face import HuggingFaceDenoiser
 from calibrate.recorder import TraceBuilder
@@ -18,11 +16,10 @@ from drafting.anchors import AnchorTable
 from drafting.replay import replay
 from studies.budget import BudgetChoice, choose_budget
 from studies.chain import confidence_chain
-from studies.latency import LatencyError, LatencyTable, load_latency, measure_latency, save_latency
+from studies.latency import LatencyError, LatencyTable, load_latency
 from tests.models import END_ID, MASK_ID, tiny_llama
 from verify.decode import DecodeConfig, decode
 from verify.formulas import Formula
-from verify.graph_values import check_latency
 from verify.policies import make_policy
 
 
@@ -123,78 +120,7 @@ def test_held_out_prompts_must_be_two_at_least(anchors: AnchorTable) -> None:
         choose_budget({}, anchors, anchors.select([0]), table([10.0]))
 
 
-def test_measured_table_round_trip_and_graph_section(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    found = measure_latency(
-        checkpoint, drafts=(0, 2, 5), block_length=8, context_length=12, batch=2, warmup=1, repeats=3
-    )
-    assert found.rows == (16, 48, 96) and found.drafts == (0, 2, 5)
-    assert all(low <= middle <= high for low, middle, high in zip(found.low, found.latency, found.high, strict=True))
-    assert found.refresh > 0 and found.unit == "ms"
-    save_latency(found, tmp_path / "latency.json")
-    assert load_latency(tmp_path / "latency.json") == found
-    check_latency(found.graph_section())
-    with pytest.raises(LatencyError, match=r"no latency was measured for 3 drafts, only for \[0, 2, 5\]"):
-        found.at(3)
-
-
-def test_every_measured_forward_has_the_rows_it_says(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[int] = []
-    inner = checkpoint.denoiser.model.forward
-
-    def spy(*args: object, **kwargs: object) -> object:
-        seen.append(kwargs["input_ids"].numel())  # type: ignore[attr-defined]
-        return inner(*args, **kwargs)
-
-    monkeypatch.setattr(checkpoint.denoiser.model, "forward", spy)
-    found = measure_latency(checkpoint, drafts=(0, 3), block_length=8, context_length=12, batch=2, warmup=0, repeats=3)
-    refresh, setup = 2 * (12 + 8), 12 + 8  # the context is set up once, for one sequence
-    assert set(seen) - {setup} == {refresh, *found.rows}
-
-
-@pytest.mark.parametrize("change", [{"repeats": 1}, {"context_length": 0}, {"batch": 0}, {"drafts": (-1,)}])
-def test_measurement_refuses_nonsense(checkpoint: Checkpoint, change: dict[str, object]) -> None:
-    with pytest.raises(LatencyError, match="must be at least"):
-        measure_latency(checkpoint, **change)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    "error", [torch.OutOfMemoryError("out"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
-)
-def test_what_fits_into_memory_is_kept(
-    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> None:
-    def forward(denoiser: object, frame: object, states: torch.Tensor) -> None:
-        if len(states) > 3:
-            raise error
-
-    monkeypatch.setitem(studies.latency.FORWARDS, "packed", forward)
-    sizes = {"block_length": 8, "context_length": 12, "warmup": 1, "repeats": 3}
-    found = measure_latency(checkpoint, drafts=(1, 2, 4, 8), **sizes)  # type: ignore[arg-type]
-    assert found.drafts == (0, 1, 2) and found.rows == (8, 16, 24)
-    assert len(found.latency) == len(found.low) == len(found.high) == 3
-    assert found.note == (
-        "4 drafts do not fit into the device's memory at batch 1, context 12, block length 8; the largest measured "
-        "number that fits is 2"
-    )
-
-
-def test_a_plain_forward_that_does_not_fit_is_an_error(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
-        raise torch.OutOfMemoryError("out")
-
-    monkeypatch.setitem(studies.latency.FORWARDS, "packed", full)
-    with pytest.raises(MemoryError, match="not even plain decoding fits into the device's memory at batch 3"):
-        measure_latency(checkpoint, block_length=8, context_length=12, batch=3)
-
-    def broken(*_: object) -> None:
-        raise RuntimeError("shapes differ")
-
-    monkeypatch.setitem(studies.latency.FORWARDS, "packed", broken)
-    with pytest.raises(RuntimeError, match="shapes differ"):
-        measure_latency(checkpoint, block_length=8, context_length=12)
-
-
-def test_broken_latency_files(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_broken_latency_files(tmp_path: Path) -> None:
     path = tmp_path / "latency.json"
     good = {"format": "draftgraph-latency", "version": 1, **dataclasses.asdict(table([1.0, 2.0]))}
     for change, expected in (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from drafting.anchors import AnchorTable
 from drafting.trie import PrefixTrie
 from studies.budget import choose_budget
 from studies.cli.app import app, console, load_commands
-from studies.cli.budget_commands import parse_drafts
+from studies.cli.latency_command import parse_drafts
 from studies.evaluation import predict
 from studies.latency import LatencyTable, load_latency, save_latency
 from studies.methods import SearchInput, find_graphs
@@ -181,3 +182,29 @@ def test_numbers_of_drafts() -> None:
 def test_a_missing_latency_file_is_called_that(folder: Path, tmp_path: Path) -> None:
     said = run("budget", folder, "--latency", tmp_path / "no.json", code=1)
     assert "no.json is no file" in said and "draftgraph latency" in said and "run directory" not in said
+
+
+def test_several_policies_are_priced_at_once(folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "threshold-0.9"  # the suffix of a name is no suffix of a file
+    shutil.copytree(folder, other)
+    latency, out = latency_file(tmp_path / "latency.json", CHEAP), tmp_path / "priced"
+    said = run("budget", folder, other, "--latency", latency, "--out", out, "--figures")
+    alone = run("budget", folder, "--latency", latency, "--out", tmp_path / "alone.json")
+    assert said.count("is predicted to be") == 2 and alone.count("is predicted to be") == 1
+    for name in (folder.name, "threshold-0.9"):
+        assert load_graph(out / f"{name}.json") == load_graph(tmp_path / "alone.json")
+        assert (out / f"{name}.budget.json").read_text() == (tmp_path / "alone.budget.json").read_text()
+        assert (out / "figures" / f"speedup-{name}.png").is_file()
+    assert (tmp_path / "figures" / "latency.png").is_file() and "figure " in said
+    # Verdicts come after all tables, paths after all verdicts.
+    assert said.rindex("ms each") < said.index("is predicted") < said.rindex("is predicted") < said.index("graph ")
+    assert "exists; give another --out" in run("budget", folder, other, "--latency", latency, "--out", out, code=1)
+
+
+def test_several_policies_need_room_for_their_files(folder: Path, tmp_path: Path) -> None:
+    latency = latency_file(tmp_path / "latency.json", CHEAP)
+    budget = ["budget", folder, folder, "--latency", latency]
+    assert "several TRACES are called" in run(*budget, "--out", tmp_path / "out", code=1)
+    assert "a file; for several TRACES give a folder" in run(*budget, "--out", latency, code=1)
+    assert "belong to one TRACES" in run(*budget, "--held-out", folder / "test", code=1)
+    assert "--figures draws what --out wrote" in run(*budget[:2], *budget[3:], "--figures", code=1)
