@@ -16,8 +16,8 @@ import torch
 #: Written into every graph file; a runtime that breaks ties otherwise must not use the graph.
 TIE_RULE = "probability descending, then position ascending; token probability descending, then token id ascending"
 
-#: Logits whose float64 temporaries are held at once while the denominators are summed (128 MiB).
-_CHUNK = 1 << 24
+#: Logits that are ranked at once; the temporaries of so many take up to 0.8 GB, whatever batch and vocabulary are.
+_CHUNK = 1 << 25
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,36 +94,31 @@ def rank_rows(logits: torch.Tensor, mask_token_id: int, top_j: int) -> tuple[np.
     Raises:
         FloatingPointError: a row holds NaN or +inf, or no finite logit; ranks of it would be arbitrary.
 
-    Time is one pass for the order and one for the denominators, O(n V); memory beside the logits is 8 bytes per logit
-    for the order and a bounded chunk for the denominators.
+    Time is one pass for the order and one for the denominators, O(n V); memory beside the logits is bounded by a chunk.
     """
     top_j = min(top_j, logits.shape[-1] - 1)
-    top_score, top_token = (_top_exactly if logits.dtype == torch.float64 else _top_by_key)(
-        logits, mask_token_id, top_j
-    )
-    highest = top_score[:, :1]
-    total = _denominators(logits, highest, mask_token_id)
-    # Shifted by the highest score first: exp(score - logsumexp) would round 1 - p to the last bit of the score itself,
-    # 7e-15 at a logit of 40, and the order of confident positions would hang on it.
-    probability = torch.exp(top_score - highest) / total
-    # A NaN anywhere in a row reaches its denominator, an infinite or absent highest score is seen at once.
-    sound = (torch.isfinite(highest) & torch.isfinite(total)).to(torch.int64)
-    packed = torch.cat([top_token, probability.view(torch.int64), sound], dim=1).cpu().numpy()
+    rows = max(1, _CHUNK // logits.shape[1])
+    parts = [_rank_part(logits[low : low + rows], mask_token_id, top_j) for low in range(0, len(logits), rows)]
+    packed = (torch.cat(parts) if len(parts) > 1 else parts[0]).cpu().numpy()
     if not packed[:, -1].all():
         raise FloatingPointError("the model returned NaN, +inf or only -inf logits; check its weights and dtype")
     return packed[:, :top_j].astype(np.int32), np.ascontiguousarray(packed[:, top_j:-1]).view(np.float64)
 
 
-def _denominators(logits: torch.Tensor, highest: torch.Tensor, mask_token_id: int) -> torch.Tensor:
-    """float64 [n, 1], the sum of exp(logit - highest) over all tokens but the mask."""
-    total = torch.empty_like(highest)
-    rows = max(1, _CHUNK // logits.shape[1])
-    for low in range(0, len(logits), rows):
-        part = slice(low, low + rows)
-        terms = logits[part].to(torch.float64, copy=True).sub_(highest[part]).exp_()
-        terms[:, mask_token_id] = 0.0
-        torch.sum(terms, dim=1, keepdim=True, out=total[part])
-    return total
+def _rank_part(logits: torch.Tensor, mask_token_id: int, top_j: int) -> torch.Tensor:
+    """int64 [n, 2 J + 1], still on the device: tokens, the bits of their float64 probabilities, 1 for a sound row."""
+    top = _top_exactly if logits.dtype == torch.float64 else _top_by_key
+    top_score, top_token = top(logits, mask_token_id, top_j)
+    highest = top_score[:, :1]
+    terms = logits.to(torch.float64, copy=True).sub_(highest).exp_()
+    terms[:, mask_token_id] = 0.0
+    total = terms.sum(dim=1, keepdim=True)
+    # Shifted by the highest score first: exp(score - logsumexp) would round 1 - p to the last bit of the score itself,
+    # 7e-15 at a logit of 40, and the order of confident positions would hang on it.
+    probability = torch.exp(top_score - highest) / total
+    # A NaN anywhere in a row reaches its denominator, an infinite or absent highest score is seen at once.
+    sound = (torch.isfinite(highest) & torch.isfinite(total)).to(torch.int64)
+    return torch.cat([top_token, probability.view(torch.int64), sound], dim=1)
 
 
 def _top_by_key(logits: torch.Tensor, mask_token_id: int, top_j: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -117,3 +117,23 @@ def test_lagged_ranks_are_those_of_the_distribution_used():
     assert ranks.positions.tolist() == [2, 0, 1]
     assert ranks.tokens.tolist() == [[0, 3], [2, 3], [3, 2]]
     assert LaggedRanker().rank(ranked, 0, np.array([0, 2])).positions.tolist() == [2, 0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_ranks_by_keys_are_those_of_a_stable_sort(dtype, monkeypatch):
+    """Negative scores, zeros of both signs, infinities and ties; in chunks that do not divide the rows."""
+    import verify.ranking
+
+    torch.manual_seed(0)
+    logits = (torch.randn(13, 60) * 2).round(decimals=1).to(dtype)
+    logits[0, :5] = torch.tensor([0.0, -0.0, 0.0, -0.0, 0.0])
+    logits[1, 3:9] = -torch.inf
+    logits[2] = -7.5
+    logits[3, 4] = torch.finfo(dtype).max
+    logits[4] = -logits[4].abs()
+    monkeypatch.setattr(verify.ranking, "_CHUNK", 5 * 60)
+    for top_j in (1, 4, 59):
+        token, probability = verify.ranking.rank_rows(logits, MASK, top_j)
+        expected_token, expected = verify.ranking.rank_rows(logits.double(), MASK, top_j)
+        np.testing.assert_array_equal(token, expected_token)
+        np.testing.assert_array_equal(probability, expected)
