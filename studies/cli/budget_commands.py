@@ -63,9 +63,7 @@ def budget_command(
     """
     check_method(method)
     if len(traces) > 1 and (validation is not None or held_out is not None):
-        raise ValueError(
-            "--validation and --held-out belong to one TRACES; give several as folders with 'test' in them"
-        )
+        raise ValueError("--validation and --held-out belong to one TRACES; give folders with 'test' in them")
     if figures and out is None:
         raise ValueError("--figures draws what --out wrote; give --out")
     outs = _outputs(traces, out)
