@@ -8,7 +8,8 @@ from calibrate.checkpoints import load_checkpoint
 from tests.families import CONFIGS, END, HEAD_WIDTH, MASK, NATIVE, VOCABULARY, save, weights
 from tests.models import random_formulas
 from verify.context import ContextKeeper
-from verify.decode import DecodeConfig, decode
+from verify.decode import DecodeConfig, decode, decode_batch
+from verify.engine import RowEngine
 from verify.layout import SequenceLayout
 from verify.packing import forward_expanded, forward_packed
 from verify.policies import make_policy, step_sizes
@@ -332,3 +333,22 @@ def test_speculation_is_lossless_for_every_family(loaded, family, policy):
                 assert drafted.tokens == plain.tokens
                 saved += plain.forwards - drafted.forwards
     assert saved > 0
+
+
+def test_a_batch_of_every_family_decodes_as_its_sequences_alone(loaded, family):
+    """Static buffers and padding under each family's classes: rotary parts, expert routing, grouped keys, the shift."""
+    checkpoint = loaded[family]
+    denoiser, policy = checkpoint.denoiser, make_policy("static:1")
+    assert denoiser.offers_slots
+    prompts = list(enumerate([PROMPT, PROMPT[:3], PROMPT + PROMPT[:2]]))
+    for mode in modes(family):
+        for backend in ("packed", "expanded"):
+            config = DecodeConfig(L, 2 * L, mode, backend, top_j=4)
+            graph = random_formulas(3, 5)
+            together = dict(decode_batch(denoiser, prompts, policy, config, graph, batch_size=3))
+            for sample, prompt in prompts:
+                alone = decode(
+                    denoiser, prompt, policy, config, graph, sample=sample, engine=RowEngine(denoiser, mode, backend)
+                )
+                assert together[sample].tokens == alone.tokens
+                assert together[sample].accepted == alone.accepted
