@@ -20,7 +20,7 @@ from calibrate.hugging_face import HuggingFaceDenoiser
 
 #: Frozen columns are rounded up to this (``verify.slots``).
 _COLUMN_STEP = 16
-#: Float64 temporaries of the denominators are bounded (``verify.ranking``).
+#: Logits that are ranked at once (``verify.ranking``).
 _RANKING_CHUNK = 1 << 24
 #: Numbers of drafts that a search for the largest one looks at.
 _MOST_DRAFTS = 512
@@ -185,10 +185,10 @@ def _layer(sizes: ModelSizes, batch: int, rows: int, columns: int, own_mask: int
 
 
 def _head(sizes: ModelSizes, batch: int, rows: int, wanted: int) -> int:
-    """Logits of the wanted rows and what ranking them needs: scores and keys in 16 bytes a logit, or a chunk in 8."""
+    """Logits of the wanted rows and what ranking them needs: scores and keys in 16 bytes a logit, chunk by chunk."""
     logits = batch * wanted * sizes.vocabulary
     hidden = batch * rows * sizes.width * sizes.itemsize
-    return logits * sizes.itemsize + max(hidden, 16 * logits, 8 * min(logits, _RANKING_CHUNK))
+    return logits * sizes.itemsize + max(hidden, 16 * min(logits, max(_RANKING_CHUNK, sizes.vocabulary)))
 
 
 def device_memory(device: torch.device | str) -> int:
