@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from calibrate.traces import Traces, read_traces
 from studies.optuna_study import StudyConfig, run_study
-from studies.parametric import PARAMETERS
+from studies.parameters import PARAMETERS
 from studies.study_data import study_data
 from tests.drafting.toy import toy_traces
 

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from drafting.anchors import AnchorTable
+from studies.candidates import MAX_STATES, Candidates
 from studies.construction import check_budget
 from studies.crossval import prompt_folds, search_graphs
 from studies.nested_replay import NestedReplay
-from studies.parametric import MAX_STATES, Candidates, parametric_order
+from studies.parametric import parametric_order
 from studies.prompt_counts import PromptCounts
 
 

@@ -25,8 +25,9 @@ from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning
 from optuna.study import StudyDirection
 from optuna.trial import Trial
 
+from studies.candidates import MAX_STATES
 from studies.fold_objective import FoldObjective
-from studies.parametric import MAX_STATES, PARAMETERS, WARM_STARTS
+from studies.parameters import PARAMETERS, WARM_STARTS
 from studies.storage import StorageError, open_storage, shown, storage_guard
 from studies.trial_claims import PATIENCE, TrialClaims
 

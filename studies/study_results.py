@@ -13,11 +13,12 @@ from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
 from calibrate.files import write_json
+from studies.candidates import Candidates
 from studies.construction import Construction
 from studies.crossval import search_graphs
 from studies.intervals import Comparison, Interval, PromptBootstrap, interval_columns
 from studies.optuna_study import STUDY_VERSION, StudyConfig, StudyError, study_facts
-from studies.parametric import Candidates, parametric
+from studies.parametric import parametric
 from studies.prompt_counts import PromptCounts
 from studies.run_directory import read_json
 from studies.study_data import StudyInput

@@ -38,6 +38,9 @@ RANK_ORIGIN = "lagged"
 TIE_RULE = "probability descending, then position ascending; token probability descending, then token id ascending"
 CONTEXTS = ("none", "prefix", "dual", "block_causal")
 
+#: Names of rules that are ours: behind one of them, parameters that cannot be read are an error, no foreign rule.
+_OWN_RULES = ("static", "threshold", "quota", "dynamic", "dream")
+
 MAX_BYTES = 16 * 2**20
 MAX_NODES = 2**16
 MAX_EDGES = 2**20
@@ -313,7 +316,7 @@ def _step_size(policy: str) -> int | None:
     try:
         known = make_policy(policy)
     except PolicyError as error:
-        if policy.partition(":")[0] in ("static", "threshold"):
+        if policy.partition(":")[0] in _OWN_RULES:
             fail("validity.policy", "a policy with valid parameters", Words(str(error)[:300]))
         return None
     if known.spec != policy:

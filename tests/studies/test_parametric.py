@@ -10,18 +10,11 @@ from drafting.anchors import AnchorTable
 from drafting.graph import DraftGraph
 from drafting.replay import replay
 from drafting.trie import PrefixTrie
+from studies.candidates import Candidates
 from studies.greedy import greedy
 from studies.nested_replay import NestedReplay
-from studies.parametric import (
-    NEUTRAL,
-    PARAMETERS,
-    WARM_STARTS,
-    Candidates,
-    check_parameters,
-    parametric,
-    parametric_order,
-    prefix_weights,
-)
+from studies.parameters import NEUTRAL, PARAMETERS, WARM_STARTS, check_parameters
+from studies.parametric import parametric, parametric_order, prefix_weights
 from studies.published import published
 from tests.drafting.toy import toy_traces
 

@@ -330,6 +330,7 @@ BEYOND_THE_SCHEMA = {
     },
     "texts": {
         "policy_bad_parameter",
+        "policy_bad_quota",
         "policy_other_spelling",
         "model_half_surrogate",
         "provenance_nested_deep",

@@ -40,6 +40,7 @@ EXPECTED = {
     "model_half_surrogate": ("validity.model: expected a text that UTF-8 can", 'found "\\ud800"'),
     "revision_as_number": ("validity.model_revision: expected a text of 1 to 4096", "found 7"),
     "policy_bad_parameter": ("validity.policy:", "found unknown policy 'static:0'; expected"),
+    "policy_bad_quota": ("validity.policy:", "found unknown policy 'quota:x'; expected"),
     "policy_other_spelling": ('validity.policy: expected "static:1"', 'found "static:01"'),
     "unknown_context": ("validity.context: expected one of none, prefix, dual,", 'found "suffix"'),
     "temperature_negative": ("validity.temperature: expected a finite number of at", "found -0.5"),
