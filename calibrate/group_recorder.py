@@ -50,7 +50,8 @@ def record_in_group(
 
     Raises:
         TraceError: as in ``record``; or a worker that does not see the folder, or sees other prompts or weights.
-        WorkerError: on the leader, a worker that failed or is lost. What was finished is kept.
+        WorkerError: on the leader, a worker that failed or is lost, once the others are done; what they
+            finished is kept.
         PeerFailedError: on the others, the leader failed before it announced the prompts.
     """
     folder = Path(folder)

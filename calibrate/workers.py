@@ -16,7 +16,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -99,27 +99,23 @@ class Workers:
         self._recordings += 1
         return Recording(self, dist.PrefixStore(f"recording-{self._recordings}", self._store))
 
-    def check(self, numbers: Iterable[int]) -> None:
-        """Look whether the workers ``numbers`` are there.
+    def check(self, number: int) -> None:
+        """Look whether worker ``number`` is there.
 
         Raises:
-            WorkerError: one of them has failed, or gave no sign of life for too long.
+            WorkerError: it has failed, or gave no sign of life for too long.
         """
-        now = time.monotonic()
-        for number in numbers:
-            if self._store.check([f"failed/{number}"]):
-                raise WorkerError(f"worker {number} of {self.count} gave up: {self._said(f'failed/{number}')}")
-            beats = self._store.add(f"beat/{number}", 0)
-            before = self._seen.get(number)
-            if before is None or before[0] != beats:
-                self._seen[number] = (beats, now)
-            elif now - before[1] > self._silence:
-                raise WorkerError(
-                    f"worker {number} of {self.count} has given no sign of life for {self._silence:.0f} s and is lost"
-                )
-
-    def _said(self, key: str) -> str:
-        return self._store.get(key).decode(errors="replace")
+        if self._store.check([f"failed/{number}"]):
+            reason = self._store.get(f"failed/{number}").decode(errors="replace")
+            raise WorkerError(f"worker {number} of {self.count} gave up: {reason}")
+        now, beats = time.monotonic(), self._store.add(f"beat/{number}", 0)
+        before = self._seen.get(number)
+        if before is None or before[0] != beats:
+            self._seen[number] = (beats, now)
+        elif now - before[1] > self._silence:
+            raise WorkerError(
+                f"worker {number} of {self.count} has given no sign of life for {self._silence:.0f} s and is lost"
+            )
 
     def _beat(self) -> None:
         while not self._stop.wait(BEAT):
@@ -147,7 +143,7 @@ class Recording:
         """
         while not self._store.check(["plan"]):
             try:
-                self.workers.check([0])
+                self.workers.check(0)
             except WorkerError as error:
                 raise PeerFailedError(str(error)) from error
             time.sleep(POLL)
@@ -168,22 +164,30 @@ class Recording:
         self._store.set(f"finished/{self.workers.number}", json.dumps(shards))
 
     def wait_for_all(self, meanwhile: Callable[[], Any]) -> list[str]:
-        """Leader: wait until every worker has finished; returns the names of their shards.
+        """Leader: wait until every worker has finished, failed or is lost; returns the names of their shards.
 
         Raises:
-            WorkerError: a worker failed or is lost; what the others finish until then is kept.
+            WorkerError: a worker failed or is lost. The others have finished their parts by then.
         """
         missing = set(range(self.workers.count))
         shards: list[str] = []
+        failure: WorkerError | None = None
         while missing:
             for number in sorted(missing):
                 if self._store.check([f"finished/{number}"]):
                     missing.remove(number)
                     shards += json.loads(self._store.get(f"finished/{number}"))
+                    continue
+                try:
+                    self.workers.check(number)
+                except WorkerError as error:
+                    missing.remove(number)
+                    failure = failure or error
             meanwhile()
             if missing:
-                self.workers.check(missing)
                 time.sleep(POLL)
+        if failure is not None:
+            raise failure
         return shards
 
 

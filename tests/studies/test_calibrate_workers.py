@@ -1,0 +1,73 @@
+"""``calibrate`` by several workers: all record, the leader goes on alone. Here they are threads that share a store."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch.distributed as dist
+
+from calibrate.checkpoints import load_checkpoint
+from calibrate.traces import shard_paths
+from calibrate.workers import Workers
+from studies import calibration
+from studies.calibration import calibrate
+from studies.configuration import CalibrationConfig
+
+SIZES: dict[str, Any] = {"block_length": 8, "generation_length": 16, "top_j": 4, "budgets": (0, 2)}
+
+
+def rows(out: Path) -> list[dict[str, Any]]:
+    found = json.loads((out / "results.json").read_text())["rows"]
+    return [{name: value for name, value in row.items() if "seconds" not in name} for row in found]
+
+
+def test_calibrate_records_together_and_goes_on_alone(
+    checkpoint: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = CalibrationConfig(
+        model=str(checkpoint), prompts=str(prompts), policies=("static:1",), methods=("greedy",), batch_size=2, **SIZES
+    )
+    calibrate(config, tmp_path / "alone")
+
+    store = dist.HashStore()
+    workers = [Workers(store, number, 2, number) for number in range(2)]
+    loaded = [load_checkpoint(checkpoint) for _ in workers]  # beforehand: transformers does not load in threads
+    asked: list[str] = []
+
+    def give(source: str, **options: Any) -> Any:
+        asked.append(options["device"])
+        return loaded[int(threading.current_thread().name)]
+
+    monkeypatch.setattr(calibration, "load_checkpoint", give)
+    got: dict[int, Any] = {}
+
+    def one(number: int) -> None:
+        got[number] = calibrate(config, tmp_path / "together", workers=workers[number])
+
+    threads = [threading.Thread(target=one, args=(number,), name=str(number)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    for worker in workers:
+        worker.leave()
+    assert got[1] is None and got[0]["rows"]
+    assert asked == ["cpu", "cpu"]
+    assert rows(tmp_path / "together") == rows(tmp_path / "alone")
+    for split in ("search", "test"):
+        names = {path.name[:10] for path in shard_paths(tmp_path / "together" / "traces" / "static-1" / split)}
+        assert names == {"shard-w000", "shard-w001"}
+
+
+def test_another_batch_size_goes_on_in_the_same_run(checkpoint: Path, prompts: Path, tmp_path: Path) -> None:
+    common: dict[str, Any] = {"model": str(checkpoint), "prompts": str(prompts), "policies": ("static:1",), **SIZES}
+    calibrate(CalibrationConfig(methods=("greedy",), batch_size=4, **common), tmp_path / "run")
+    before = rows(tmp_path / "run")
+    calibrate(CalibrationConfig(methods=("greedy",), batch_size=1, **common), tmp_path / "run")
+    assert rows(tmp_path / "run") == before
+    with pytest.raises(ValueError, match="batch_size is 0, expected at least 1"):
+        calibrate(CalibrationConfig(methods=("greedy",), batch_size=0, **common), tmp_path / "run")
