@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import typer
@@ -29,7 +29,7 @@ from verify.policies import make_policy
 from verify.verifier import ValidityMismatchError, graph_mismatches
 
 EXACT_DTYPE = "float32"
-SHOWN_PARTINGS = 12
+SHOWN_PARTINGS = 5
 
 
 @cli.command("verify")
@@ -185,9 +185,8 @@ def _show(report: DivergenceReport) -> None:
             f"{np.median(margins):.2g}" if len(margins) else "", f"{margins[-1]:.2g}" if len(margins) else "",
         )  # fmt: skip
     cli.console.print(table)
-    rows = [(arm, parting) for arm in report.arms for parting in arm.partings if arm.tokens_differ[parting.sample]]
-    if rows:
-        cli.console.print(_partings(rows))
+    if any(any(arm.tokens_differ) for arm in report.arms):
+        cli.console.print(_partings(report.arms))
     cli.console.print(report.sentence, highlight=False)
     parted = [arm.margins()[-1] for arm in report.arms if len(arm.margins())]
     if parted and len(report.decision_margins):
@@ -203,18 +202,20 @@ def _share(arm: Arm, measure: str) -> str:
     return f"{share.count} ({100 * share.low:.0f}-{100 * share.high:.0f} %)"
 
 
-def _partings(rows: Sequence[tuple[Arm, Any]]) -> Table:
-    more = len(rows) - SHOWN_PARTINGS
+def _partings(arms: Sequence[Arm]) -> Table:
+    """Where decodes part whose tokens differ in the end: the first few of every way."""
     table = cli.plain_table(
-        "where decodes with other tokens part first",
-        {"": "left", "prompt": "right", "block": "right", "step": "right", "position": "right", "kind": "left",
+        f"where decodes with other tokens part first (at most {SHOWN_PARTINGS} each; --out keeps all)",
+        {"": "left", "prompt": "right", "block": "right", "step": "right", "at": "right", "kind": "left",
          "margin": "right", "noise": "right"},
-        f"and {more} more; --out keeps all" if more > 0 else None,
+        "at: offset in the block; noise: how far the two decodes' confidences lay apart at that step",
     )  # fmt: skip
-    for arm, parting in rows[:SHOWN_PARTINGS]:
-        margin = "" if parting.margin is None else f"{parting.margin:.2g}"
-        table.add_row(
-            arm.label, str(parting.sample), str(parting.block), str(parting.step), str(parting.position),
-            parting.kind, margin, f"{parting.noise:.2g}",
-        )  # fmt: skip
+    for arm in arms:
+        changed = [parting for parting in arm.partings if arm.tokens_differ[parting.sample]]
+        for parting in changed[:SHOWN_PARTINGS]:
+            margin = "" if parting.margin is None else f"{parting.margin:.2g}"
+            table.add_row(
+                arm.label, str(parting.sample), str(parting.block), str(parting.step), str(parting.position),
+                parting.kind, margin, f"{parting.noise:.2g}",
+            )  # fmt: skip
     return table
