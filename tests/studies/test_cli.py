@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from itertools import islice
@@ -19,6 +21,7 @@ from typer.testing import CliRunner
 from calibrate.traces import TraceError, read_traces, shard_paths
 from studies.cli.app import app, console, load_commands
 from studies.report import write_report
+from tests.calibrate.test_encoding import TEMPLATE, saved
 from verify.decode import DecodeResult
 from verify.graph_file import load_graph
 
@@ -387,3 +390,63 @@ def test_export_does_not_hide_a_format_behind_another_suffix(graph: Path, tmp_pa
     out = tmp_path / "exported.json"
     assert "ends in .json, but --format is safetensors" in run("export", graph, "--out", out, code=1)
     assert not out.exists()
+
+
+def test_a_base_model_takes_no_chat(checkpoint: Path, prompts: Path, tmp_path: Path) -> None:
+    common = ["--model", checkpoint, "--prompts", prompts, "--chat", "--out", tmp_path / "out"]
+    for command in ("record", "decode", "calibrate"):
+        assert "brings no chat template" in run(command, *common, code=1)
+        assert not (tmp_path / "out").exists()
+
+
+def test_a_revision_is_for_the_hub(checkpoint: Path, prompts: Path, tmp_path: Path) -> None:
+    common = ["--model", checkpoint, "--prompts", prompts, "--revision", "v2", "--out", tmp_path / "out"]
+    for command in ("record", "decode", "calibrate"):
+        assert "only models on the hub have revisions" in run(command, *common, code=1)
+
+
+def test_record_says_how_fast_it_was_and_in_what(checkpoint: Path, prompts: Path, tmp_path: Path) -> None:
+    command = ["record", "--model", checkpoint, "--prompts", prompts, *SIZES, "--policy", "static:1"]
+    said = run(*command, "--dtype", "bfloat16", "--batch-size", "3", "--out", tmp_path / "traces")
+    assert re.search(r"recorded 8 prompts, \d+ tokens in [\d.]+ s: [\d.]+ prompts/s, [\d.]+ tokens/s \(batch 3\)", said)
+    facts = json.loads((tmp_path / "traces" / "manifest.json").read_text())["run"]
+    assert (facts["dtype"], facts["device"], facts["chat"]) == ("bfloat16", "cpu", False)
+    assert facts["device_name"]
+    said = run(*command, "--device", "cuda:99", "--out", tmp_path / "more", code=1)
+    assert "device 'cuda:99' is not there" in said and not (tmp_path / "more").exists()
+
+
+def test_calibrate_on_benchmark_prompts_in_a_chat_template(tmp_path: Path) -> None:
+    model = saved(tmp_path / "model", TEMPLATE)
+    (tmp_path / "copy").mkdir()
+    for split, low in (("train", 10), ("test", 30)):
+        lines = [{"question": f"w{low + n % 15} w{10 + n}", "answer": f"#### {n}"} for n in range(26)]
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (tmp_path / "copy" / f"{split}.jsonl").write_text(text)
+    command = ["calibrate", "--model", model, "--prompts", f"datasets:gsm8k,path={tmp_path / 'copy'}", "--chat", *SIZES]
+    command += ["--policy", "static:1", "--budgets", "0,2", "--methods", "greedy", "--batch-size", "4", "--no-figures"]
+    said = run(*command, "--search-prompts", 8, "--test-prompts", 4, "--out", tmp_path / "run")
+    assert "recorded 8 prompts" in said and "as the traces predicted" in said
+    for split, count in (("search", 8), ("test", 4)):
+        facts = json.loads((tmp_path / "run" / "traces" / "static-1" / split / "manifest.json").read_text())["run"]
+        assert facts["prompts"] == count and facts["chat"] is True
+    assert "unknown data set 'gsm'" in run("record", "--prompts", "datasets:gsm", "--out", tmp_path / "traces", code=1)
+
+
+def test_sigterm_keeps_what_ctrl_c_would_keep(checkpoint: Path, tmp_path: Path) -> None:
+    many = tmp_path / "many.jsonl"
+    many.write_text("\n".join(json.dumps({"tokens": [3 + (n + k) % 45 for k in range(6)]}) for n in range(200)))
+    out = tmp_path / "traces"
+    threading.Thread(target=_terminate_once, args=(out,), daemon=True).start()
+    command = ["record", "--model", checkpoint, "--prompts", many, "--policy", "static:1", *SIZES, "--out", out]
+    said = run(*command, code=143)
+    assert "stopped by SIGTERM. What is finished is kept; run the same command again to go on." in said
+    assert 4 <= len(set(read_traces(out, partial=True).sample.tolist())) < 200
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def _terminate_once(out: Path) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not shard_paths(out):
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGTERM)
