@@ -117,14 +117,17 @@ def run_arm(
         on_prompt: called after every prompt.
 
     Raises:
-        ValueError: an unknown way, or ``batch`` with fewer than two sequences.
+        ValueError: an unknown way, or ``batch`` with fewer than two sequences or prompts.
         verify.decode.DecodeError: as in :func:`verify.decode.decode`.
     """
     if name not in ARMS:
         raise ValueError(f"unknown way to decode {name!r}, expected one of {', '.join(ARMS)}")
-    if name == BATCH and batch < 2:
-        raise ValueError(f"a batch of {batch} is no other shape than batch 1; expected at least 2")
-    size = batch if name == BATCH else 1
+    size = min(batch, len(setting.prompts)) if name == BATCH else 1
+    if name == BATCH and size < 2:
+        raise ValueError(
+            f"a batch of {batch} over {len(setting.prompts)} prompts is no other shape than batch 1; expected at least "
+            "2 of both"
+        )
     finder = PartingFinder(reference.decisions, setting.policy)
     graph = setting.filler if name in (BLANK, DRAFTS) else DraftFiller(())
     ranker = BlankRanker(setting.denoiser.mask_token_id) if name == BLANK else None

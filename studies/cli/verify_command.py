@@ -84,6 +84,8 @@ def verify_command(
     heat = valid.temperature if temperature is None else temperature
     rule = make_policy(policy or valid.policy, heat)
     prompt_set = load_prompt_set(prompts, split, limit)
+    if asked and len(prompt_set) < 2:
+        raise ValueError("one prompt makes no batch to compare with; give --limit 2 or more, or --no-divergence")
     checkpoint = load_checkpoint(model, dtype=dtype, device=device, mask_token_id=mask_token_id, revision=revision)
     encoded = encoded_prompts(prompt_set, checkpoint, chat)
     config = decode_config(

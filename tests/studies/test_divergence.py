@@ -263,5 +263,5 @@ def test_wrong_ways_are_named() -> None:
     reference = Reference([], {})
     with pytest.raises(ValueError, match="unknown way to decode 'other', expected one of repeat, batch, blank, drafts"):
         run_arm("other", setting, reference)
-    with pytest.raises(ValueError, match="a batch of 1 is no other shape than batch 1"):
-        run_arm("batch", setting, reference)
+    with pytest.raises(ValueError, match="a batch of 2 over 1 prompts is no other shape than batch 1"):
+        run_arm("batch", setting, reference, batch=2)

@@ -138,6 +138,8 @@ def test_a_near_lossless_mode_promises_plain_decoding_only(
 def test_a_report_nobody_makes_cannot_be_kept(command: list[object], tmp_path: Path) -> None:
     said = run(*command, "--out", tmp_path / "found.json", code=1)
     assert "in float32 there is none without --divergence" in said and not (tmp_path / "found.json").exists()
+    assert "one prompt makes no batch to compare with" in run(*command, "--dtype", "bf16", "--limit", 1, code=1)
+    assert "1 of 1" in run(*command, "--limit", 1)
 
 
 def test_short_names_of_dtypes() -> None:
