@@ -21,7 +21,7 @@ from transformers import Cache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from calibrate.cuda_graphs import GraphedForward
-from calibrate.slots import SlotMemory, forward_slots, run_decoder
+from calibrate.slots import SlotMemory, compiled_decoder, forward_slots
 from verify.denoiser import SlotRows
 
 #: Traces and ranks hold token ids as int32; a vocabulary beyond it would wrap around without a word.
@@ -104,6 +104,8 @@ class HuggingFaceDenoiser:
         mask_token_id: id of the mask token.
         logits_shift: 0 when row r predicts the token of row r, 1 when it predicts the one after it.
         cuda_graphs: replay step forwards over slots from CUDA graphs; no effect elsewhere.
+        compile_backend: compile step forwards over slots with this backend of ``torch.compile`` ("inductor"); the first
+            few forwards then take up to minutes. None compiles nothing.
 
     Raises:
         ValueError: the mask id is outside the vocabulary, the vocabulary is beyond int32, parameters of several
@@ -111,7 +113,13 @@ class HuggingFaceDenoiser:
     """
 
     def __init__(
-        self, model: PreTrainedModel, mask_token_id: int, logits_shift: int = 0, *, cuda_graphs: bool = False
+        self,
+        model: PreTrainedModel,
+        mask_token_id: int,
+        logits_shift: int = 0,
+        *,
+        cuda_graphs: bool = False,
+        compile_backend: str | None = None,
     ) -> None:
         vocabulary = int(model.config.vocab_size)
         check_vocabulary(vocabulary)
@@ -130,7 +138,7 @@ class HuggingFaceDenoiser:
         self.model = model.eval()
         self.mask_token_id = mask_token_id
         self.logits_shift = logits_shift
-        self.cuda_graphs = cuda_graphs
+        self.cuda_graphs, self.compile_backend = cuda_graphs, compile_backend
         self.vocabulary_size = vocabulary
         self.device = next(model.parameters()).device
         self._layers = int(model.config.num_hidden_layers)
@@ -139,8 +147,10 @@ class HuggingFaceDenoiser:
     def make_slots(self, slots: int, frozen_rows: int, live_rows: int) -> SlotMemory:
         """See :meth:`verify.denoiser.SlotDenoiser.make_slots`; buffers are allocated in the first forward."""
         memory = SlotMemory(self._layers, slots, frozen_rows, live_rows)
+        if self.compile_backend is not None:
+            memory.run_step = compiled_decoder(self.compile_backend)
         if self.cuda_graphs and self.device.type == "cuda":
-            memory.graphs = GraphedForward(partial(run_decoder, self.model, memory))
+            memory.graphs = GraphedForward(partial(memory.run_step, self.model, memory))
         return memory
 
     @cached_property

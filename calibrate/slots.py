@@ -7,6 +7,8 @@ numbers), and never grow, so a forward over them has the same addresses every ti
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -34,6 +36,7 @@ class SlotMemory:
         self.rows: SlotRows | None = None
         self.edge: torch.Tensor | None = None  # [S, width]
         self.graphs: GraphedForward | None = None
+        self.run_step: Callable[..., torch.Tensor] = run_decoder
 
     @property
     def bytes(self) -> int:
@@ -103,6 +106,16 @@ def run_decoder(
     ).last_hidden_state
 
 
+@cache
+def compiled_decoder(backend: str = "inductor") -> Callable[..., torch.Tensor]:
+    """:func:`run_decoder` through ``torch.compile``, for step forwards.
+
+    Their shapes take few values, which dynamic shapes cover with a handful of compilations; refreshes, one per block
+    and of any length, are left as they are. There is one of it per process, as compilations are kept by function.
+    """
+    return torch.compile(run_decoder, backend=backend, dynamic=True)
+
+
 def forward_slots(model: Any, memory: SlotMemory, rows: SlotRows, shift: int) -> torch.Tensor:
     """Run ``model`` on ``rows``; logits [n, V] of the wanted rows.
 
@@ -114,7 +127,8 @@ def forward_slots(model: Any, memory: SlotMemory, rows: SlotRows, shift: int) ->
     if memory.graphs is not None and rows.slots is None:
         hidden = memory.graphs((rows.columns,), *inputs)
     else:
-        hidden = run_decoder(model, memory, *inputs)
+        run = memory.run_step if rows.slots is None else run_decoder
+        hidden = run(model, memory, *inputs)
     batch, count, width = hidden.shape
     flat = hidden.reshape(batch * count, width)
     if not shift:

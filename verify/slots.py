@@ -256,7 +256,7 @@ class SlotEngine:
             self.memory,
             SlotRows(
                 tokens=sent[: tokens.size].view(len(slots), count),
-                positions=scene.positions[:, :count],
+                positions=scene.positions[:, :count].contiguous(),  # a compiled forward takes strides for shapes
                 mask=scene.mask[..., :count, : scene.columns + count],
                 columns=scene.columns,
                 slots=None,

@@ -55,6 +55,24 @@ def test_graphed_forwards_decode_the_same(context, shift):
     assert graphed.graphs.replayed > graphed.graphs.captured
 
 
+def test_compiled_steps_decode_the_same():
+    """No break: a step forward is one graph. Dynamic shapes keep their number under torch's limit of eight."""
+    model = tiny_denoiser().model
+    config = DecodeConfig(L, 2 * L, "dual", top_j=4)
+    graph = random_formulas(3, 6)
+    policy = make_policy("static:1")
+    plain = dict(decode_batch(HuggingFaceDenoiser(model, MASK_ID), PROMPTS, policy, config, graph, batch_size=2))
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    compiled = HuggingFaceDenoiser(model, MASK_ID, compile_backend="aot_eager")
+    other = dict(decode_batch(compiled, PROMPTS, policy, config, graph, batch_size=2))
+    for sample, _ in PROMPTS:
+        assert other[sample].tokens == plain[sample].tokens
+        assert other[sample].accepted == plain[sample].accepted
+    assert not torch._dynamo.utils.counters["graph_break"]
+    assert 1 <= torch._dynamo.utils.counters["stats"]["unique_graphs"] < 8
+
+
 def test_no_graphs_without_cuda():
     denoiser = HuggingFaceDenoiser(tiny_denoiser().model, MASK_ID, cuda_graphs=True)
     assert denoiser.make_slots(1, 16, 6).graphs is None
