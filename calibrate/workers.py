@@ -16,7 +16,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -34,6 +34,20 @@ class WorkerError(RuntimeError):
 
 class PeerFailedError(WorkerError):
     """Another worker failed and has said why; this one only leaves."""
+
+
+@contextlib.contextmanager
+def _reaching() -> Iterator[None]:
+    """Within the context a store that went away is a message, not torch's stack of C++ frames."""
+    try:
+        yield
+    except WorkerError:
+        raise
+    except RuntimeError as error:  # dist.DistError and its kin
+        raise WorkerError(
+            f"the store of the launch cannot be reached any more ({str(error).splitlines()[0]}): the launcher, or "
+            "worker 0 where that holds it, is gone. What is finished is kept; run the same command again"
+        ) from error
 
 
 class Workers:
@@ -105,10 +119,11 @@ class Workers:
         Raises:
             WorkerError: it has failed, or gave no sign of life for too long.
         """
-        if self._store.check([f"failed/{number}"]):
-            reason = self._store.get(f"failed/{number}").decode(errors="replace")
-            raise WorkerError(f"worker {number} of {self.count} gave up: {reason}")
-        now, beats = time.monotonic(), self._store.add(f"beat/{number}", 0)
+        with _reaching():
+            if self._store.check([f"failed/{number}"]):
+                reason = self._store.get(f"failed/{number}").decode(errors="replace")
+                raise WorkerError(f"worker {number} of {self.count} gave up: {reason}")
+            now, beats = time.monotonic(), self._store.add(f"beat/{number}", 0)
         before = self._seen.get(number)
         if before is None or before[0] != beats:
             self._seen[number] = (beats, now)
@@ -133,7 +148,8 @@ class Recording:
 
     def announce(self, todo: list[int]) -> None:
         """Leader: the samples that are still to be done; the others wait for this."""
-        self._store.set("plan", json.dumps(todo))
+        with _reaching():
+            self._store.set("plan", json.dumps(todo))
 
     def plan(self) -> list[int]:
         """The samples still to be done, once the leader has announced them.
@@ -141,27 +157,31 @@ class Recording:
         Raises:
             PeerFailedError: the leader failed first, or is lost.
         """
-        while not self._store.check(["plan"]):
-            try:
-                self.workers.check(0)
-            except WorkerError as error:
-                raise PeerFailedError(str(error)) from error
-            time.sleep(POLL)
-        todo: list[int] = json.loads(self._store.get("plan"))
+        with _reaching():
+            while not self._store.check(["plan"]):
+                try:
+                    self.workers.check(0)
+                except WorkerError as error:
+                    raise PeerFailedError(str(error)) from error
+                time.sleep(POLL)
+            todo: list[int] = json.loads(self._store.get("plan"))
         return todo
 
     def count(self, tokens: int) -> None:
         """One more prompt is done."""
-        self._store.add("tokens", tokens)
-        self._store.add("prompts", 1)
+        with _reaching():
+            self._store.add("tokens", tokens)
+            self._store.add("prompts", 1)
 
     def totals(self) -> tuple[int, int]:
         """Prompts and tokens that all workers have done since the start."""
-        return self._store.add("prompts", 0), self._store.add("tokens", 0)
+        with _reaching():
+            return self._store.add("prompts", 0), self._store.add("tokens", 0)
 
     def finish(self, shards: list[str]) -> None:
         """This worker's part is done and lies in ``shards``."""
-        self._store.set(f"finished/{self.workers.number}", json.dumps(shards))
+        with _reaching():
+            self._store.set(f"finished/{self.workers.number}", json.dumps(shards))
 
     def wait_for_all(self, meanwhile: Callable[[], Any]) -> list[str]:
         """Leader: wait until every worker has finished, failed or is lost; returns the names of their shards.
@@ -174,10 +194,11 @@ class Recording:
         failure: WorkerError | None = None
         while missing:
             for number in sorted(missing):
-                if self._store.check([f"finished/{number}"]):
-                    missing.remove(number)
-                    shards += json.loads(self._store.get(f"finished/{number}"))
-                    continue
+                with _reaching():
+                    if self._store.check([f"finished/{number}"]):
+                        missing.remove(number)
+                        shards += json.loads(self._store.get(f"finished/{number}"))
+                        continue
                 try:
                     self.workers.check(number)
                 except WorkerError as error:

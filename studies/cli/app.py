@@ -41,7 +41,7 @@ _EXPECTED = (ValueError, RuntimeError, OSError, ArithmeticError, MemoryError)
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def command(name: str, resumes: bool = False) -> Callable[[Command], Command]:
+def command(name: str, resumes: bool = False, together: bool = False) -> Callable[[Command], Command]:
     """Register a command whose errors become one message and an exit code.
 
     Every error exits with 1 and says what went wrong; Ctrl-C exits with 130, SIGTERM (which then keeps what Ctrl-C
@@ -50,12 +50,18 @@ def command(name: str, resumes: bool = False) -> Callable[[Command], Command]:
     Args:
         name: of the command.
         resumes: whether a stopped command keeps what is done and goes on when it is run again.
+        together: whether several processes of one launch share the work; others are refused, as each would do it all.
     """
 
     def register(function: Command) -> Command:
         @functools.wraps(function)
         def guarded(*args: Any, **kwargs: Any) -> Any:
             try:
+                if not together and int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ:
+                    raise ValueError(
+                        f"{name} is work for one process, but this is one of {os.environ['WORLD_SIZE']} (WORLD_SIZE); "
+                        "start it without torchrun"
+                    )
                 with termination_as_interrupt():
                     return function(*args, **kwargs)
             except (typer.Exit, typer.Abort):  # typer.Exit is a RuntimeError: an exit code, not a failure

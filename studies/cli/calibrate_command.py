@@ -16,7 +16,7 @@ from studies.progress import RichReporter
 from studies.report import choose
 
 
-@cli.command("calibrate", resumes=True)
+@cli.command("calibrate", resumes=True, together=True)
 def calibrate_command(
     out: Annotated[Path, typer.Option("--out", help="The run directory.")] = Path("runs/calibrate"),
     model: cli.ModelOption = "bundled",

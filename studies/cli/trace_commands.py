@@ -35,7 +35,7 @@ def encoded_prompts(prompts: Sequence[Prompt], checkpoint: Checkpoint, chat: boo
     return encode_for(checkpoint, prompts, chat=chat)
 
 
-@cli.command("record", resumes=True)
+@cli.command("record", resumes=True, together=True)
 def record_command(
     out: OutOption,
     model: cli.ModelOption = "bundled",

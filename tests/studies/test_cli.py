@@ -392,6 +392,15 @@ def test_export_does_not_hide_a_format_behind_another_suffix(graph: Path, tmp_pa
     assert not out.exists()
 
 
+def test_commands_that_several_processes_would_repeat(
+    graph: Path, traces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    for command in (["evaluate", graph, "--traces", traces], ["decode", "--out", tmp_path / "out.jsonl"]):
+        assert f"{command[0]} is work for one process, but this is one of 2" in run(*command, code=1)
+
+
 def test_a_base_model_takes_no_chat(checkpoint: Path, prompts: Path, tmp_path: Path) -> None:
     common = ["--model", checkpoint, "--prompts", prompts, "--chat", "--out", tmp_path / "out"]
     for command in ("record", "decode", "calibrate"):
