@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -32,6 +32,7 @@ def measure_latency(
     warmup: int = 3,
     repeats: int = 15,
     seconds: float | None = None,
+    clock: Callable[[], float] = time.perf_counter,
     reporter: Reporter | None = None,
 ) -> LatencyTable:
     """Measure forward time against the number of drafts on the checkpoint's device.
@@ -48,6 +49,7 @@ def measure_latency(
         warmup: untimed rounds (compilation, caches).
         repeats: timed forwards per entry.
         seconds: stop after the round that passes this, at least 3 timed rounds done; None does all.
+        clock: seconds; on a CPU that others use too, ``time.process_time`` is steadier.
         reporter: shows progress.
 
     Returns:
@@ -70,7 +72,7 @@ def measure_latency(
     reporter = reporter or SilentReporter()
     where = f"batch {batch}, context {context_length}, block length {block_length}"
     wanted = sorted({0, *drafts})
-    stage, entries = _stage(checkpoint, block_length, context_length, batch, backend, wanted, engine)
+    stage, entries = _stage(checkpoint, block_length, context_length, batch, backend, wanted, engine, clock)
     note = _note(wanted, entries, where)
     times: dict[int, list[float]] = {entry: [] for entry in entries}
     refresh: list[float] = []
@@ -126,6 +128,7 @@ def _stage(
     backend: str,
     entries: list[int],
     engine: str | None,
+    clock: Callable[[], float],
 ) -> tuple[Stage, list[int]]:
     """A stage with room for as many of ``entries`` as the device takes, and these.
 
@@ -134,7 +137,7 @@ def _stage(
     """
     while True:
         try:
-            stage = Stage(checkpoint, block_length, context_length, batch, backend, entries[-1], engine)
+            stage = Stage(checkpoint, block_length, context_length, batch, backend, entries[-1], engine, clock)
             stage.refresh()
             return stage, entries
         except (RuntimeError, MemoryError) as error:
