@@ -56,14 +56,14 @@ class Sizes:
     few_drafts: tuple[int, ...] = (0, 1, 2, 4, 8, 10, 16)
     contexts: tuple[int, ...] = (256, 1024, 4096)
     batches: tuple[int, ...] = (1, 4, 16)
-    table_seconds: dict[int, float] = field(default_factory=lambda: {1: 5.0, 4: 6.0, 16: 10.0})
+    table_seconds: dict[int, float] = field(default_factory=lambda: {1: 4.0, 4: 5.0, 16: 8.0})
     repeats: int = 15
     search_prompts: int = 24
     test_prompts: int = 8
     identity_prompts: int = 4
     identity_contexts: tuple[str, ...] = ("dual", "block_causal")
     rounds: int = 5
-    cost_blocks: int = 3
+    cost_blocks: int = 2
     attention: tuple[tuple[int, int, int], ...] = tuple(
         (drafts, context, batch) for context in (256, 1024, 4096) for batch in (1, 4, 16) for drafts in (0, 4, 10, 16)
     )
@@ -73,8 +73,8 @@ class Sizes:
 TINY = Sizes(
     shapes=(LLADA_TINY, SDAR_TINY), dtype="float32", block_length=16, generation_length=32, drafts=(0, 1, 4),
     few_drafts=(0, 4), contexts=(32,), batches=(1, 2), table_seconds={1: 0.2, 2: 0.2}, repeats=3, search_prompts=2,
-    test_prompts=2, identity_prompts=1, identity_contexts=("dual",), rounds=1, cost_blocks=1, attention=((0, 32, 1), (4, 32, 2)),
-    compiled=((4, 32, 2),),
+    test_prompts=2, identity_prompts=1, identity_contexts=("dual",), rounds=1, cost_blocks=1,
+    attention=((0, 32, 1), (4, 32, 2)), compiled=((4, 32, 2),),
 )  # fmt: skip
 
 

@@ -148,7 +148,7 @@ def _recording(bench: Bench, checkpoint: Checkpoint) -> dict[str, Any]:
     policy = make_policy("static:1")
     ratios: list[float] = []
     with tempfile.TemporaryDirectory(prefix="overhead-") as scratch:
-        for turn in range(7):
+        for turn in range(6):
             times = {}
             for kind in ("plain", "recorded") if turn % 2 else ("recorded", "plain"):
                 synchronize(bench.device)
