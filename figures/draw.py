@@ -17,6 +17,7 @@ from figures.divergence import draw_divergence, load_divergence, table_divergenc
 from figures.domain_matrix import calibrated_methods, draw_domain_matrix, matrix, table_domain_matrix
 from figures.graph_layers import draw_graph_layers, graph_row, lay_out, table_graph_layers
 from figures.latency_rows import draw_latency_rows, load_latency, table_latency_rows
+from figures.memory import draw_memory, load_memory, table_memory
 from figures.nfe_vs_budget import draw_nfe_vs_budget
 from figures.optuna_overview import draw_optuna_overview, finished, table_optuna_overview
 from figures.output import Table, file_name, save_figure
@@ -28,6 +29,7 @@ from figures.saved import (
     CALIBRATION_SIZE,
     DIVERGENCE,
     LATENCY,
+    MEMORY,
     RUN,
     STUDY,
     FigureWarning,
@@ -46,8 +48,8 @@ def draw_all(path: str | Path) -> list[Path]:
 
     Args:
         path: a saved file, or a directory with such files in it: ``results.json`` of ``calibrate`` or ``ablate``,
-            ``study.json``, or what ``calibration-size``, ``latency``, ``budget`` and ``verify`` wrote. Figures of
-            files with other names than these two carry the file's name.
+            ``study.json``, or what ``calibration-size``, ``latency``, ``budget``, ``memory`` and ``verify``
+            wrote. Figures of files with other names than these two carry the file's name.
 
     Each figure is three files, PNG, SVG and CSV (see :func:`figures.output.save_figure`). A figure whose data were
     never recorded (no histograms, no rank counts, no graph files) is left out with a :class:`FigureWarning`.
@@ -122,6 +124,11 @@ def _of_latency(file: Path) -> list[Drawing]:
     return [(stem("latency", file), lambda: draw_latency_rows(latency), lambda: table_latency_rows(latency))]
 
 
+def _of_memory(file: Path) -> list[Drawing]:
+    memory = load_memory(file)
+    return [(stem("memory", file), lambda: draw_memory(memory), lambda: table_memory(memory))]
+
+
 def _of_budget(file: Path) -> list[Drawing]:
     speedup = load_speedup(file)
     return [(stem("speedup", file), lambda: draw_speedup(speedup), lambda: table_speedup(speedup))]
@@ -140,6 +147,7 @@ _OF_KIND: dict[str, Callable[[Path], list[Drawing]]] = {
     LATENCY: _of_latency,
     BUDGET: _of_budget,
     DIVERGENCE: _of_divergence,
+    MEMORY: _of_memory,
 }
 
 

@@ -29,6 +29,7 @@ STUDY_FORMAT = "draftgraph-study"
 LATENCY_FORMAT = "draftgraph-latency"
 BUDGET_FORMAT = "draftgraph-budget"
 DIVERGENCE_FORMAT = "draftgraph-divergence"
+MEMORY_FORMAT = "draftgraph-memory"
 FORMAT_VERSION = 1
 MAX_BYTES = 256 * 2**20
 SPLITS = ("search", "validation", "test")

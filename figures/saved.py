@@ -10,6 +10,7 @@ from figures.fields import (
     BUDGET_FORMAT,
     DIVERGENCE_FORMAT,
     LATENCY_FORMAT,
+    MEMORY_FORMAT,
     RESULTS_FORMAT,
     STUDY_FORMAT,
     FigureDataError,
@@ -18,11 +19,17 @@ from figures.fields import (
 from figures.output import file_name
 
 RUN, ABLATION, CALIBRATION_SIZE = "run", "ablation", "calibration-size"
-STUDY, LATENCY, BUDGET, DIVERGENCE = "study", "latency", "budget", "divergence"
+STUDY, LATENCY, BUDGET, DIVERGENCE, MEMORY = "study", "latency", "budget", "divergence", "memory"
 #: Files that a directory is a run or a study by: broken ones are errors, wherever they lie.
 MAIN_NAMES = ("results.json", "study.json")
 _SKIPPED = ("config.json",)
-_FORMATS = {STUDY_FORMAT: STUDY, LATENCY_FORMAT: LATENCY, BUDGET_FORMAT: BUDGET, DIVERGENCE_FORMAT: DIVERGENCE}
+_FORMATS = {
+    STUDY_FORMAT: STUDY,
+    LATENCY_FORMAT: LATENCY,
+    BUDGET_FORMAT: BUDGET,
+    DIVERGENCE_FORMAT: DIVERGENCE,
+    MEMORY_FORMAT: MEMORY,
+}
 
 
 class FigureWarning(UserWarning):
@@ -95,5 +102,5 @@ def stem(figure: str, file: Path) -> str:
 def _known() -> str:
     return (
         "expected results.json of `draftgraph calibrate` or `ablate`, study.json of `study`, or a file that "
-        "`calibration-size`, `latency`, `budget` or `verify` wrote"
+        "`calibration-size`, `latency`, `budget`, `memory` or `verify` wrote"
     )

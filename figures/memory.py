@@ -1,0 +1,161 @@
+"""Peak memory against the draft budget, one line per context length and batch: predicted, and measured where it was."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.artist import Artist
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from figures import fields
+from figures.fields import MEMORY_FORMAT, Item
+from figures.output import Table
+from figures.style import FAINT, INK, SEQUENTIAL, TEXT_SIZE, figure_legend, legend_inches, new_figure, set_heading
+from figures.style import style_axes as style
+from verify.strict_json import fail
+
+_TABLE = ("context_length", "batch", "drafts", "predicted_bytes", "measured_bytes", "error")
+_MARKERS = ("o", "s", "^", "D", "v", "P")
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class MemoryPoint:
+    """One load: bytes predicted, and measured or None."""
+
+    context_length: int
+    batch: int
+    drafts: int
+    predicted: int
+    measured: int | None
+
+    def error(self) -> float | None:
+        """(predicted - measured) / measured."""
+        return None if self.measured is None else self.predicted / self.measured - 1
+
+
+@dataclass(frozen=True)
+class Memory:
+    """A file of ``draftgraph memory`` that was read."""
+
+    model: str
+    device: str
+    dtype: str
+    weights: int
+    available: int
+    points: tuple[MemoryPoint, ...]
+
+    def lines(self) -> dict[tuple[int, int], list[MemoryPoint]]:
+        """The points of each (context length, batch), by drafts."""
+        found: dict[tuple[int, int], list[MemoryPoint]] = {}
+        for point in self.points:
+            found.setdefault((point.context_length, point.batch), []).append(point)
+        return {key: sorted(points, key=lambda point: point.drafts) for key, points in sorted(found.items())}
+
+
+def load_memory(path: str | Path) -> Memory:
+    """Read a file of ``draftgraph memory``.
+
+    Raises:
+        FigureDataError: no such file, another format or unit, no rows, or a row without its numbers.
+    """
+    return fields.read_saved(Path(path), _memory)
+
+
+def _memory(outer: Item) -> Memory:
+    fields.check_format(outer, MEMORY_FORMAT)
+    if fields.text(outer, "unit", "file") != "bytes":
+        fail("file.unit", '"bytes"', outer["unit"])
+    return Memory(
+        model=fields.text(outer, "model", "file"),
+        device=fields.text(outer, "device", "file"),
+        dtype=fields.text(outer, "dtype", "file"),
+        weights=fields.count(outer, "weights", "file"),
+        available=fields.count(outer, "available", "file"),
+        points=fields.some_rows(outer, _point),
+    )
+
+
+def _point(item: Item, where: str) -> MemoryPoint:
+    return MemoryPoint(
+        context_length=fields.count(item, "context_length", where),
+        batch=fields.count(item, "batch", where),
+        drafts=fields.count(item, "drafts", where),
+        predicted=fields.count(item, "predicted", where),
+        measured=fields.optional_count(item, "measured", where),
+    )
+
+
+def table_memory(memory: Memory) -> Table:
+    """Every load, one row each."""
+    return Table(
+        _TABLE,
+        tuple(
+            (point.context_length, point.batch, point.drafts, point.predicted, point.measured, point.error())
+            for points in memory.lines().values()
+            for point in points
+        ),
+    )
+
+
+def draw_memory(memory: Memory) -> Figure:
+    """Draw predicted peaks as lines and measured ones as markers, in GiB, with the weights and what the device has."""
+    lines = memory.lines()
+    colours = [SEQUENTIAL(0.35 + 0.65 * k / max(1, len(lines) - 1)) for k in range(len(lines))]
+    handles: list[Artist] = []
+    highest = max(max(point.predicted, point.measured or 0) for point in memory.points)
+    scale, unit = (GIB, "GiB") if highest >= GIB / 10 else (2**20, "MiB")
+    several = len({batch for _, batch in lines}) > 1
+    for k, (context, batch) in enumerate(lines):
+        label = f"context {context}" + (f", batch {batch}" if several else "")
+        handles.append(
+            Line2D([], [], color=colours[k], linewidth=1.4, marker=_MARKERS[k % 6], markersize=5, label=label)
+        )
+    handles.append(Line2D([], [], color=FAINT, linewidth=1.0, linestyle=":", label="weights"))
+    fits = memory.available <= 1.6 * highest
+    if fits:
+        handles.append(Line2D([], [], color=INK, linewidth=1.0, linestyle="--", label="memory of the device"))
+    below = 0.1 + legend_inches(handles, 4)
+    figure = new_figure(height=4.2 + below)
+    axes = figure.subplots()
+    style(axes, x_label="draft budget D (draft nodes per forward)", y_label=f"peak memory ({unit})")
+    for k, ((context, batch), points) in enumerate(lines.items()):
+        drafts = [point.drafts for point in points]
+        axes.plot(
+            drafts, [point.predicted / scale for point in points], color=colours[k], linewidth=1.4, zorder=3,
+            gid=f"predicted-{context}-{batch}",
+        )  # fmt: skip
+        measured = [(point.drafts, point.measured / scale) for point in points if point.measured is not None]
+        if measured:
+            axes.plot(
+                *zip(*measured, strict=True), color=colours[k], linestyle="none", marker=_MARKERS[k % 6], markersize=5,
+                zorder=4, gid=f"measured-{context}-{batch}",
+            )  # fmt: skip
+    axes.axhline(memory.weights / scale, color=FAINT, linewidth=1.0, linestyle=":", zorder=1, gid="weights")
+    if fits:
+        axes.axhline(memory.available / scale, color=INK, linewidth=1.0, linestyle="--", zorder=1, gid="available")
+    axes.set_ylim(0, 1.06 * max(highest, memory.available if fits else 0) / scale)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.tick_params(labelsize=TEXT_SIZE)
+    figure_legend(figure, handles, 4, 0.02)
+    note = (
+        f"Lines: predicted from the model's sizes. Markers: measured. {memory.model}, {memory.device}, {memory.dtype}."
+    )
+    set_heading(figure, headline(memory), note, footer=below)
+    return figure
+
+
+def headline(memory: Memory) -> str:
+    """How far predictions are off, or what the largest load is predicted to need."""
+    errors = [error for point in memory.points if (error := point.error()) is not None]
+    top = max(memory.points, key=lambda point: point.predicted)
+    if errors:
+        low, high = 100 * min(errors), 100 * max(errors)
+        return f"Predicted peaks are {low:+.1f} % to {high:+.1f} % off the measured ones"
+    return (
+        f"{top.drafts} drafts at context {top.context_length} and batch {top.batch} are predicted to need "
+        f"{top.predicted / GIB:.3g} GiB, of which {memory.weights / GIB:.3g} GiB are weights"
+    )
