@@ -179,7 +179,7 @@ class DivergenceReport:
 
 
 def _p(value: float) -> str:
-    return f"{value:.2f}" if value >= 0.01 else f"{value:.1g}"
+    return f"{value:.3f}" if value >= 0.001 else f"{value:.1g}"
 
 
 def label_of(name: str, batch: int) -> str:
