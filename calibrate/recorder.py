@@ -170,8 +170,9 @@ def record(
         policy: the unmasking policy.
         config: lengths and context mode; its back-end plays no part, as nothing is drafted.
         folder: the trace folder; made when missing.
-        batch_size: prompts decoded at a time. In float32 the trace is the same for each; in low precision a batch
-            changes the last bits, so every shard says the size it was recorded with.
+        batch_size: prompts decoded at a time. A batch changes the last bits of probabilities. In float32 that changes
+            no commit, only, rarely, which of two tied tokens comes first (docs/recording.md); in low precision it may
+            change more. So every shard says the size it was recorded with.
         chat: whether the prompts went through the chat template; a fact of the manifest, nothing more.
         shard_prompts: prompts per shard, so what a kill can lose besides those being decoded.
         on_prompt: called with (prompts done, prompts in all) at the start and after every prompt.

@@ -24,7 +24,7 @@ class CalibrationConfig:
     ``datasets:NAME`` or JSONL files; a file for ``prompts`` without one for ``held_out`` is cut in two, by prompt.
     ``chat`` puts them into the model's chat template, ``revision`` names one of a hub model. ``certify`` bounds every
     graph by the price sweep (``studies.closure``), so that each row says how far it can be from the best of its size.
-    ``batch_size`` is for recording alone and changes no result in float32, so a run may be continued with another.
+    ``batch_size`` is for recording alone and changes no token in float32, so a run may be continued with another.
     """
 
     model: str = "bundled"

@@ -148,8 +148,12 @@ RevisionOption = Annotated[
 ]
 ChatOption = Annotated[bool, typer.Option("--chat", help="Put text prompts into the model's chat template.")]
 BatchSizeOption = Annotated[
-    int, typer.Option("--batch-size", min=1, help="Prompts decoded at a time; the result in float32 is the same.")
+    int, typer.Option("--batch-size", min=1, help="Prompts decoded at a time; in float32 the tokens are the same.")
 ]
+CompileOption = Annotated[
+    bool, typer.Option("--compile", help="Compile step forwards with torch.compile; the first take up to minutes.")
+]
+GraphsOption = Annotated[bool, typer.Option("--cuda-graphs", help="Replay step forwards from CUDA graphs.")]
 MaskOption = Annotated[int | None, typer.Option("--mask-token-id", help="For checkpoints that do not name theirs.")]
 LimitOption = Annotated[int | None, typer.Option("--limit", help="Use the first prompts only.")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
