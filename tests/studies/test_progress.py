@@ -14,8 +14,11 @@ from studies.progress import RateColumn, RichReporter, SilentReporter
 @pytest.mark.parametrize("seconds, shown", [(0.5, "2.0/s"), (1.0, "1.0/s"), (30.0, "2.0/min")])
 def test_the_rate_leaves_out_what_was_there_before(seconds: float, shown: str) -> None:
     now = [0.0]
-    progress = Progress(RateColumn(), get_time=lambda: now[0], speed_estimate_period=1800, disable=True)
-    task = progress.tasks[progress.add_task("record", total=50)]
+    progress = Progress(
+        RateColumn(), get_time=lambda: now[0], speed_estimate_period=1800, console=Console(file=io.StringIO())
+    )
+    progress.add_task("record", total=50)
+    (task,) = progress.tasks
     assert str(RateColumn().render(task)) == ""
     progress.update(task.id, completed=40)  # found in whole shards
     for done in range(41, 45):
