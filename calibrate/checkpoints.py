@@ -6,7 +6,6 @@ Checkpoints that ship code of their own (LLaDA, Dream, SDAR, LLaDA2, ...) are lo
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -24,6 +23,7 @@ from calibrate.adapters import FamilySpec, family_of
 from calibrate.adapters.loader import load_native
 from calibrate.adapters.probe import probe_mask
 from calibrate.bundled import MODEL_DIR
+from calibrate.files import folder_digest
 from calibrate.hugging_face import HuggingFaceDenoiser
 
 BUNDLED = "bundled"
@@ -119,6 +119,8 @@ def load_checkpoint(
     mask_token_id: int | None = None,
     end_token_ids: tuple[int, ...] | None = None,
     revision: str | None = None,
+    compiled: bool = False,
+    cuda_graphs: bool = False,
 ) -> Checkpoint:
     """Load a model for decoding.
 
@@ -130,6 +132,8 @@ def load_checkpoint(
         end_token_ids: overrides likewise (``draftgraph.json``, then tokenizer and configuration).
         revision: branch, tag or commit of a hub model; None is its main branch. Which commit that was stands in the
             checkpoint's own ``revision``.
+        compiled: run step forwards through ``torch.compile``; the first ones then take up to minutes.
+        cuda_graphs: replay step forwards from CUDA graphs; no effect on other devices.
 
     Raises:
         CheckpointError: nothing there, a truncated or foreign weight file, weights that do not fit the configuration,
@@ -189,7 +193,13 @@ def load_checkpoint(
     ends = end_token_ids if end_token_ids is not None else _end_tokens(facts, tokenizer, stated, family)
     shift = facts.get("logits_shift", family.logits_shift if family is not None else 0)
     try:
-        denoiser = HuggingFaceDenoiser(model.to(device), mask, shift)
+        denoiser = HuggingFaceDenoiser(
+            model.to(device),
+            mask,
+            shift,
+            cuda_graphs=cuda_graphs,
+            compile_backend="inductor" if compiled else None,
+        )
         probe_mask(denoiser)
     except ValueError as error:
         raise CheckpointError(f"checkpoint {source}: {error}") from error
@@ -198,7 +208,7 @@ def load_checkpoint(
     return Checkpoint(
         name=Path(source).expanduser().resolve().name if is_folder else str(source),
         source=str(source),
-        revision=commit or getattr(config, "_commit_hash", None) or _folder_digest(folder),
+        revision=commit or getattr(config, "_commit_hash", None) or folder_digest(folder),
         denoiser=denoiser,
         tokenizer=tokenizer,
         end_token_ids=tuple(ends),
@@ -327,29 +337,3 @@ def _block_length(family: FamilySpec | None, stated: dict[str, Any], source: str
     if family.block_length_in_name and (match := re.search(family.block_length_in_name, source.rstrip("/"))):
         return int(match[1])
     return family.block_length
-
-
-_DIGEST_WHOLE = 1 << 26  # weight files up to 64 MiB are digested whole
-_DIGEST_PART = 1 << 16
-_DIGEST_PARTS = 256
-
-
-def _folder_digest(folder: Path) -> str | None:
-    """A digest of the configuration and of the weights: whole small files, 256 parts of 64 KiB spread over a large one.
-
-    The header alone would not do: it is the same for every training of one architecture.
-    """
-    if not folder.is_dir():
-        return None
-    digest = hashlib.sha256((folder / "config.json").read_bytes())
-    for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")]):
-        size = path.stat().st_size
-        digest.update(f"{path.name}:{size}".encode())
-        with path.open("rb") as stream:
-            if size <= _DIGEST_WHOLE:
-                digest.update(stream.read())
-                continue
-            for part in range(_DIGEST_PARTS):
-                stream.seek((size - _DIGEST_PART) * part // (_DIGEST_PARTS - 1))
-                digest.update(stream.read(_DIGEST_PART))
-    return digest.hexdigest()[:16]

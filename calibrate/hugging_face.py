@@ -144,6 +144,13 @@ class HuggingFaceDenoiser:
         self._layers = int(model.config.num_hidden_layers)
         self._additive = implementation == "eager"
 
+    @property
+    def step_forwards(self) -> str:
+        """How step forwards over slots are run: ``eager``, ``compiled``, ``CUDA graphs`` or both of these."""
+        ways = ["compiled"] if self.compile_backend is not None else []
+        ways += ["CUDA graphs"] if self.cuda_graphs and self.device.type == "cuda" else []
+        return " + ".join(ways) or "eager"
+
     def make_slots(self, slots: int, frozen_rows: int, live_rows: int) -> SlotMemory:
         """See :meth:`verify.denoiser.SlotDenoiser.make_slots`; buffers are allocated in the first forward."""
         memory = SlotMemory(self._layers, slots, frozen_rows, live_rows)

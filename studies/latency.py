@@ -43,7 +43,8 @@ class LatencyTable:
         repeats: timed forwards per entry, in rounds over all entries, so that drift hits all alike.
         note: what a reader must know besides, for example that larger entries did not fit into memory.
         context: the context mode whose forwards were timed; empty in files that older versions wrote.
-        engine: ``slots`` (one forward over static buffers) or ``rows`` (one call per sequence); empty as above.
+        engine: ``slots`` (one forward over static buffers; ``slots, compiled`` and the like where steps are not run
+            eagerly) or ``rows`` (one call per sequence); empty as above.
     """
 
     device: str

@@ -40,7 +40,7 @@ class Stage:
     Attributes:
         context: ``block_causal`` for a checkpoint of that attention alone, else ``dual``.
         context_length: frozen rows, as they came out.
-        engine_name: ``slots`` or ``rows``.
+        engine_name: ``slots`` or ``rows``; ``slots, compiled`` and the like where steps are not run eagerly.
 
     Raises:
         torch.OutOfMemoryError: it does not fit (on a CPU, a RuntimeError or MemoryError).
@@ -76,6 +76,8 @@ class Stage:
         else:
             self.engine = make_engine(self.denoiser, config, [self._layout], batch, drafts)
         self.engine_name = "slots" if isinstance(self.engine, SlotEngine) else "rows"
+        if self.engine_name == "slots" and self.denoiser.step_forwards != "eager":
+            self.engine_name += f", {self.denoiser.step_forwards}"
         drawn = np.random.default_rng(0).integers(
             0, min(_TOKENS, self.denoiser.vocabulary_size), (batch, self._layout.length)
         )

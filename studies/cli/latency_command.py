@@ -62,6 +62,8 @@ def latency_command(
     device: cli.DeviceOption = "cpu",
     revision: cli.RevisionOption = None,
     mask_token_id: cli.MaskOption = None,
+    compiled: cli.CompileOption = False,
+    cuda_graphs: cli.GraphsOption = False,
     overwrite: cli.OverwriteOption = False,
 ) -> None:
     """Measure forward time against the number of drafts on this device.
@@ -79,6 +81,8 @@ def latency_command(
     for path in paths:
         cli.check_output(path, overwrite)
     checkpoint = shaped_checkpoint(model, dtype, device, mask_token_id, revision)
+    checkpoint.denoiser.compile_backend = "inductor" if compiled else None
+    checkpoint.denoiser.cuda_graphs = cuda_graphs
     for (size, length), path in zip(pairs, paths, strict=True):
         try:
             table = measure_latency(

@@ -120,6 +120,8 @@ def decode_command(
     device: cli.DeviceOption = "cpu",
     revision: cli.RevisionOption = None,
     mask_token_id: cli.MaskOption = None,
+    compiled: cli.CompileOption = False,
+    cuda_graphs: cli.GraphsOption = False,
     overwrite: cli.OverwriteOption = False,
 ) -> None:
     """Decode prompts, plainly or with a draft graph, into JSONL."""
@@ -130,7 +132,10 @@ def decode_command(
     heat = temperature if temperature is not None else (valid.temperature if valid else 0.0)
     rule = make_policy(spec, heat)
     prompt_set = load_prompt_set(prompts, split, limit)
-    checkpoint = load_checkpoint(model, dtype=dtype, device=device, mask_token_id=mask_token_id, revision=revision)
+    checkpoint = load_checkpoint(
+        model, dtype=dtype, device=device, mask_token_id=mask_token_id, revision=revision,
+        compiled=compiled, cuda_graphs=cuda_graphs,
+    )  # fmt: skip
     encoded = encoded_prompts(prompt_set, checkpoint, chat)
     config = decode_config(
         checkpoint,

@@ -51,6 +51,8 @@ def verify_command(
     device: cli.DeviceOption = "cpu",
     revision: cli.RevisionOption = None,
     mask_token_id: cli.MaskOption = None,
+    compiled: cli.CompileOption = False,
+    cuda_graphs: cli.GraphsOption = False,
     divergence: Annotated[
         bool | None,
         typer.Option(
@@ -86,7 +88,10 @@ def verify_command(
     prompt_set = load_prompt_set(prompts, split, limit)
     if asked and len(prompt_set) < 2:
         raise ValueError("one prompt makes no batch to compare with; give --limit 2 or more, or --no-divergence")
-    checkpoint = load_checkpoint(model, dtype=dtype, device=device, mask_token_id=mask_token_id, revision=revision)
+    checkpoint = load_checkpoint(
+        model, dtype=dtype, device=device, mask_token_id=mask_token_id, revision=revision,
+        compiled=compiled, cuda_graphs=cuda_graphs,
+    )  # fmt: skip
     encoded = encoded_prompts(prompt_set, checkpoint, chat)
     config = decode_config(
         checkpoint,

@@ -202,3 +202,9 @@ def test_a_device_that_is_not_there(folder, device):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
 def test_cuda_where_there_is_none(folder):
     refused(folder, r"device 'cuda' is not there \(.*use --device cpu", device="cuda")
+
+
+def test_how_steps_are_run_is_asked_for_at_load():
+    assert load_checkpoint("bundled").denoiser.step_forwards == "eager"
+    compiled = load_checkpoint("bundled", compiled=True, cuda_graphs=True).denoiser
+    assert compiled.step_forwards == "compiled"  # graphs are a matter of CUDA
