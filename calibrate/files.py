@@ -1,4 +1,4 @@
-"""Writing JSON files whole (:mod:`verify.files` says what a kill leaves behind), and telling checkpoint folders apart."""
+"""Writing JSON files whole (:mod:`verify.files` says what a kill leaves), and telling checkpoint folders apart."""
 
 from __future__ import annotations
 
