@@ -22,9 +22,9 @@ from calibrate.hugging_face import HuggingFaceDenoiser
 _COLUMN_STEP = 16
 #: Logits that are ranked at once (``verify.ranking``).
 _RANKING_CHUNK = 1 << 24
-#: Numbers of drafts that a search for the largest one looks at.
-_MOST_DRAFTS = 512
-_MOST_BATCH = 4096
+#: A search for the largest number of drafts, or for the largest batch, looks no further.
+MOST_DRAFTS = 512
+MOST_BATCH = 4096
 GIB = 1 << 30
 
 
@@ -200,13 +200,15 @@ def device_memory(device: torch.device | str) -> int:
 
 
 def largest_drafts(sizes: ModelSizes, load: Load, available: int) -> int | None:
-    """The most drafts whose predicted peak is at most ``available`` bytes; None when not even 0 fit."""
-    return _largest(0, _MOST_DRAFTS, lambda drafts: _fits(sizes, load, available, drafts=drafts))
+    """The most drafts whose predicted peak is at most ``available`` bytes, up to ``MOST_DRAFTS``; None when not
+    even 0 fit."""
+    return _largest(0, MOST_DRAFTS, lambda drafts: _fits(sizes, load, available, drafts=drafts))
 
 
 def largest_batch(sizes: ModelSizes, load: Load, available: int) -> int | None:
-    """The largest batch whose predicted peak is at most ``available`` bytes; None when not even 1 fits."""
-    return _largest(1, _MOST_BATCH, lambda batch: _fits(sizes, load, available, batch=batch))
+    """The largest batch whose predicted peak is at most ``available`` bytes, up to ``MOST_BATCH``; None when not
+    even 1 fits."""
+    return _largest(1, MOST_BATCH, lambda batch: _fits(sizes, load, available, batch=batch))
 
 
 def _fits(sizes: ModelSizes, load: Load, available: int, **changes: int) -> bool:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from calibrate.checkpoints import DTYPES
-from calibrate.memory import GIB, ModelSizes, device_memory
+from calibrate.memory import GIB, MOST_DRAFTS, ModelSizes, device_memory
 from calibrate.shapes import SHAPES
 from studies.cli import app as cli
 from studies.cli.latency_command import ShapedModelOption, parse_drafts, shaped_checkpoint
@@ -91,4 +91,6 @@ def _show(study: MemoryStudy) -> None:
     cli.console.print(shown)
     for length, batch, drafts in study.largest:
         fits = "not even plain decoding fits" if drafts is None else f"the largest budget that fits is D = {drafts}"
+        if drafts == MOST_DRAFTS:
+            fits += " or more"
         cli.console.print(f"context {length}, batch {batch}: {fits}", highlight=False)
