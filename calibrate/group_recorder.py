@@ -10,7 +10,7 @@ from calibrate.checkpoints import Checkpoint
 from calibrate.recorder import RecordingSpeed, Share, run_facts
 from calibrate.trace_folder import FolderLock, check_folder, claim_folder, recorded_samples
 from calibrate.traces import TraceError, Traces, read_traces
-from calibrate.workers import POLL, PeerFailedError, Recording, WorkerError, Workers
+from calibrate.workers import POLL, Recording, WorkerError, Workers
 from verify.decode import DecodeConfig, DecodeResult, StepFact
 from verify.policies import Policy
 
@@ -52,12 +52,12 @@ def record_in_group(
         TraceError: as in ``record``; or a worker that does not see the folder, or sees other prompts or weights.
         WorkerError: on the leader, a worker that failed or is lost, once the others are done; what they
             finished is kept.
-        PeerFailedError: on the others, the leader failed before it announced the prompts.
+        PeerFailedError: on the others, the leader failed (and said why) before it announced the prompts.
     """
     folder = Path(folder)
-    meeting = workers.recording()
     lock: FolderLock | None = None
     try:
+        meeting = workers.recording()
         facts = run_facts(checkpoint, policy, config, prompts, chat=chat)
         if workers.leads:
             lock = claim_folder(folder, facts, share=True)
@@ -100,8 +100,6 @@ def record_in_group(
             on_end(RecordingSpeed(*meeting.totals(), time.perf_counter() - start))
         _wait_for(lambda: all((folder / name).exists() for name in shards), f"not all shards can be seen in {folder}")
         return read_traces(folder)
-    except PeerFailedError:
-        raise
     except BaseException as error:
         workers.fail(str(error) or type(error).__name__)
         raise

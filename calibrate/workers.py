@@ -16,6 +16,7 @@ import json
 import os
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
@@ -23,8 +24,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-#: Seconds between two signs of life, without one after which a worker is lost, and between two looks into the store.
-BEAT, SILENCE, POLL = 5.0, 300.0, 0.2
+#: Seconds: between two signs of life; without one, after which a worker is lost; between two looks into the store, and
+#: two of the leader for who has come.
+BEAT, SILENCE, POLL, GREET = 5.0, 300.0, 0.2, 0.5
 _JOIN_SECONDS = 300
 
 
@@ -53,6 +55,10 @@ def _reaching() -> Iterator[None]:
 class Workers:
     """The workers of one launch, as one of them sees them.
 
+    A launcher that restarts its processes keeps its store, with every word of those that died in it. So each process
+    says hello under its number with a name that nobody had before, the leader greets that name with its own, and under
+    the leader's name they speak: nobody hears the dead.
+
     Attributes:
         number: of this worker, from 0; worker 0 leads: it owns manifest, progress and messages.
         count: how many there are.
@@ -64,11 +70,14 @@ class Workers:
     ) -> None:
         self._store, self.number, self.count, self.local_number = store, number, count, local_number
         self._silence = silence
+        self._name = uuid.uuid4().hex
+        self._leader = self._name if number == 0 else ""
         self._seen: dict[int, tuple[int, float]] = {}
         self._recordings = 0
         self._stop = threading.Event()
-        self._store.add(f"beat/{number}", 1)
-        threading.Thread(target=self._beat, daemon=True).start()
+        self._store.set(f"hello/{number}", self._name)
+        self._store.add(f"beat/{self._name}", 1)
+        threading.Thread(target=self._live, daemon=True).start()
 
     @property
     def leads(self) -> bool:
@@ -95,35 +104,54 @@ class Workers:
         """Whether no worker has said ``message`` before: what concerns all of them is printed once."""
         key = hashlib.sha256(message.encode()).hexdigest()[:16]
         try:
-            return self._store.add(f"said/{key}", 1) == 1
+            leader = self._leader or (self._word("hello/0") if self._store.check(["hello/0"]) else "")
+            return self._store.add(f"{leader}/said/{key}", 1) == 1
         except RuntimeError:
             return True  # the launcher is gone; better twice than never
 
     def fail(self, reason: str) -> None:
         """Tell the others that this worker gives up."""
         with contextlib.suppress(RuntimeError):  # the launcher is gone, and with it whoever would read this
-            self._store.set(f"failed/{self.number}", reason or "no reason was given")
+            self._store.set(f"failed/{self._name}", reason or "no reason was given")
 
     def leave(self) -> None:
         """Give no more signs of life; nothing waits for this worker afterwards."""
         self._stop.set()
 
     def recording(self) -> Recording:
-        """The exchange about the next recording. All workers ask for the same recordings in the same order."""
+        """The exchange about the next recording. All workers ask for the same recordings in the same order.
+
+        Raises:
+            WorkerError: the leader did not come.
+        """
+        if not self._leader:
+            self._meet_leader()
         self._recordings += 1
-        return Recording(self, dist.PrefixStore(f"recording-{self._recordings}", self._store))
+        return Recording(self, dist.PrefixStore(f"{self._leader}/recording-{self._recordings}", self._store))
+
+    def _meet_leader(self) -> None:
+        deadline = time.monotonic() + self._silence
+        with _reaching():
+            while not self._store.check([f"greeting/{self._name}"]):
+                if time.monotonic() > deadline:
+                    raise WorkerError(f"worker 0 of {self.count} did not come within {self._silence:.0f} s")
+                time.sleep(POLL)
+            self._leader = self._word(f"greeting/{self._name}")
+            self._store.set(f"{self._leader}/joined/{self.number}", self._name)
 
     def check(self, number: int) -> None:
         """Look whether worker ``number`` is there.
 
         Raises:
-            WorkerError: it has failed, or gave no sign of life for too long.
+            PeerFailedError: it has failed, and has said why.
+            WorkerError: it gave no sign of life for too long.
         """
         with _reaching():
-            if self._store.check([f"failed/{number}"]):
-                reason = self._store.get(f"failed/{number}").decode(errors="replace")
-                raise WorkerError(f"worker {number} of {self.count} gave up: {reason}")
-            now, beats = time.monotonic(), self._store.add(f"beat/{number}", 0)
+            joined = f"{self._leader}/joined/{number}"
+            name = self._leader if number == 0 else self._word(joined) if self._store.check([joined]) else ""
+            if name and self._store.check([f"failed/{name}"]):
+                raise PeerFailedError(f"worker {number} of {self.count} gave up: {self._word(f'failed/{name}')}")
+            now, beats = time.monotonic(), self._store.add(f"beat/{name}", 0) if name else 0
         before = self._seen.get(number)
         if before is None or before[0] != beats:
             self._seen[number] = (beats, now)
@@ -132,10 +160,23 @@ class Workers:
                 f"worker {number} of {self.count} has given no sign of life for {self._silence:.0f} s and is lost"
             )
 
-    def _beat(self) -> None:
-        while not self._stop.wait(BEAT):
+    def _word(self, key: str) -> str:
+        return self._store.get(key).decode(errors="replace")
+
+    def _live(self) -> None:
+        """Give signs of life; as the leader, greet whoever says hello until all have answered."""
+        missing = set(range(1, self.count)) if self.leads else set()
+        next_beat = time.monotonic() + BEAT
+        while not self._stop.wait(min(GREET, BEAT) if missing else BEAT):
             try:
-                self._store.add(f"beat/{self.number}", 1)
+                for number in sorted(missing):
+                    if self._store.check([f"{self._name}/joined/{number}"]):
+                        missing.remove(number)
+                    elif self._store.check([f"hello/{number}"]):
+                        self._store.set(f"greeting/{self._word(f'hello/{number}')}", self._name)
+                if time.monotonic() >= next_beat or not missing:
+                    self._store.add(f"beat/{self._name}", 1)
+                    next_beat = time.monotonic() + BEAT
             except RuntimeError:
                 return  # the store went away with the launcher
 
@@ -155,14 +196,12 @@ class Recording:
         """The samples still to be done, once the leader has announced them.
 
         Raises:
-            PeerFailedError: the leader failed first, or is lost.
+            PeerFailedError: the leader failed first.
+            WorkerError: the leader is lost.
         """
         with _reaching():
             while not self._store.check(["plan"]):
-                try:
-                    self.workers.check(0)
-                except WorkerError as error:
-                    raise PeerFailedError(str(error)) from error
+                self.workers.check(0)
                 time.sleep(POLL)
             todo: list[int] = json.loads(self._store.get("plan"))
         return todo

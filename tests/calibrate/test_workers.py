@@ -13,6 +13,7 @@ from calibrate.workers import PeerFailedError, WorkerError, Workers, join_worker
 @pytest.fixture
 def pair(monkeypatch):
     monkeypatch.setattr(module, "BEAT", 0.02)
+    monkeypatch.setattr(module, "POLL", 0.01)
     store = dist.HashStore()
     both = [Workers(store, number, 2, number, silence=1.0) for number in range(2)]
     yield both
@@ -36,6 +37,48 @@ def test_a_plan_reaches_the_others_and_totals_the_leader(pair):
     meetings[1].finish(["b"])
     meetings[0].finish(["a"])
     assert sorted(meetings[0].wait_for_all(lambda: None)) == ["a", "b"]
+
+
+def test_nobody_hears_the_dead(monkeypatch):
+    """A launcher starts its processes again and keeps its store: plans, failures and counts of the first are there."""
+    monkeypatch.setattr(module, "BEAT", 0.02)
+    monkeypatch.setattr(module, "POLL", 0.01)
+    store = dist.HashStore()
+    dead = [Workers(store, number, 2, number, silence=5) for number in range(2)]
+    first = [worker.recording() for worker in dead]
+    first[0].announce([0, 1, 2, 3])
+    first[1].count(9)
+    first[1].finish(["old"])
+    assert dead[1].says_first("stopped")
+    for worker in dead:
+        worker.fail("killed")
+        worker.leave()
+    time.sleep(0.1)
+    late, got = Workers(store, 1, 2, 1, silence=5), []  # comes before the new leader: the old one's words are there
+
+    def join():
+        got.append(late.recording().plan())
+
+    joining = threading.Thread(target=join)
+    joining.start()
+    time.sleep(0.2)
+    assert not got
+    leader = Workers(store, 0, 2, 0, silence=5)
+    meeting = leader.recording()
+    leader.check(1)  # the failure of the dead is not its failure
+    meeting.announce([3])
+    joining.join(10)
+    assert got == [[3]] and meeting.totals() == (0, 0)
+    assert leader.says_first("stopped")
+    for worker in (leader, late):
+        worker.leave()
+
+
+def test_a_leader_that_never_comes():
+    alone = Workers(dist.HashStore(), 1, 2, 1, silence=0.3)
+    with pytest.raises(WorkerError, match="worker 0 of 2 did not come within 0 s"):
+        alone.recording()
+    alone.leave()
 
 
 def test_recordings_do_not_mix(pair):
