@@ -42,6 +42,20 @@ def cuda_graphs(bench: Bench, content: dict[str, Any]) -> None:
                 _table(bench, content, shape, 1024, batch, bench.sizes.few_drafts, "packed", None, on)
 
 
+def compiled(bench: Bench, content: dict[str, Any]) -> None:
+    """Tables of compiled step forwards, with CUDA graphs and without. Compiling takes minutes, so it is asked for."""
+    content["tables"], content["left_out"] = [], []
+    content["part"] = "compiled"
+    for shape in bench.sizes.shapes:
+        denoiser = bench.model(shape).denoiser
+        denoiser.compile_backend = "inductor" if bench.on_cuda else "eager"
+        try:
+            for on in (False, True) if bench.on_cuda else (False,):
+                _table(bench, content, shape, bench.sizes.contexts[0], 1, bench.sizes.few_drafts, "packed", None, on)
+        finally:
+            denoiser.compile_backend = None
+
+
 def _table(
     bench: Bench, content: dict[str, Any], shape: Shape, context: int, batch: int, drafts: tuple[int, ...],
     backend: str, engine: str | None, graphs: bool,
@@ -62,7 +76,7 @@ def _table(
         content["left_out"].append({**facts, "why": str(error)})
     else:
         content["tables"].append({**asdict(table), "cuda_graphs": graphs})
-        if batch == 1 and backend == "packed":
+        if batch == 1 and backend == "packed" and content["part"] != "compiled":
             bench.latency[shape.name, context, graphs] = table
         times = " ".join(f"{drafts}:{value:.2f}" for drafts, value in zip(table.drafts, table.latency, strict=True))
         print(f"  {shape.name} context {context} batch {batch} {backend} graphs {graphs}: {times} ms", flush=True)
