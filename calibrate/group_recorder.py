@@ -29,6 +29,7 @@ def record_in_group(
     *,
     batch_size: int = 1,
     chat: bool = False,
+    prompt_source: str | None = None,
     shard_prompts: int = 4,
     on_prompt: Callable[[int, int], None] | None = None,
     on_end: Callable[[RecordingSpeed], None] | None = None,
@@ -41,7 +42,7 @@ def record_in_group(
 
     Args:
         workers: from :func:`calibrate.workers.join_workers`.
-        checkpoint, prompts, policy, config, folder, batch_size, chat, shard_prompts: as in
+        checkpoint, prompts, policy, config, folder, batch_size, chat, prompt_source, shard_prompts: as in
             :func:`calibrate.recorder.record`; the batch is that of one worker.
         on_prompt, on_end: as there, called on the leader and about all workers.
 
@@ -58,7 +59,7 @@ def record_in_group(
     lock: FolderLock | None = None
     try:
         meeting = workers.recording()
-        facts = run_facts(checkpoint, policy, config, prompts, chat=chat)
+        facts = run_facts(checkpoint, policy, config, prompts, chat=chat, prompt_source=prompt_source)
         if workers.leads:
             lock = claim_folder(folder, facts, share=True)
             done = recorded_samples(folder)

@@ -104,10 +104,12 @@ def run_facts(
     prompts: Sequence[Sequence[int]],
     *,
     chat: bool = False,
+    prompt_source: str | None = None,
 ) -> dict[str, Any]:
     """The facts that a trace is valid for; written to the manifest and compared on a rerun.
 
-    ``chat`` says that the prompts went through the checkpoint's chat template; their hash tells the two apart.
+    ``chat`` says that the prompts went through the checkpoint's chat template, ``prompt_source`` where they came from;
+    what tells prompt sets apart is their hash.
 
     Raises:
         CheckpointError: a context mode that the checkpoint was not trained for.
@@ -137,6 +139,7 @@ def run_facts(
         "seed": config.seed,
         "prompts": len(prompts),
         "prompt_set_hash": prompt_set_hash(prompts),
+        "prompt_source": prompt_source,
         "chat": chat,
         "tool_version": tool_version(),
     }
@@ -155,6 +158,7 @@ def record(
     *,
     batch_size: int = 1,
     chat: bool = False,
+    prompt_source: str | None = None,
     shard_prompts: int = 4,
     on_prompt: Callable[[int, int], None] | None = None,
     on_end: Callable[[RecordingSpeed], None] | None = None,
@@ -173,7 +177,8 @@ def record(
         batch_size: prompts decoded at a time. A batch changes the last bits of probabilities. In float32 that changes
             no commit, only, rarely, which of two tied tokens comes first (docs/recording.md); in low precision it may
             change more. So every shard says the size it was recorded with.
-        chat: whether the prompts went through the chat template; a fact of the manifest, nothing more.
+        chat, prompt_source: whether the prompts went through the chat template, and where they came from; facts of the
+            manifest, nothing more.
         shard_prompts: prompts per shard, so what a kill can lose besides those being decoded.
         on_prompt: called with (prompts done, prompts in all) at the start and after every prompt.
         on_end: told what this call recorded and how fast.
@@ -187,7 +192,7 @@ def record(
         verify.layout.LayoutError: a batch size below 1, or lengths that do not fit.
     """
     folder = Path(folder)
-    facts = run_facts(checkpoint, policy, config, prompts, chat=chat)
+    facts = run_facts(checkpoint, policy, config, prompts, chat=chat, prompt_source=prompt_source)
     report = on_prompt or (lambda *_: None)
     if check_folder(folder, facts) and len(recorded_samples(folder)) == len(prompts):
         report(len(prompts), len(prompts))  # complete: perhaps in a place where nothing can be written

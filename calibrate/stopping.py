@@ -32,7 +32,7 @@ def termination_as_interrupt() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, _restorable(before))
 
 
 @contextmanager
@@ -49,4 +49,9 @@ def signals_held() -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, _restorable(handler))
+
+
+def _restorable(handler: Any) -> Any:
+    """A handler that was not set from Python reads as None, which cannot be set again."""
+    return signal.SIG_DFL if handler is None else handler

@@ -31,9 +31,9 @@ if sys.platform != "win32":
 
 LOCK_NAME = ".recording.lock"
 
-#: Facts that may differ between a recording and its continuation: acceptance does not depend on them, or (the chat
-#: template) another fact, the hash of the prompts' token ids, tells them apart.
-FREE_FACTS = frozenset({"tool_version", "model_source", "device_name", "chat"})
+#: Facts that may differ between a recording and its continuation: acceptance does not depend on them, or (chat
+#: template, source of the prompts) another fact, the hash of the prompts' token ids, tells them apart.
+FREE_FACTS = frozenset({"tool_version", "model_source", "device_name", "chat", "prompt_source"})
 
 
 class FolderLock:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from calibrate.checkpoints import Checkpoint
 from calibrate.group_recorder import record_in_group
@@ -81,17 +82,17 @@ def record_with_progress(
     *,
     batch_size: int = 1,
     chat: bool = False,
+    prompt_source: str | None = None,
     workers: Workers | None = None,
 ) -> Traces | None:
     """:func:`calibrate.recorder.record`, or ``record_in_group`` with ``workers``; None on workers that do not lead.
 
     The leader, or the only process, shows how far all are, and says at the end how fast it went.
     """
-    alone = partial(record, checkpoint, ids, policy, config, folder, batch_size=batch_size, chat=chat)
+    told: dict[str, Any] = {"batch_size": batch_size, "chat": chat, "prompt_source": prompt_source}
+    alone = partial(record, checkpoint, ids, policy, config, folder, **told)
     if workers is not None:
-        together = partial(
-            record_in_group, workers, checkpoint, ids, policy, config, folder, batch_size=batch_size, chat=chat
-        )
+        together = partial(record_in_group, workers, checkpoint, ids, policy, config, folder, **told)
         if not workers.leads:
             return together()
     speeds: list[RecordingSpeed] = []

@@ -12,7 +12,7 @@ import typer
 from calibrate.checkpoints import Checkpoint, check_attention, load_checkpoint
 from calibrate.encoding import encode_for
 from calibrate.files import write_atomically
-from calibrate.prompts import Prompt, load_prompt_set
+from calibrate.prompts import Prompt, has_splits, load_prompt_set
 from calibrate.workers import join_workers
 from studies.cli import app as cli
 from studies.progress import RichReporter
@@ -87,6 +87,7 @@ def record_command(
         rule.spec,
         batch_size=batch_size,
         chat=chat,
+        prompt_source=f"{prompts}, {split}" if has_splits(prompts) else prompts,
         workers=workers,
     )
     if traces is None:  # the leader of the workers reports

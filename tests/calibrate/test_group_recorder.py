@@ -1,5 +1,6 @@
 """Several workers, one folder: here as threads with a store between them; real processes in tests/studies."""
 
+import errno
 import json
 import threading
 from dataclasses import replace
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 import torch.distributed as dist
 
-from calibrate import group_recorder
+from calibrate import group_recorder, trace_folder
 from calibrate import workers as module
 from calibrate.group_recorder import record_in_group
 from calibrate.recorder import record
@@ -167,6 +168,15 @@ def test_a_straggling_worker_keeps_the_folder_locked(tmp_path):
     straggler.release()
     assert (folder / LOCK_NAME).exists()  # the file stays, the lock does not
     record(tiny_checkpoint(), PROMPTS, POLICY, CONFIG, folder)
+
+
+def test_a_file_system_without_locks_is_warned_of(tmp_path, monkeypatch):
+    def unsupported(descriptor, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(trace_folder.fcntl, "flock", unsupported)
+    with pytest.warns(UserWarning, match="cannot be locked .No locks available.; start one recording only"):
+        record(tiny_checkpoint(), PROMPTS[:2], POLICY, CONFIG, tmp_path / "trace")
 
 
 def test_a_complete_recording_needs_no_lock(whole, tmp_path):

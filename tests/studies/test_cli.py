@@ -420,7 +420,7 @@ def test_record_says_how_fast_it_was_and_in_what(checkpoint: Path, prompts: Path
     assert re.search(r"recorded 8 prompts, \d+ tokens in [\d.]+ s: [\d.]+ prompts/s, [\d.]+ tokens/s \(batch 3\)", said)
     facts = json.loads((tmp_path / "traces" / "manifest.json").read_text())["run"]
     assert (facts["dtype"], facts["device"], facts["chat"]) == ("bfloat16", "cpu", False)
-    assert facts["device_name"]
+    assert facts["device_name"] and facts["prompt_source"] == str(prompts)
     said = run(*command, "--device", "cuda:99", "--out", tmp_path / "more", code=1)
     assert "device 'cuda:99' is not there" in said and not (tmp_path / "more").exists()
 
