@@ -98,8 +98,8 @@ def run_shape(
     }
     seconds: dict[str, list[float]] = {name: [] for name in chosen}
     tokens, as_predicted, wall, rounds = [], True, 0.0, 0
-    for nodes in chosen.values():  # warm: shapes, and CUDA graphs of them
-        if time.monotonic() < end:
+    for name, nodes in chosen.items():  # warm: every number of drafts, and CUDA graphs of them
+        if name.partition(" ")[0] in ("plain", *EVERY_BUDGET) and time.monotonic() < end:
             decode(driver, prompts[samples[0]], policy, config, nodes, sample=samples[0], engine=driver)
     driver.seconds = 0.0
     for turn in range(bench.sizes.rounds * len(samples)):
