@@ -3,6 +3,7 @@
 A specification is ``datasets:NAME``, then any of ``,style=instruct``, ``,shots=5``, ``,seed=1`` and, last,
 ``,path=FOLDER``. It alone decides the prompts: which of them a split holds depends on their texts only, in which order
 they come (so which ones a limit keeps) on the texts and ``seed``; neither on the order of the rows nor on any library.
+``datasets:gsm8k+mbpp`` takes them in turn from each, as many of one as of the other.
 """
 
 from __future__ import annotations
@@ -81,6 +82,12 @@ def load_dataset_prompts(source: str, split: str) -> list[Prompt]:
     """
     if split not in SPLITS:
         raise PromptError(f"unknown split {split!r}, expected one of {', '.join(SPLITS)}")
+    names, comma, options = source.removeprefix(DATASETS).partition(",")
+    if "+" in names:
+        if "path=" in options:
+            raise PromptError(f"{source}: a path is the copy of one data set; give one name, or leave path= out")
+        groups = [load_dataset_prompts(f"{DATASETS}{name}{comma}{options}", split) for name in names.split("+")]
+        return [group[number] for number in range(min(map(len, groups))) for group in groups]
     spec = DatasetSpec.parse(source)
     benchmark = spec.benchmark
     where = str(spec.path) if spec.path is not None else f"{benchmark.hub[0]} on the hub"

@@ -84,7 +84,7 @@ class Workers:
         return self.number == 0
 
     def device(self, device: str) -> str:
-        """``cuda`` becomes this worker's own device, ``cuda:LOCAL_RANK``; anything else is taken as it is.
+        """``cuda`` becomes this worker's own device, ``cuda:LOCAL_RANK``, and current; all else is taken as it is.
 
         Raises:
             WorkerError: the machine has fewer CUDA devices than workers.
@@ -98,6 +98,7 @@ class Workers:
                 f"machine, which shows {there} CUDA devices; start as many workers as there are devices, or name the "
                 "device where every worker sees only its own (--device cuda:0)"
             )
+        torch.cuda.set_device(self.local_number)  # for what allocates on the current device: graphs, compiled kernels
         return f"cuda:{self.local_number}"
 
     def says_first(self, message: str) -> bool:

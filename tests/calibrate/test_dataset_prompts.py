@@ -272,6 +272,22 @@ def test_the_hub_is_asked_for_the_configuration(monkeypatch):
     assert asked == [("google-research-datasets/mbpp", "full")]
 
 
+def test_several_take_turns(monkeypatch):
+    datasets = pytest.importorskip("datasets", reason="the extra 'datasets' is not installed")
+
+    def load(repository, configuration):
+        name = {"openai/gsm8k": "gsm8k", "google-research-datasets/mbpp": "mbpp"}[repository]
+        return datasets.DatasetDict({s: datasets.Dataset.from_list(rows) for s, rows in ROWS[name].items()})
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    both = load_prompt_set("datasets:gsm8k+mbpp,seed=1", "test", limit=6)
+    assert [prompt.domain for prompt in both] == ["gsm8k", "mbpp"] * 3
+    assert both[::2] == load_prompt_set("datasets:gsm8k,seed=1", "test", limit=3)
+    assert len(load_prompt_set("datasets:gsm8k+mbpp", "test")) == 2 * 8
+    with pytest.raises(PromptError, match="a path is the copy of one data set"):
+        load_prompt_set("datasets:gsm8k+mbpp,path=/data", "test")
+
+
 def test_a_path_may_hold_a_comma():
     spec = DatasetSpec.parse("datasets:gsm8k,seed=2,path=/data/a,b")
     assert (str(spec.path), spec.seed, spec.style) == ("/data/a,b", 2, "completion")

@@ -123,8 +123,10 @@ def test_what_concerns_all_is_said_once(pair):
 
 
 def test_every_worker_takes_its_own_device(pair, monkeypatch):
+    current = []
     monkeypatch.setattr(module.torch.cuda, "device_count", lambda: 2)
-    assert [worker.device("cuda") for worker in pair] == ["cuda:0", "cuda:1"]
+    monkeypatch.setattr(module.torch.cuda, "set_device", current.append)
+    assert [worker.device("cuda") for worker in pair] == ["cuda:0", "cuda:1"] and current == [0, 1]
     assert pair[1].device("cuda:0") == "cuda:0" and pair[1].device("cpu") == "cpu"
     monkeypatch.setattr(module.torch.cuda, "device_count", lambda: 1)
     with pytest.raises(WorkerError, match=r"worker 1 finds no device of its own: .* which shows 1 CUDA devices"):
