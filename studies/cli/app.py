@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from calibrate.stopping import Terminated, termination_as_interrupt
+from calibrate.stopping import Terminated, signals_held, termination_as_interrupt
 from calibrate.workers import PeerFailedError, current_workers
 
 console = Console()
@@ -70,7 +70,8 @@ def command(name: str, resumes: bool = False, together: bool = False) -> Callabl
                 kept = " What is finished is kept; run the same command again to go on." if resumes else ""
                 how = " by SIGTERM" if isinstance(stop, Terminated) else ""
                 others = " (launchers send it when another worker failed)" if how and current_workers() else ""
-                _complain(f"[yellow]stopped{how}{others}.[/]{kept}")
+                with signals_held():  # under a launcher Ctrl-C comes twice
+                    _complain(f"[yellow]stopped{how}{others}.[/]{kept}")
                 raise typer.Exit(EXIT_TERMINATED if isinstance(stop, Terminated) else EXIT_INTERRUPTED) from None
             except PeerFailedError:  # the other worker has said why
                 raise typer.Exit(EXIT_BAD_INPUT) from None
