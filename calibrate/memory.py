@@ -17,11 +17,9 @@ from typing import Any
 import torch
 
 from calibrate.hugging_face import HuggingFaceDenoiser
+from verify.ranking import RANKING_CHUNK
+from verify.slots import COLUMN_STEP
 
-#: Frozen columns are rounded up to this (``verify.slots``).
-_COLUMN_STEP = 16
-#: Logits that are ranked at once (``verify.ranking``).
-_RANKING_CHUNK = 1 << 24
 #: A search for the largest number of drafts, or for the largest batch, looks no further.
 MOST_DRAFTS = 512
 MOST_BATCH = 4096
@@ -147,7 +145,7 @@ def predict_memory(sizes: ModelSizes, load: Load) -> MemoryPlan:
         context (some 0.5 GiB outside torch's books).
     """
     batch, item = load.batch, sizes.itemsize
-    columns = -(-load.context_length // _COLUMN_STEP) * _COLUMN_STEP
+    columns = -(-load.context_length // COLUMN_STEP) * COLUMN_STEP
     refresh = load.refresh_rows or load.context_length + load.block_length
     step = load.step_rows
     key_row = sizes.key_heads * sizes.head_width * item
@@ -188,7 +186,7 @@ def _head(sizes: ModelSizes, batch: int, rows: int, wanted: int) -> int:
     """Logits of the wanted rows and what ranking them needs: scores and keys in 16 bytes a logit, chunk by chunk."""
     logits = batch * wanted * sizes.vocabulary
     hidden = batch * rows * sizes.width * sizes.itemsize
-    return logits * sizes.itemsize + max(hidden, 16 * min(logits, max(_RANKING_CHUNK, sizes.vocabulary)))
+    return logits * sizes.itemsize + max(hidden, 16 * min(logits, max(RANKING_CHUNK, sizes.vocabulary)))
 
 
 def device_memory(device: torch.device | str) -> int:

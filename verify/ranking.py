@@ -17,7 +17,7 @@ import torch
 TIE_RULE = "probability descending, then position ascending; token probability descending, then token id ascending"
 
 #: Logits that are ranked at once; the temporaries of so many take up to 0.8 GB, whatever batch and vocabulary are.
-_CHUNK = 1 << 25
+RANKING_CHUNK = 1 << 25
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +97,7 @@ def rank_rows(logits: torch.Tensor, mask_token_id: int, top_j: int) -> tuple[np.
     Time is one pass for the order and one for the denominators, O(n V); memory beside the logits is bounded by a chunk.
     """
     top_j = min(top_j, logits.shape[-1] - 1)
-    rows = max(1, _CHUNK // logits.shape[1])
+    rows = max(1, RANKING_CHUNK // logits.shape[1])
     parts = [_rank_part(logits[low : low + rows], mask_token_id, top_j) for low in range(0, len(logits), rows)]
     packed = (torch.cat(parts) if len(parts) > 1 else parts[0]).cpu().numpy()
     if not packed[:, -1].all():

@@ -22,7 +22,7 @@ from verify.engine import BatchLogits, masked_rows
 from verify.layout import SequenceLayout
 
 #: Frozen columns that a forward reads are rounded up to this, so that few different widths occur.
-_COLUMN_STEP = 16
+COLUMN_STEP = 16
 
 
 @dataclass(eq=False)
@@ -96,7 +96,7 @@ class SlotEngine:
         suffix = max(layout.length - layout.block_starts[0] for layout in layouts)
         frozen = {"none": 0, "prefix": longest - self.length}.get(context, longest - self.length)
         live = {"none": longest, "prefix": suffix}.get(context, self.length)
-        self.frozen_rows = -(-frozen // _COLUMN_STEP) * _COLUMN_STEP
+        self.frozen_rows = -(-frozen // COLUMN_STEP) * COLUMN_STEP
         self.live_rows = self._row_count(live, drafts)
         self.memory = denoiser.make_slots(slots, self.frozen_rows, self.live_rows)
         self._slots: dict[int, _Slot] = {}
@@ -210,7 +210,7 @@ class SlotEngine:
         slot.positions, slot.tokens = kept, sequence[kept]
 
     def _columns(self, frozen: Sequence[int]) -> int:
-        return -(-max(frozen) // _COLUMN_STEP) * _COLUMN_STEP
+        return -(-max(frozen) // COLUMN_STEP) * COLUMN_STEP
 
     # ---- step --------------------------------------------------------------------------------------------------------
 

@@ -131,7 +131,7 @@ def test_ranks_by_keys_are_those_of_a_stable_sort(dtype, monkeypatch):
     logits[2] = -7.5
     logits[3, 4] = torch.finfo(dtype).max
     logits[4] = -logits[4].abs()
-    monkeypatch.setattr(verify.ranking, "_CHUNK", 5 * 60)
+    monkeypatch.setattr(verify.ranking, "RANKING_CHUNK", 5 * 60)
     for top_j in (1, 4, 59):
         token, probability = verify.ranking.rank_rows(logits, MASK, top_j)
         expected_token, expected = verify.ranking.rank_rows(logits.double(), MASK, top_j)
