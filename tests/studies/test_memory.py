@@ -35,14 +35,14 @@ def run(*arguments: object, code: int = 0) -> str:
 
 @pytest.mark.parametrize(("shape", "dtype"), [(LLADA, "float32"), (LLADA, "bfloat16"), (SDAR, "float32")])
 def test_the_prediction_is_near_what_is_measured(shape: Shape, dtype: str, tmp_path: Path) -> None:
-    study = study_checkpoint(shape.make(dtype=dtype), drafts=(0, 8), context_lengths=(64, 512), batches=(2,))
+    study = study_checkpoint(shape.make(dtype=dtype), drafts=(0, 8), context_lengths=(320,), batches=(2,))
     errors = [row.error for row in study.rows]
-    assert len(errors) == 4 and all(error is not None and -0.05 < error < 0.13 for error in errors), errors
-    assert study.rows[0].measured < study.rows[1].measured < study.rows[3].measured
+    assert len(errors) == 2 and all(error is not None and -0.05 < error < 0.13 for error in errors), errors
+    assert study.rows[0].measured < study.rows[1].measured
     save_memory(study, tmp_path / "memory.json")
     saved = json.loads((tmp_path / "memory.json").read_text())
     assert saved["format"] == "draftgraph-memory" and saved["rows"][0]["measured"] == study.rows[0].measured
-    assert [entry["context_length"] for entry in saved["largest"]] == [64, 512]
+    assert [entry["context_length"] for entry in saved["largest"]] == [320]
 
 
 def test_the_measured_peak_of_one_allocation() -> None:
