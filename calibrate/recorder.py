@@ -281,7 +281,12 @@ class Share:
             # The first finished sample is in no other shard, so neither is the name.
             name = f"{self.prefix}{self._finished[0]:06d}.parquet"
             table = self._builder.table(self._finished)
-            write_shard(self.folder / name, table, {"batch_size": self.batch_size, "tool_version": tool_version()})
+            facts = {
+                "batch_size": self.batch_size,
+                "compiled": getattr(self.denoiser, "compile_backend", None),
+                "tool_version": tool_version(),
+            }
+            write_shard(self.folder / name, table, facts)
             self.shards.append(name)
             self._builder.drop_samples(self._finished)
             self._finished.clear()

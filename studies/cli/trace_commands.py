@@ -12,6 +12,7 @@ import typer
 from calibrate.checkpoints import Checkpoint, check_attention, load_checkpoint
 from calibrate.encoding import encode_for
 from calibrate.files import write_atomically
+from calibrate.memory import Load, explained
 from calibrate.prompts import Prompt, has_splits, load_prompt_set
 from calibrate.workers import join_workers
 from studies.cli import app as cli
@@ -57,6 +58,8 @@ def record_command(
     device: cli.DeviceOption = "cpu",
     revision: cli.RevisionOption = None,
     mask_token_id: cli.MaskOption = None,
+    compiled: cli.CompileOption = False,
+    cuda_graphs: cli.GraphsOption = False,
 ) -> None:
     """Record acceptance traces of plain decoding; run it again to go on after a stop.
 
@@ -67,7 +70,10 @@ def record_command(
         device = workers.device(device)
     rule = make_policy(policy, temperature)
     prompt_set = load_prompt_set(prompts, split, limit)
-    checkpoint = load_checkpoint(model, dtype=dtype, device=device, mask_token_id=mask_token_id, revision=revision)
+    checkpoint = load_checkpoint(
+        model, dtype=dtype, device=device, mask_token_id=mask_token_id, revision=revision,
+        compiled=compiled, cuda_graphs=cuda_graphs,
+    )  # fmt: skip
     encoded = encoded_prompts(prompt_set, checkpoint, chat)
     config = decode_config(
         checkpoint,
@@ -77,19 +83,20 @@ def record_command(
         top_j=top_j,
         seed=seed,
     )
-    traces = record_with_progress(
-        checkpoint,
-        encoded,
-        rule,
-        config,
-        out,
-        RichReporter(cli.console),
-        rule.spec,
-        batch_size=batch_size,
-        chat=chat,
-        prompt_source=f"{prompts}, {split}" if has_splits(prompts) else prompts,
-        workers=workers,
-    )
+    with explained(checkpoint.denoiser, Load.of_decode(config, [len(prompt) for prompt in encoded], batch_size, 0)):
+        traces = record_with_progress(
+            checkpoint,
+            encoded,
+            rule,
+            config,
+            out,
+            RichReporter(cli.console),
+            rule.spec,
+            batch_size=batch_size,
+            chat=chat,
+            prompt_source=f"{prompts}, {split}" if has_splits(prompts) else prompts,
+            workers=workers,
+        )
     if traces is None:  # the leader of the workers reports
         return
     cli.console.print(
@@ -156,7 +163,8 @@ def decode_command(
     done: dict[int, dict[str, Any]] = {}  # in the order in which a batch finishes them
     results = decode_batch(checkpoint.denoiser, list(enumerate(encoded)), rule, config, nodes, batch_size=batch_size)
     try:
-        with RichReporter(cli.console).task("decode", len(encoded)) as advance_to:
+        load = Load.of_decode(config, [len(prompt) for prompt in encoded], batch_size, len(nodes))
+        with explained(checkpoint.denoiser, load), RichReporter(cli.console).task("decode", len(encoded)) as advance_to:
             for sample, result in results:
                 done[sample] = _line(prompt_set[sample], result, checkpoint)
                 advance_to(len(done))
