@@ -9,14 +9,16 @@ plus the largest of these. docs/gpu.md lists the terms; ``studies.memory`` holds
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from calibrate.hugging_face import HuggingFaceDenoiser
+from verify.decode import DecodeConfig
+from verify.layout import SequenceLayout
 from verify.ranking import RANKING_CHUNK
 from verify.slots import COLUMN_STEP
 
@@ -88,7 +90,9 @@ class Load:
         context_length: frozen rows of each.
         drafts: ``D``.
         block_length: ``L``.
-        context: ``dual`` or ``block_causal``, where the live rows are the block's.
+        context: the context mode.
+        backend: ``packed`` or ``expanded``.
+        live_rows: rows of a sequence that are computed in every forward; by default the block's.
         refresh_rows: rows of a sequence in the largest refresh forward; by default ``context_length + L``, which a
             bidirectional refresh always has and a block-causal one has at the first block.
     """
@@ -98,11 +102,40 @@ class Load:
     drafts: int = 10
     block_length: int = 32
     context: str = "dual"
+    backend: str = "packed"
+    live_rows: int | None = None
     refresh_rows: int | None = None
+
+    @classmethod
+    def of_decode(cls, config: DecodeConfig, prompt_lengths: Sequence[int], batch: int, drafts: int) -> Load:
+        """What decoding prompts of these lengths comes to: buffers are made for the longest.
+
+        Raises:
+            verify.layout.LayoutError: lengths or a context mode that do not fit.
+        """
+        length = config.block_length
+        layouts = [
+            SequenceLayout.make(one, config.generation_length, length, config.context) for one in prompt_lengths or (1,)
+        ]
+        longest = max(layout.length for layout in layouts)
+        first = max(layout.block_starts[0] for layout in layouts)
+        suffix = max(layout.length - layout.block_starts[0] for layout in layouts)
+        return cls(
+            batch=max(1, min(batch, len(layouts))),
+            context_length=0 if config.context == "none" else longest - length,
+            drafts=drafts,
+            block_length=length,
+            context=config.context,
+            backend=config.backend,
+            live_rows={"none": longest, "prefix": suffix}.get(config.context, length),
+            refresh_rows=first + length if config.context == "block_causal" else longest,
+        )
 
     @property
     def step_rows(self) -> int:
-        return self.block_length * (1 + self.drafts)
+        """Rows of a sequence in a step forward."""
+        live = self.live_rows or self.block_length
+        return live + self.drafts * self.block_length if self.backend == "packed" else (1 + self.drafts) * live
 
 
 @dataclass(frozen=True)
@@ -158,7 +191,7 @@ def predict_memory(sizes: ModelSizes, load: Load) -> MemoryPlan:
     moments = {
         "a layer of a step": _layer(sizes, batch, step, columns + step),
         "a layer of a refresh": _layer(sizes, batch, refresh, refresh, refresh * refresh * (1 + addend)),
-        "logits and ranking of a step": _head(sizes, batch, step, step - load.drafts),
+        "logits and ranking of a step": _head(sizes, batch, step, load.block_length * (1 + load.drafts) - load.drafts),
         "logits and ranking of a refresh": _head(sizes, batch, refresh, load.block_length),
     }
     return MemoryPlan(held, moments)
@@ -209,8 +242,8 @@ def largest_batch(sizes: ModelSizes, load: Load, available: int) -> int | None:
     return _largest(1, MOST_BATCH, lambda batch: _fits(sizes, load, available, batch=batch))
 
 
-def _fits(sizes: ModelSizes, load: Load, available: int, **changes: int) -> bool:
-    return predict_memory(sizes, Load(**{**load.__dict__, **changes})).peak <= available
+def _fits(sizes: ModelSizes, load: Load, available: int, **changes: Any) -> bool:
+    return predict_memory(sizes, replace(load, **changes)).peak <= available
 
 
 def _largest(low: int, high: int, fits: Callable[[int], bool]) -> int | None:

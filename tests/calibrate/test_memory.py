@@ -20,6 +20,10 @@ from calibrate.memory import (
     predict_memory,
 )
 from calibrate.shapes import LLADA_8B, LLADA_TINY, SDAR_8B
+from verify.decode import DecodeConfig, decode_batch, make_engine
+from verify.layout import BACKENDS, CONTEXT_MODES, SequenceLayout
+from verify.policies import make_policy
+from verify.slots import SlotEngine
 
 LLADA = ModelSizes.of_config(LLADA_8B.native(), 8_015_581_184, 2, "cuda")
 SDAR = ModelSizes.of_config(SDAR_8B.native(), 8_190_735_360, 2, "cuda")
@@ -72,6 +76,24 @@ def test_the_message(load: Load, available: int, said: str) -> None:
     assert f"out of memory with D = {load.drafts} drafts, batch {load.batch} and context" in message
     assert "weights 14.93 GiB" in message
     assert re.search(said, message), message
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("context", CONTEXT_MODES)
+def test_the_load_of_a_decode_is_what_its_engine_makes_room_for(context: str, backend: str) -> None:
+    denoiser = LLADA_TINY.make(dtype="float32").denoiser
+    config = DecodeConfig(8, 24, context, backend)
+    prompts = [(k, list(range(5 + 6 * k))) for k in range(3)]
+    layouts = [SequenceLayout.make(len(prompt), 24, 8, context) for _, prompt in prompts]
+    engine = make_engine(denoiser, config, layouts, 2, 3)
+    assert isinstance(engine, SlotEngine)
+    nodes = [((1, 1),), ((2, 1),), ((1, 2),)]
+    list(decode_batch(denoiser, prompts, make_policy("static:4"), config, nodes, batch_size=2, engine=engine))
+    load = Load.of_decode(config, [len(prompt) for _, prompt in prompts], 2, 3)
+    assert (load.batch, load.step_rows) == (2, engine.live_rows)
+    held = predict_memory(ModelSizes.of_denoiser(denoiser), load).held
+    assert held["keys and values"] == engine.memory.bytes > 0
+    assert Load.of_decode(config, [], 4, 1).batch == 1
 
 
 def test_errors_are_explained() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,20 @@ def test_a_load_that_does_not_fit_has_a_note(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(SlotEngine, "step", limited)
     study = study_checkpoint(LLADA.make(dtype="float32"), drafts=(1, 8), context_lengths=(32,))
     assert [row.note for row in study.rows] == ["", "out of memory"] and study.rows[1].measured is None
+
+
+@pytest.mark.parametrize("command", ["record", "decode"])
+def test_a_decode_that_does_not_fit_says_what_would(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate a lot")
+
+    monkeypatch.setattr(SlotEngine, "refresh", full)
+    result = CliRunner().invoke(app, [command, "--limit", "3", "--batch-size", "2", "--out", str(tmp_path / "out")])
+    said = " ".join(result.output.split())
+    assert result.exit_code == 1 and "Tried to allocate" not in said
+    assert re.search(r"out of memory with D = 0 drafts, batch 2 and context \d+: about 0\.\d GiB are needed", said)
 
 
 def test_a_shape_for_a_card_that_is_not_here(tmp_path: Path) -> None:
