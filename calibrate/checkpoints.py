@@ -79,10 +79,15 @@ class Checkpoint:
         """
         if self.tokenizer is None or not getattr(self.tokenizer, "chat_template", None):
             raise CheckpointError(f"checkpoint {self.name} brings no chat template; give the prompt as it is")
-        turns = [{"role": "user", "content": text}]
-        # As text first: the template names its special tokens itself, so that the tokenizer must add none.
-        written = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
-        return list(self.tokenizer(written, add_special_tokens=False)["input_ids"])
+        return chat_ids(self.tokenizer, text)
+
+
+def chat_ids(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of ``text`` as a user's turn in the chat template of a transformers ``tokenizer``."""
+    turns = [{"role": "user", "content": text}]
+    # As text first: the template names its special tokens itself, so that the tokenizer must add none.
+    written = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+    return list(tokenizer(written, add_special_tokens=False)["input_ids"])
 
 
 def check_attention(checkpoint: Checkpoint, context: str) -> None:

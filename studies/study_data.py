@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from calibrate.bundled import MODEL_DIR
+from calibrate.checkpoints import chat_ids
 from calibrate.prompts import BUNDLED, SPLITS, Prompt, PromptError, encode_prompts, load_prompt_set, prompt_set_hash
 from calibrate.traces import Traces, differing_facts, read_traces
 from drafting.anchors import AnchorTable
@@ -130,13 +132,14 @@ def find_domains(run: Mapping[str, Any], prompts: str | None = None) -> dict[int
     Raises:
         StudyError: ``prompts`` was given and is not what was recorded.
     """
-    splits = SPLITS if prompts is None or prompts.partition("/")[0] == BUNDLED else (SPLITS[0],)
+    has_splits = prompts is None or prompts.partition("/")[0] == BUNDLED or prompts.startswith("datasets:")
+    splits = SPLITS if has_splits else (SPLITS[0],)
     wanted, count = run.get("prompt_set_hash"), run.get("prompts")
     if wanted is None or (prompts is None and run.get("model") != BUNDLED):
         return None
     for split in splits:
         prompt_set = load_prompt_set(prompts or BUNDLED, split)[:count]
-        if _hash(prompt_set, str(run.get("model_source") or run.get("model"))) == wanted:
+        if _hash(prompt_set, str(run.get("model_source") or run.get("model")), bool(run.get("chat"))) == wanted:
             domains = {index: prompt.domain for index, prompt in enumerate(prompt_set)}
             return domains if len(set(domains.values())) > 1 else None
     if prompts is not None:
@@ -144,7 +147,7 @@ def find_domains(run: Mapping[str, Any], prompts: str | None = None) -> dict[int
     return None
 
 
-def _hash(prompts: Sequence[Prompt], model: str) -> str | None:
+def _hash(prompts: Sequence[Prompt], model: str, chat: bool) -> str | None:
     from transformers import AutoTokenizer
 
     tokenizer = None
@@ -156,7 +159,8 @@ def _hash(prompts: Sequence[Prompt], model: str) -> str | None:
         except (OSError, ValueError, KeyError):
             return None
     try:
-        return prompt_set_hash(encode_prompts(prompts, tokenizer, 1 << 31))
+        template = partial(chat_ids, tokenizer) if chat and tokenizer is not None else None
+        return prompt_set_hash(encode_prompts(prompts, tokenizer, 1 << 31, chat=template))
     except PromptError:
         return None
 

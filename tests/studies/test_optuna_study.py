@@ -233,6 +233,26 @@ def test_domains_come_from_the_prompt_set_that_was_recorded(tmp_path: Path) -> N
     assert find_domains({**run, "prompt_set_hash": "else"}) is None
 
 
+def test_domains_of_a_recording_in_a_chat_template(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    from calibrate.prompts import prompt_set_hash
+
+    tokenizer = Tokenizer(models.WordLevel({f"w{k}": k for k in range(9)}, unk_token="w0"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    template = "w7 {{ messages[0]['content'] }} w8"
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="w0", chat_template=template)
+    fast.save_pretrained(tmp_path / "model")
+    path = tmp_path / "prompts.jsonl"
+    path.write_text('{"prompt": "w1 w2", "domain": "x"}\n{"prompt": "w3", "domain": "y"}')
+    run = {"prompts": 2, "model": "m", "model_source": str(tmp_path / "model"), "chat": True}
+    run["prompt_set_hash"] = prompt_set_hash([(7, 1, 2, 8), (7, 3, 8)])
+    assert find_domains(run, str(path)) == {0: "x", 1: "y"}
+    with pytest.raises(StudyError, match="is not the prompt set of this recording"):
+        find_domains({**run, "chat": False}, str(path))
+
+
 def test_the_front_by_hand() -> None:
     points = np.array([[3.0, 9.0], [2.0, 5.0], [2.0, 6.0], [1.0, 5.0], [3.0, 9.0]])
     assert front(points, (True, False)).tolist() == [True, True, False, False, True]
