@@ -71,6 +71,9 @@ def main(arguments: list[str] | None = None) -> int:
             **row,
         },
     )
+    if row["picked"] is None:
+        print("too little time: fewer than two prompts were decoded with every configuration", flush=True)
+        return 1
     print(f"picked D = {row['picked']}, best D = {row['best']}, {100 * row['picked_over_best']:+.1f} %", flush=True)
     return 0 if row["within_limit"] else 1
 

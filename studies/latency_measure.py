@@ -79,7 +79,8 @@ def measure_latency(
     begin = time.perf_counter()
     with reporter.task("measure latency", warmup + repeats) as advance_to:
         for turn in range(warmup + repeats):
-            if turn == 0 or turn < warmup + _REFRESH_ROUNDS:
+            late = seconds is not None and time.perf_counter() - begin > seconds / 2
+            if turn < 2 or (turn < warmup + _REFRESH_ROUNDS and not late):
                 refresh.append(stage.refresh())
             for entry in entries:
                 try:
