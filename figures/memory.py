@@ -108,11 +108,20 @@ def draw_memory(memory: Memory) -> Figure:
     handles: list[Artist] = []
     highest = max(max(point.predicted, point.measured or 0) for point in memory.points)
     scale, unit = (GIB, "GiB") if highest >= GIB / 10 else (2**20, "MiB")
+    measured = any(point.measured is not None for point in memory.points)
     several = len({batch for _, batch in lines}) > 1
     for k, (context, batch) in enumerate(lines):
         label = f"context {context}" + (f", batch {batch}" if several else "")
         handles.append(
-            Line2D([], [], color=colours[k], linewidth=1.4, marker=_MARKERS[k % 6], markersize=5, label=label)
+            Line2D(
+                [],
+                [],
+                color=colours[k],
+                linewidth=1.4,
+                marker=_MARKERS[k % 6] if measured else None,
+                markersize=5,
+                label=label,
+            )
         )
     handles.append(Line2D([], [], color=FAINT, linewidth=1.0, linestyle=":", label="weights"))
     fits = memory.available <= 1.6 * highest
@@ -128,10 +137,10 @@ def draw_memory(memory: Memory) -> Figure:
             drafts, [point.predicted / scale for point in points], color=colours[k], linewidth=1.4, zorder=3,
             gid=f"predicted-{context}-{batch}",
         )  # fmt: skip
-        measured = [(point.drafts, point.measured / scale) for point in points if point.measured is not None]
-        if measured:
+        markers = [(point.drafts, point.measured / scale) for point in points if point.measured is not None]
+        if markers:
             axes.plot(
-                *zip(*measured, strict=True), color=colours[k], linestyle="none", marker=_MARKERS[k % 6], markersize=5,
+                *zip(*markers, strict=True), color=colours[k], linestyle="none", marker=_MARKERS[k % 6], markersize=5,
                 zorder=4, gid=f"measured-{context}-{batch}",
             )  # fmt: skip
     axes.axhline(memory.weights / scale, color=FAINT, linewidth=1.0, linestyle=":", zorder=1, gid="weights")
@@ -141,9 +150,8 @@ def draw_memory(memory: Memory) -> Figure:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.tick_params(labelsize=TEXT_SIZE)
     figure_legend(figure, handles, 4, 0.02)
-    note = (
-        f"Lines: predicted from the model's sizes. Markers: measured. {memory.model}, {memory.device}, {memory.dtype}."
-    )
+    read = "Lines: predicted from the model's sizes. Markers: measured." if measured else "Predicted from sizes alone."
+    note = f"{read} {memory.model}, {memory.device}, {memory.dtype}."
     set_heading(figure, headline(memory), note, footer=below)
     return figure
 
