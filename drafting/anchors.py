@@ -33,6 +33,7 @@ class AnchorTable:
 
     Attributes: sample, block, step: int32 [A]; ``step`` is the step whose distribution ranks the positions.
         steps_left: int32 [A], plain denoising steps from the anchor to the complete block (at least 1).
+        masked: int32 [A], positions of the block that are masked at the anchor; 0 in a table of literal chains.
         chain_ptr: int64 [A + 1]; anchor ``a`` owns chain states ``chain_ptr[a]:chain_ptr[a + 1]``.
         code: uint64 [N], code of the whole state (see ``drafting.codes``).
         pair_ptr: int64 [N + 1]; chain state ``n`` adds pairs ``pair_ptr[n]:pair_ptr[n + 1]`` to the state
@@ -49,6 +50,7 @@ class AnchorTable:
     block: np.ndarray
     step: np.ndarray
     steps_left: np.ndarray
+    masked: np.ndarray
     chain_ptr: np.ndarray
     code: np.ndarray
     pair_ptr: np.ndarray
@@ -107,6 +109,7 @@ class AnchorTable:
             block=traces.block[anchors].astype(np.int32),
             step=traces.step[anchors].astype(np.int32),
             steps_left=(last_row[anchors] - anchors).astype(np.int32),
+            masked=np.diff(traces.masked_ptr)[anchors + 1].astype(np.int32),
             length=length,
             state_size=join(sizes, np.int64),
             pair_i=join(ranks_i, np.int16),
@@ -189,6 +192,7 @@ class AnchorTable:
             block=np.zeros(count, dtype=np.int32),
             step=np.ones(count, dtype=np.int32),
             steps_left=length.astype(np.int32) + 1,
+            masked=np.zeros(count, dtype=np.int32),
             length=length,
             state_size=state_size,
             pair_i=pair_i,
@@ -282,6 +286,7 @@ class AnchorTable:
             block=self.block[keep],
             step=self.step[keep],
             steps_left=self.steps_left[keep],
+            masked=self.masked[keep],
             chain_ptr=ptr_of(self.lengths()[keep]),
             code=self.code[keep_state],
             pair_ptr=ptr_of(state_size[keep_state]),

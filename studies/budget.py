@@ -1,13 +1,15 @@
 """The budget that pays: forwards from replay, times from the device, every measured D from 0, the true argmax.
 
-With ``B`` blocks, each opened by a refresh forward, and ``F(D)`` forwards in all,
+With ``B`` blocks, each opened by a refresh forward, and the anchors that the graph of budget D visits,
 
-    time(D) = B * refresh + (F(D) - B) * latency(D)
+    time(D) = B * refresh + sum over visited anchors of latency(drafts that the anchor fills)
     speed-up(D) = time(0) / time(D)
 
 Refresh forwards carry no drafts and cost the same for every D; leaving them out would flatter large budgets. A draft is
 thus worth its rows while the forwards it saves outweigh what it adds to every forward, and D = 0 is a fair answer.
-Every forward is priced with all D drafts. The runtime leaves out drafts that an anchor cannot fill, so it pays less.
+The runtime leaves out drafts that an anchor cannot fill or that would complete the block, which the last anchors of a
+block are full of; a number of drafts that was not measured is priced as the next larger one. In a batch a forward is
+as wide as the fullest of its sequences, so there every forward is priced with all D drafts.
 
 The best of many budgets looks better on the prompts that chose it than it is. So one split chooses, and another one,
 of prompts that neither the search nor the choice has seen, says what the choice is worth.
@@ -15,7 +17,7 @@ of prompts that neither the search nor the choice has seen, says what the choice
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -136,15 +138,28 @@ class _Pricer:
         self.prompts = len(plain.samples)
         place = np.searchsorted(plain.samples, anchors.block_sample)
         self.blocks = np.bincount(place, minlength=self.prompts).astype(float)
-        self.plain = self._milliseconds(plain.plain_per_sample, 0)
+        self.place = np.searchsorted(plain.samples, anchors.sample)
+        self.plain, _ = self.spent(0, ())
 
     def spent(self, budget: int, nodes: Sequence[Formula]) -> tuple[np.ndarray, int]:
         """Float [prompts] with the graph ``nodes``, and the forwards of all prompts together."""
         found = replay(nodes, self.anchors)
-        return self._milliseconds(found.forwards_per_sample, budget), found.forwards
+        price = np.full(1 + int(self.anchors.masked.max(initial=0)), self.latency.at(budget))
+        if self.latency.batch == 1:
+            price = np.array([self._at_least(filled_drafts(nodes, masked)) for masked in range(len(price))])
+        steps = price[self.anchors.masked[found.visited]]
+        spent = np.bincount(self.place[found.visited], weights=steps, minlength=self.prompts)
+        return self.blocks * self.latency.refresh + spent, found.forwards
 
-    def _milliseconds(self, forwards: np.ndarray, drafts: int) -> np.ndarray:
-        return self.blocks * self.latency.refresh + (forwards - self.blocks) * self.latency.at(drafts)
+    def _at_least(self, drafts: int) -> float:
+        """Milliseconds of a forward with ``drafts`` drafts, or with the next larger number that was measured."""
+        return self.latency.at(min(measured for measured in self.latency.drafts if measured >= drafts))
+
+
+def filled_drafts(nodes: Iterable[Formula], masked: int) -> int:
+    """How many drafts an anchor with ``masked`` masked positions fills (``verify.drafts``): those whose position ranks
+    it has and that leave a position masked."""
+    return sum(len(node) < masked and max(i for i, _ in node) <= masked for node in nodes if node)
 
 
 def _sentence(rows: Sequence[BudgetRow], best: BudgetRow, at_edge: bool, latency: LatencyTable) -> str:

@@ -21,6 +21,10 @@ from tests.models import END_ID, MASK_ID, tiny_llama
 from verify.decode import DecodeConfig, decode
 from verify.formulas import Formula
 from verify.policies import make_policy
+from verify.slots import SlotEngine
+
+PROMPTS = [[3 + (5 * sample + k) % 40 for k in range(6)] for sample in range(6)]
+CONFIG = DecodeConfig(block_length=8, generation_length=16, top_j=4)
 
 
 @pytest.fixture(scope="module")
@@ -32,10 +36,8 @@ def checkpoint() -> Checkpoint:
 @pytest.fixture(scope="module")
 def anchors(checkpoint: Checkpoint) -> AnchorTable:
     builder = TraceBuilder()
-    config = DecodeConfig(block_length=8, generation_length=16, top_j=4)
-    for sample in range(6):
-        prompt = [3 + (5 * sample + k) % 40 for k in range(6)]
-        decode(checkpoint.denoiser, prompt, make_policy("static:1"), config, sample=sample, observer=builder)
+    for sample, prompt in enumerate(PROMPTS):
+        decode(checkpoint.denoiser, prompt, make_policy("static:1"), CONFIG, sample=sample, observer=builder)
     return AnchorTable.from_traces(builder.build(), max_depth=None)
 
 
@@ -95,6 +97,38 @@ def test_edge_is_warned_of_and_interval_holds_the_estimate(anchors: AnchorTable)
     assert choice.best.budget == 1 and choice.at_edge and "largest budget looked at" in choice.sentence
     for row in choice.rows:
         assert row.speedup_low <= row.speedup <= row.speedup_high
+
+
+@pytest.mark.parametrize("order", [ORDER, (((1, 1), (2, 1)), ((7, 1),), ((1, 2),), ((1, 1), (2, 1), (3, 1), (4, 1)))])
+def test_every_forward_is_priced_with_the_drafts_that_it_really_carries(
+    checkpoint: Checkpoint, anchors: AnchorTable, monkeypatch: pytest.MonkeyPatch, order: tuple[Formula, ...]
+) -> None:
+    """Against the runtime: what each step forward of each decode held, priced one by one."""
+    priced = table([10.0, 13.0, 17.0, 26.0, 41.0], refresh=100.0)
+    carried: list[int] = []
+    step = SlotEngine.step
+
+    def spy(self, slots, states):
+        carried.extend(len(state) - 1 for state in states)
+        return step(self, slots, states)
+
+    monkeypatch.setattr(SlotEngine, "step", spy)
+    for sample in range(6):
+        decode(checkpoint.denoiser, PROMPTS[sample], make_policy("static:1"), CONFIG, order, sample=sample)
+    assert len(set(carried)) > 2  # anchors near a block's end fill fewer
+    paid = 100.0 * anchors.n_blocks + sum(priced.at(drafts) for drafts in carried)
+    choice = choose_budget({4: order}, anchors, anchors, priced)
+    assert choice.rows[-1].budget == 4
+    assert choice.rows[-1].milliseconds_per_prompt == pytest.approx(paid / 6)
+    # A number that was not measured costs what the next larger one does; a batch waits for its fullest sequence.
+    sparse = dataclasses.replace(
+        priced, drafts=(0, 4), rows=(8, 40), latency=(10.0, 41.0), low=(10.0, 41.0), high=(10.0, 41.0)
+    )
+    dearer = choose_budget({4: order}, anchors, anchors, sparse).rows[-1].milliseconds_per_prompt
+    batch = dataclasses.replace(priced, batch=2, rows=tuple(2 * rows for rows in priced.rows))
+    whole = choose_budget({4: order}, anchors, anchors, batch).rows[-1].milliseconds_per_prompt
+    assert choice.rows[-1].milliseconds_per_prompt < dearer <= whole
+    assert whole == pytest.approx((100.0 * anchors.n_blocks + 41.0 * len(carried)) / 6)
 
 
 def test_one_split_chooses_and_another_judges(anchors: AnchorTable) -> None:
