@@ -117,6 +117,15 @@ def test_parts_that_fail_or_run_out_of_time_keep_what_they_have(tmp_path: Path) 
     assert [part["part"] for part in found["summary"]["parts"]] == ["slow", "broken", "full"]
 
 
+def test_time_left_over_is_passed_on(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, "cpu", Sizes(), 100.0)
+    left = []
+    for seconds in (30.0, 20.0, 90.0):
+        bench.run("part", seconds, lambda bench, content: left.append(bench.left()))
+    assert left[0] == pytest.approx(30, abs=5) and left[1] == pytest.approx(50, abs=5)
+    assert left[2] == pytest.approx(100, abs=10)  # no more than there is in all
+
+
 def test_the_shares_of_the_time_fit_into_ten_minutes() -> None:
     assert sum(seconds for _, seconds in PARTS.values()) < 590
 
