@@ -14,6 +14,8 @@ from benchmarks.gpu_attention import packed_visibility
 from benchmarks.gpu_bench import TINY, Bench, Sizes
 from benchmarks.gpu_trace_driven import configurations
 
+pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
