@@ -1,7 +1,7 @@
 """CUDA graphs of step forwards: the kernels of a forward are launched once by name instead of one by one.
 
 A step forward over slots has the same buffers every time, so a graph of it stays valid for as long as its shape does.
-One graph is captured per shape, on first use; its inputs are copied into buffers of its own before every replay. What
+A shape is captured when it is met again, with inputs that are copied into buffers of its own before every replay. What
 cannot be captured (a mixture of experts asks the host which expert gets how many rows) runs as it did, with a warning.
 """
 
@@ -11,6 +11,8 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import torch
 
@@ -19,23 +21,53 @@ Run = Callable[..., torch.Tensor]
 #: Records ``run(*inputs)`` and returns (its output, a function that does it again in place).
 Capture = Callable[[Run, Inputs], tuple[torch.Tensor, Callable[[], None]]]
 
-#: Graphs kept; the one that was used longest ago is dropped. Drafts per anchor and frozen columns take few values.
+#: Graphs kept; the one that was used longest ago is dropped.
 MAX_GRAPHS = 64
-_WARM_UPS = 3  # as torch's documentation asks: libraries settle their work spaces in the first calls
+#: Sights of a shape before it is captured, as a capture costs several forwards.
+SIGHTS = 2
+_WARM_UPS = 2  # as torch's documentation asks: libraries settle their work spaces in the first calls
+
+
+@cache
+def _pool(device: torch.device) -> Any:
+    """One pool for all graphs of a device: only an output must outlast its replay, and it is used before the next."""
+    with torch.cuda.device(device):
+        return torch.cuda.graph_pool_handle()
 
 
 def capture_on_device(run: Run, inputs: Inputs) -> tuple[torch.Tensor, Callable[[], None]]:
-    """Capture ``run`` on the current CUDA device, after warm-up calls on a stream of their own."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(_WARM_UPS):
-            run(*inputs)
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        output = run(*inputs)
-    return output, graph.replay
+    """Capture ``run`` on the device of its inputs, after warm-up calls on a stream of their own.
+
+    The last warm-up forbids waiting for the device: a capture that is broken off half-way leaves torch's allocator in
+    the belief that it still runs, so what cannot be captured must be found before.
+
+    Raises:
+        RuntimeError: ``run`` makes the host wait for the device.
+    """
+    device = inputs[0].device
+    with torch.cuda.device(device):
+        before = torch.cuda.current_stream()
+        stream = torch.cuda.Stream()
+        stream.wait_stream(before)
+        mode = torch.cuda.get_sync_debug_mode()
+        with torch.cuda.stream(stream):
+            for _ in range(_WARM_UPS):
+                run(*inputs)
+            try:
+                torch.cuda.set_sync_debug_mode("error")
+                run(*inputs)
+            finally:
+                torch.cuda.set_sync_debug_mode(mode)
+        before.wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=_pool(device), stream=stream):
+            output = run(*inputs)
+
+    def replay() -> None:
+        with torch.cuda.device(device):
+            graph.replay()
+
+    return output, replay
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,34 +93,45 @@ class GraphedForward:
         self.run, self.capture = run, capture
         self.captured = self.replayed = 0
         self._recorded: OrderedDict[tuple[object, ...], _Recorded] = OrderedDict()
-        self._refused = False
+        self._sights: dict[tuple[object, ...], int] = {}
+        self._captures = True
 
     def __call__(self, key: tuple[object, ...], *inputs: torch.Tensor) -> torch.Tensor:
-        """``run(*inputs)``. The result is a buffer: the next call of the same shape overwrites it.
+        """``run(*inputs)``. The result is a buffer: the next call may overwrite it.
 
         Args:
             key: what the graph depends on besides the shapes of ``inputs``.
             inputs: tensors; shapes and dtypes pick the graph, values are copied into it.
         """
-        if self._refused:
-            return self.run(*inputs)
         key = (*key, *((tuple(one.shape), one.dtype) for one in inputs))
         recorded = self._recorded.get(key)
         if recorded is None:
-            own = tuple(one.clone(memory_format=torch.contiguous_format) for one in inputs)
-            try:
-                output, replay = self.capture(self.run, own)
-            except RuntimeError as error:
-                self._refused = True
-                warnings.warn(f"no CUDA graphs for this model: {str(error).splitlines()[0]}", stacklevel=2)
+            self._sights[key] = self._sights.get(key, 0) + 1
+            recorded = self._record(key, inputs) if self._captures and self._sights[key] >= SIGHTS else None
+            if recorded is None:
                 return self.run(*inputs)
-            recorded = self._recorded[key] = _Recorded(own, output, replay)
-            self.captured += 1
-            if len(self._recorded) > MAX_GRAPHS:
-                self._recorded.popitem(last=False)
         self._recorded.move_to_end(key)
         for mine, given in zip(recorded.inputs, inputs, strict=True):
             mine.copy_(given)
         recorded.replay()
         self.replayed += 1
         return recorded.output
+
+    def _record(self, key: tuple[object, ...], inputs: Inputs) -> _Recorded | None:
+        own = tuple(one.clone(memory_format=torch.contiguous_format) for one in inputs)
+        try:
+            output, replay = self.capture(self.run, own)
+        except torch.OutOfMemoryError:
+            self._captures = False  # those that were captured still serve
+            warnings.warn(f"no more CUDA graphs than the {self.captured} there are: out of memory", stacklevel=3)
+            return None
+        except RuntimeError as error:
+            self._captures = False
+            self._recorded.clear()
+            warnings.warn(f"no CUDA graphs for this model: {str(error).splitlines()[0]}", stacklevel=3)
+            return None
+        recorded = self._recorded[key] = _Recorded(own, output, replay)
+        self.captured += 1
+        if len(self._recorded) > MAX_GRAPHS:
+            self._recorded.popitem(last=False)
+        return recorded

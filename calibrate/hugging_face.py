@@ -157,26 +157,46 @@ class HuggingFaceDenoiser:
         if self.compile_backend is not None:
             memory.run_step = compiled_decoder(self.compile_backend)
         if self.cuda_graphs and self.device.type == "cuda":
-            memory.graphs = GraphedForward(partial(memory.run_step, self.model, memory))
+            memory.graphs = GraphedForward(partial(memory.run_step, self.model, memory.cache))
         return memory
 
     @cached_property
     def offers_slots(self) -> bool:
-        """Whether the head alone, applied to the last hidden states, gives the model's logits.
+        """Whether slots compute what the model computes; decoding goes row by row where they do not.
 
-        Slots compute logits of scattered rows that way. A model that does more behind its head (caps or scales its
-        logits) is decoded row by row instead. Costs one forward over two rows, once.
+        They apply the head to scattered rows, so the head must be all that stands between the last hidden states and
+        the logits (no cap, no scale), and its result the same bits. And they pad: rotary frequencies that depend on
+        the longest position of a forward ("dynamic", "longrope") would depend on the batch. Costs one forward over
+        two rows, once.
         """
+        rotary = getattr(self.model.config, "rope_parameters", None) or {}
+        if isinstance(rotary, dict) and rotary.get("rope_type") in ("dynamic", "longrope"):
+            return False
+        head, seen = self.model.get_output_embeddings(), dict[str, torch.Tensor]()
+        hook = head.register_forward_hook(lambda _, given, result: seen.update(given=given[0], result=result))
         tokens = torch.tensor([[self.mask_token_id, 0]], device=self.device)
-        with torch.inference_mode():
-            whole = self.model(tokens).logits
-            alone = self.model.get_output_embeddings()(self.model.get_decoder()(tokens).last_hidden_state)
-        return whole.shape == alone.shape and torch.allclose(whole.float(), alone.float(), rtol=1e-3, atol=1e-3)
+        try:
+            with torch.inference_mode():
+                logits = self.model(tokens, use_cache=False).logits
+                hidden = self.model.get_decoder()(tokens, use_cache=False).last_hidden_state
+        finally:
+            hook.remove()
+        return "result" in seen and torch.equal(seen["result"], logits) and torch.equal(seen["given"], hidden)
 
     def move_slot(self, memory: SlotMemory, source: int, target: int) -> None:
         """See :meth:`verify.denoiser.SlotDenoiser.move_slot`."""
         with torch.inference_mode():
             memory.move(source, target)
+
+    def clear_slot(self, memory: SlotMemory, slot: int) -> None:
+        """See :meth:`verify.denoiser.SlotDenoiser.clear_slot`."""
+        with torch.inference_mode():
+            memory.clear(slot)
+
+    @property
+    def few_shapes(self) -> bool:
+        """See :class:`verify.denoiser.SlotDenoiser`: a CUDA graph serves one shape."""
+        return self.cuda_graphs and self.device.type == "cuda"
 
     def attention_mask(self, visibility: torch.Tensor) -> torch.Tensor:
         """[b, 1, r, c]: the visibility itself, or for eager attention and on CUDA the addends it stands for.
@@ -184,8 +204,9 @@ class HuggingFaceDenoiser:
         CUDA kernels take addends; a boolean mask would be turned into them in every layer of every forward.
         """
         if self._additive or visibility.device.type == "cuda":
-            zero = torch.zeros((), dtype=self.model.dtype, device=visibility.device)
-            visibility = torch.where(visibility, zero, torch.finfo(self.model.dtype).min)
+            # Filled, not chosen with torch.where: a scalar of the host would be sent over, and waited for.
+            addends = torch.zeros(visibility.shape, dtype=self.model.dtype, device=visibility.device)
+            visibility = addends.masked_fill_(~visibility, torch.finfo(self.model.dtype).min)
         return visibility[:, None]
 
     @torch.inference_mode()

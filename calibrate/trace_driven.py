@@ -19,7 +19,8 @@ import torch
 
 from calibrate.traces import TraceError, Traces
 from verify.decode import DecodeConfig
-from verify.engine import BatchLogits, Engine, masked_rows
+from verify.denoiser import Denoiser
+from verify.engine import BatchLogits, Engine, EngineError, masked_rows
 from verify.layout import SequenceLayout
 
 #: A logit that no token of a softmax over others survives; finite, so that it still ranks.
@@ -111,6 +112,15 @@ class TraceDrivenEngine:
             length = tail + -(-max(length - tail, 0) // self._block_length) * self._block_length
         drawn = np.random.default_rng([seed, sample]).integers(0, self.vocabulary_size - 1, max(length, 1))
         return [int(token) for token in drawn + (drawn >= self.mask_token_id)]
+
+    def check(self, denoiser: Denoiser, context: str, backend: str, drafts: int) -> None:
+        """See :meth:`verify.engine.Engine.check`."""
+        if (denoiser.mask_token_id, denoiser.vocabulary_size) != (self.mask_token_id, self.vocabulary_size):
+            raise EngineError("the trace drives a model with another mask token or vocabulary than this one")
+        if context != self.config.context:
+            raise EngineError(f"the trace was recorded with {self.config.context} context, it cannot drive {context}")
+        if self.inner is not None:
+            self.inner.check(getattr(self.inner, "denoiser", denoiser), context, backend, drafts)
 
     def open(self, slot: int, sample: int, layout: SequenceLayout) -> None:
         self._first_new(sample)

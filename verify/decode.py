@@ -110,7 +110,7 @@ def decode(
 
 def decode_batch(
     denoiser: Denoiser,
-    prompts: Sequence[tuple[int, Sequence[int]]],
+    prompts: Iterable[tuple[int, Sequence[int]]],
     policy: Policy,
     config: DecodeConfig,
     graph: Graph = (),
@@ -128,7 +128,7 @@ def decode_batch(
     Args:
         prompts: (sample, token ids) of every prompt.
         batch_size: sequences per forward; what it can cost in memory is in docs/gpu.md.
-        engine: must have room for ``batch_size`` slots and the longest prompt.
+        engine: must have room for ``batch_size`` slots and the longest prompt; it serves one decode at a time.
         denoiser, policy, config, graph, observer, ranker: as in :func:`decode`.
 
     Yields:
@@ -136,11 +136,13 @@ def decode_batch(
 
     Raises:
         The errors of :func:`decode`; those about prompts, lengths and the graph before anything is run.
+        EngineError: the engine handed in was made for something else.
     """
     if config.top_j < 1:
         raise LayoutError(f"top_j is {config.top_j}, expected at least 1")
     if batch_size < 1:
         raise LayoutError(f"batch_size is {batch_size}, expected at least 1")
+    prompts = list(prompts)
     for _, prompt in prompts:
         _check_prompt(prompt, denoiser)
     filler = graph if isinstance(graph, DraftFiller) else DraftFiller(graph)
@@ -164,7 +166,9 @@ def decode_batch(
         config.seed,
         observer,
     )
-    if engine is None and prompts:
+    if engine is not None:
+        engine.check(denoiser, config.context, config.backend, len(filler))
+    elif prompts:
         engine = make_engine(denoiser, config, layouts, min(batch_size, len(prompts)), len(filler))
     if engine is None:
         return iter(())

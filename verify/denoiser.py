@@ -73,8 +73,8 @@ class SlotRows:
         before: int64 [n], for each of them the row at the position before its own, -1 where that row is frozen.
         freeze_rows: int64 [b, f], rows whose keys and values are kept; None keeps none.
         freeze_columns: int64 [b, f], the columns they go to.
-        edge_rows: int64 [b], the row before the block, whose last hidden state a shifted model keeps; None keeps the
-            one it has.
+        edge_rows: int64 [b], the row before the block, whose last hidden state a shifted model keeps; -1, and None for
+            all, where it keeps the one it has.
     """
 
     tokens: torch.Tensor
@@ -94,10 +94,17 @@ class SlotDenoiser(Denoiser, Protocol):
 
     Attributes:
         offers_slots: False in a class that has these methods but cannot serve this model with them.
+        few_shapes: step forwards should come in few shapes, as each shape costs something once.
+        logits_shift: 1 when a row's token is predicted in the row before it, else 0.
     """
+
+    logits_shift: int
 
     @property
     def offers_slots(self) -> bool: ...
+
+    @property
+    def few_shapes(self) -> bool: ...
 
     def make_slots(self, slots: int, frozen_rows: int, live_rows: int) -> Any:
         """Make buffers for ``slots`` sequences of up to ``frozen_rows`` frozen and ``live_rows`` live rows each."""
@@ -105,6 +112,10 @@ class SlotDenoiser(Denoiser, Protocol):
 
     def move_slot(self, memory: Any, source: int, target: int) -> None:
         """Copy what slot ``source`` holds to slot ``target``."""
+        ...
+
+    def clear_slot(self, memory: Any, slot: int) -> None:
+        """Forget what slot ``slot`` holds; columns that nobody may look at must still hold numbers."""
         ...
 
     def attention_mask(self, visibility: torch.Tensor) -> torch.Tensor:

@@ -21,6 +21,10 @@ from verify.packing import FORWARDS, Frame
 from verify.ranking import RankedBlocks, gather_blocks, rank_rows
 
 
+class EngineError(ValueError):
+    """An engine that does not fit what it is to run."""
+
+
 @dataclass(frozen=True, eq=False)
 class BatchLogits:
     """Logits of the masked positions that one forward over several slots computed.
@@ -72,8 +76,16 @@ def masked_rows(states: Sequence[np.ndarray], mask_token_id: int) -> tuple[np.nd
 class Engine(Protocol):
     """Runs the forwards of the sequences that stand in its slots."""
 
+    def check(self, denoiser: Denoiser, context: str, backend: str, drafts: int) -> None:
+        """Raise :class:`EngineError` unless this engine runs ``denoiser`` so, with up to ``drafts`` drafts."""
+        ...
+
     def open(self, slot: int, sample: int, layout: SequenceLayout) -> None:
-        """A new sequence, prompt number ``sample``, takes ``slot``; whatever stood there is forgotten."""
+        """A new sequence, prompt number ``sample``, takes ``slot``; whatever stood there is forgotten.
+
+        Raises:
+            EngineError: there is no such slot, or no room for a sequence of this layout.
+        """
         ...
 
     def move(self, source: int, target: int) -> None:
@@ -93,10 +105,18 @@ class RowEngine:
     """One call of the denoiser per sequence and forward; contexts are values. The reference for every other engine."""
 
     def __init__(self, denoiser: Denoiser, context: str, backend: str) -> None:
-        self.denoiser, self.context = denoiser, context
+        self.denoiser, self.context, self.backend = denoiser, context, backend
         self.forward = FORWARDS[backend]
         self._keepers: dict[int, ContextKeeper] = {}
         self._frames: dict[int, Frame] = {}
+
+    def check(self, denoiser: Denoiser, context: str, backend: str, drafts: int) -> None:
+        """See :meth:`Engine.check`; the number of drafts does not matter here."""
+        if denoiser is not self.denoiser or (context, backend) != (self.context, self.backend):
+            raise EngineError(
+                f"the engine was made for another model, or for {self.context}, {self.backend} and not {context}, "
+                f"{backend}; make one with verify.decode.make_engine"
+            )
 
     def open(self, slot: int, sample: int, layout: SequenceLayout) -> None:
         self._keepers[slot] = ContextKeeper(self.denoiser, layout, self.context)

@@ -191,9 +191,9 @@ class SequenceDecoder:
         positions = ranked.position_order(used, self._masked)
 
         def logits() -> np.ndarray:
-            rows = ranked.logits_of(used, positions).double()
+            rows = ranked.logits_of(used, positions).cpu().double().numpy()  # widened here: fewer bytes travel
             rows[:, mask] = -np.inf
-            return rows.cpu().numpy()
+            return rows
 
         view = BlockView(positions, ranked.top_token[used, positions], ranked.top_probability[used, positions], logits)
         rng = StepRandom(rules.seed, self.sample, self._number, self._step_number)

@@ -1,9 +1,9 @@
 """The engine for devices: one padded forward for all sequences, over keys and values that stay where they are.
 
 Every sequence owns a slot. A refresh writes the keys and values it freezes into the slot's buffer; a step forward adds
-its own behind them and reads both as one view, so nothing frozen is copied, neither per draft nor per forward. Rows
-of the block come first among a sequence's live rows (order is free, as positions are given), so that all slots have
-their blocks at the same place. Padding rows see what live rows see and are seen by none.
+its own behind them and hands the model both as one view, so this engine copies nothing frozen, neither per draft nor
+per forward. Rows of the block come first among a sequence's live rows (order is free, as positions are given), so that
+all slots have their blocks at the same place. Padding repeats a real row, sees what it sees, and is seen by none.
 
 ``packed`` puts drafts beside the live rows. ``expanded`` gives every draft a copy of all live rows, here as further
 rows of the same sequence and not as further sequences: the same arithmetic, and the frozen rows are still shared.
@@ -12,14 +12,15 @@ rows of the same sequence and not as further sequences: the same arithmetic, and
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
-from verify.denoiser import SlotDenoiser, SlotRows
-from verify.engine import BatchLogits, masked_rows
-from verify.layout import SequenceLayout
+from verify.denoiser import Denoiser, SlotDenoiser, SlotRows
+from verify.engine import BatchLogits, EngineError, masked_rows
+from verify.layout import SequenceLayout, exactness
+from verify.visibility import refresh_visibility, step_visibility
 
 #: Frozen columns that a forward reads are rounded up to this, so that few different widths occur.
 COLUMN_STEP = 16
@@ -32,23 +33,19 @@ class _Slot:
     Attributes:
         layout: where its blocks lie.
         frozen: rows in its buffer, ``C``.
-        tokens: int64 [R], live rows, the block first.
-        positions: int64 [R], of the live rows.
         start: first position of the block.
+        tokens: int64 [R], live rows, the block first; none before the first refresh.
+        positions: int64 [R], of the live rows.
     """
 
     layout: SequenceLayout
     frozen: int = 0
-    tokens: np.ndarray | None = None
-    positions: np.ndarray | None = None
     start: int = 0
-
-    @property
-    def live(self) -> int:
-        return 0 if self.tokens is None else len(self.tokens)
+    tokens: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    positions: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class _Scene:
     """What stays as it is between two refreshes: shapes, positions and the mask for the largest number of drafts.
 
@@ -63,10 +60,18 @@ class _Scene:
     width: int
     positions: torch.Tensor
     mask: torch.Tensor
+    _last: tuple[int, torch.Tensor, torch.Tensor] | None = None
+
+    def cut(self, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Positions and mask of the first ``rows`` rows; kept, as most forwards of a block are of one width."""
+        if self._last is None or self._last[0] != rows:
+            mask = self.mask[..., :rows, : self.columns + rows]
+            self._last = rows, self.positions[:, :rows].contiguous(), mask.contiguous()
+        return self._last[1], self._last[2]
 
 
 class SlotEngine:
-    """Static key and value buffers per slot, one forward for all slots.
+    """Static key and value buffers per slot, one forward for all slots. It serves one decode at a time.
 
     Args:
         denoiser: a model that offers slots.
@@ -76,7 +81,11 @@ class SlotEngine:
         layouts: of all sequences that will come; buffers are made for the longest.
         drafts: the most drafts at an anchor.
 
-    Memory: ``slots * (frozen + live rows) `` keys and values per layer, where ``packed`` has ``R + drafts * L`` live
+    Raises:
+        EngineError: no layout, or fewer than one slot.
+        LayoutError: an unknown context mode or back-end.
+
+    Memory: ``slots * (frozen + live rows)`` keys and values per layer, where ``packed`` has ``R + drafts * L`` live
     rows and ``expanded`` ``(1 + drafts) * R``.
     """
 
@@ -89,13 +98,17 @@ class SlotEngine:
         layouts: Sequence[SequenceLayout],
         drafts: int,
     ) -> None:
+        exactness(context, backend)
+        if not layouts or slots < 1:
+            raise EngineError(f"an engine needs a layout and a slot at least, got {len(layouts)} and {slots}")
         self.denoiser, self.context, self.backend = denoiser, context, backend
+        self.slots, self.drafts = slots, drafts
         self.length = layouts[0].block_length
-        self.drafts = drafts
-        longest = max(layout.length for layout in layouts)
-        suffix = max(layout.length - layout.block_starts[0] for layout in layouts)
-        frozen = {"none": 0, "prefix": longest - self.length}.get(context, longest - self.length)
-        live = {"none": longest, "prefix": suffix}.get(context, self.length)
+        self.longest = max(layout.length for layout in layouts)
+        # Only a sequence's part from its first block on can be live behind a frozen prefix.
+        self.suffix = max(layout.length - layout.block_starts[0] for layout in layouts)
+        frozen = 0 if context == "none" else self.longest - self.length
+        live = {"none": self.longest, "prefix": self.suffix}.get(context, self.length)
         self.frozen_rows = -(-frozen // COLUMN_STEP) * COLUMN_STEP
         self.live_rows = self._row_count(live, drafts)
         self.memory = denoiser.make_slots(slots, self.frozen_rows, self.live_rows)
@@ -105,38 +118,74 @@ class SlotEngine:
     def _row_count(self, width: int, drafts: int) -> int:
         return width + drafts * self.length if self.backend == "packed" else (1 + drafts) * width
 
+    def check(self, denoiser: Denoiser, context: str, backend: str, drafts: int) -> None:
+        """See :meth:`verify.engine.Engine.check`."""
+        if denoiser is not self.denoiser or (context, backend) != (self.context, self.backend):
+            raise EngineError(
+                f"the engine was made for another model, or for {self.context}, {self.backend} and not {context}, "
+                f"{backend}; make one with verify.decode.make_engine"
+            )
+        if drafts > self.drafts:
+            raise EngineError(f"the graph has {drafts} drafts, the engine was made for at most {self.drafts}")
+
     def open(self, slot: int, sample: int, layout: SequenceLayout) -> None:
+        suffix = layout.length - layout.block_starts[0]
+        if slot >= self.slots or layout.length > self.longest or layout.block_length != self.length:
+            raise EngineError(
+                f"the engine was made for {self.slots} slots, {self.longest} rows and blocks of {self.length}; prompt "
+                f"{sample} would take slot {slot}, {layout.length} rows, blocks of {layout.block_length}"
+            )
+        if self.context == "prefix" and suffix > self.suffix:
+            raise EngineError(
+                f"the engine was made for up to {self.suffix} generated rows, prompt {sample} has {suffix}"
+            )
         self._slots[slot] = _Slot(layout)
+        self.denoiser.clear_slot(self.memory, slot)
 
     def move(self, source: int, target: int) -> None:
         self._slots[target] = self._slots.pop(source)
         self.denoiser.move_slot(self.memory, source, target)
         self._scene = None
 
+    def _columns(self, frozen: Sequence[int]) -> int:
+        if self.denoiser.few_shapes:
+            return self.frozen_rows
+        return -(-max(frozen) // COLUMN_STEP) * COLUMN_STEP
+
     # ---- refresh -----------------------------------------------------------------------------------------------------
 
     def refresh(self, slots: Sequence[int], sequences: Sequence[np.ndarray], starts: Sequence[int]) -> BatchLogits:
         self._scene = None
-        order = [
-            self._refresh_order(self._slots[slot], start) for slot, start in zip(slots, starts, strict=True)
-        ]  # positions of the rows to compute, the block's first
-        width = max(map(len, order))
-        tokens, positions = np.zeros((2, len(slots), width), dtype=np.int64)
+        order = [self._refresh_order(self._slots[slot], start) for slot, start in zip(slots, starts, strict=True)]
+        count = np.array([len(rows) for rows in order])
+        width = int(count.max())
+        tokens, positions = np.empty((2, len(slots), width), dtype=np.int64)
         for k, (rows, sequence) in enumerate(zip(order, sequences, strict=True)):
-            tokens[k, : len(rows)] = sequence[rows]
-            positions[k, : len(rows)] = rows
+            tokens[k, : len(rows)], tokens[k, len(rows) :] = sequence[rows], sequence[rows[0]]
+            positions[k, : len(rows)], positions[k, len(rows) :] = rows, rows[0]
         states = [s[None, start : start + self.length] for s, start in zip(sequences, starts, strict=True)]
         unit, offset, bounds = masked_rows(states, self.denoiser.mask_token_id)
         which = np.repeat(np.arange(len(slots)), np.diff(bounds))
         wanted = which * width + offset
-        # The row one position before the block, or the block's own first row where there is none.
-        edge = np.array([int(np.argmax(rows == start - 1)) for rows, start in zip(order, starts, strict=True)])
-        before = np.where(offset > 0, wanted - 1, which * width + edge[which])
+        # The row one position before the block; -1 where it was frozen before, its hidden state is kept then.
+        edge = np.array(
+            [
+                int(np.argmax(rows == start - 1)) if (rows == start - 1).any() else -1
+                for rows, start in zip(order, starts, strict=True)
+            ]
+        )
+        first = np.asarray(starts)[which] == 0  # position 0 has no row before it and keeps its own
+        before = np.where(edge[which] < 0, -1, which * width + edge[which])
+        before = np.where(offset > 0, wanted - 1, np.where(first, wanted, before))
         freeze_rows, freeze_columns = self._frozen_by_refresh(slots, order, starts)
         old = [self._slots[slot].frozen for slot in slots]
-        columns = self._columns(old) if self.context == "block_causal" else 0
-        visible = self._refresh_visibility(order, positions, old, columns, width)
+        block_causal = self.context == "block_causal"
+        columns = self._columns(old) if block_causal else 0
         device = self.denoiser.device
+        visible = refresh_visibility(
+            _put(count, device), _put(np.array(old), device), columns, _put(positions // self.length, device),
+            block_causal,
+        )  # fmt: skip
         logits = self.denoiser.forward_slots(
             self.memory,
             SlotRows(
@@ -154,11 +203,12 @@ class SlotEngine:
         )
         for slot, rows, sequence, start in zip(slots, order, sequences, starts, strict=True):
             self._settle(self._slots[slot], rows, sequence, start)
-        return BatchLogits(logits, unit, offset, bounds, [1] * len(slots), [len(rows) for rows in order], self.length)
+        return BatchLogits(logits, unit, offset, bounds, [1] * len(slots), count.tolist(), self.length)
 
     def _refresh_order(self, slot: _Slot, start: int) -> np.ndarray:
-        first, last = (slot.frozen, start + self.length) if self.context == "block_causal" else (0, slot.layout.length)
+        """Positions of the rows to compute, the block's first."""
         stop = start + self.length
+        first, last = (slot.frozen, stop) if self.context == "block_causal" else (0, slot.layout.length)
         return np.concatenate([np.arange(start, stop), np.arange(first, start), np.arange(stop, last)])
 
     def _frozen_by_refresh(
@@ -182,89 +232,72 @@ class SlotEngine:
             columns[k, : count[k]] = first + np.arange(count[k])
         return rows, columns
 
-    def _refresh_visibility(
-        self, order: Sequence[np.ndarray], positions: np.ndarray, old: Sequence[int], columns: int, width: int
-    ) -> torch.Tensor:
-        """bool [b, rows, columns + rows]."""
-        device = self.denoiser.device
-        real = _put(np.array([len(rows) for rows in order]), device)[:, None]
-        row = torch.arange(width, device=device)[None]
-        seen = (row < real)[:, None, :].expand(-1, width, -1)
-        if self.context != "block_causal":
-            return seen
-        block = _put(positions // self.length, device)
-        last = _put(np.array([rows[0] for rows in order]) // self.length, device)[:, None]
-        block_of_row = torch.where(row < real, block, last)
-        seen = seen & (block[:, None, :] <= block_of_row[:, :, None])
-        frozen = torch.arange(columns, device=device)[None] < _put(np.asarray(old), device)[:, None]
-        return torch.cat([frozen[:, None, :].expand(-1, width, -1), seen], dim=2)
-
     def _settle(self, slot: _Slot, rows: np.ndarray, sequence: np.ndarray, start: int) -> None:
         """Note what the refresh left: the frozen rows, and the rows that stay live."""
         slot.start = start
         slot.frozen = {"none": 0, "dual": slot.layout.length - self.length}.get(self.context, start)
-        keep = {"none": slice(None), "prefix": slice(None)}.get(self.context, slice(self.length))
-        kept = rows[keep]
-        if self.context == "prefix":
-            kept = kept[kept >= start]
+        kept = {"none": rows, "prefix": rows[rows >= start]}.get(self.context, rows[: self.length])
         slot.positions, slot.tokens = kept, sequence[kept]
-
-    def _columns(self, frozen: Sequence[int]) -> int:
-        return -(-max(frozen) // COLUMN_STEP) * COLUMN_STEP
 
     # ---- step --------------------------------------------------------------------------------------------------------
 
     def step(self, slots: Sequence[int], states: Sequence[np.ndarray]) -> BatchLogits:
         """See :class:`verify.engine.Engine`; ``slots`` must be 0, 1, 2, ... as the decode loop keeps them."""
         if list(slots) != list(range(len(slots))):
-            raise ValueError(f"a step takes the slots 0 to {len(slots) - 1}, got {list(slots)}; move them together")
+            raise EngineError(f"a step takes the slots 0 to {len(slots) - 1}, got {list(slots)}; move them together")
+        if any(slot not in self._slots or not len(self._slots[slot].tokens) for slot in slots):
+            raise EngineError("a step needs a refresh of every slot before it")
         scene = self._scene
         if scene is None or len(scene.positions) != len(slots):
             scene = self._scene = self._make_scene(len(slots))
         drafts = max(len(state) for state in states) - 1
         if drafts > self.drafts:
-            raise ValueError(f"{drafts} drafts at an anchor, but the engine was made for at most {self.drafts}")
-        width, length = scene.width, self.length
-        count = self._row_count(width, drafts)
-        tokens = np.empty((len(slots), count), dtype=np.int64)
-        rows = []
-        for k, state in enumerate(states):
-            slot = self._slots[k]
-            assert slot.tokens is not None  # it was refreshed
-            live, own = slot.live, len(state) - 1
-            if self.backend == "packed":
-                tokens[k, :live] = slot.tokens
-                tokens[k, live:width] = 0
-                tokens[k, :length] = state[0]
-                tokens[k, width:] = state[0, 0]
-                tokens[k, width : width + own * length] = state[1:].reshape(-1)
-                rows.append(live + own * length)
-            else:
-                units = tokens[k].reshape(1 + drafts, width)
-                units[:, :live] = slot.tokens
-                units[:, live:] = 0
-                units[: 1 + own, :length] = state
-                rows.append(live * (1 + own))
+            raise EngineError(f"{drafts} drafts at an anchor, but the engine was made for at most {self.drafts}")
+        if self.denoiser.few_shapes and drafts:
+            drafts = min(self.drafts, 1 << (drafts - 1).bit_length())
+        tokens, rows = self._step_tokens(states, scene.width, drafts)
+        count = tokens.shape[1]
         unit, offset, bounds = masked_rows(states, self.denoiser.mask_token_id)
         which = np.repeat(np.arange(len(slots)), np.diff(bounds))
-        wanted = which * count + self._first_row(unit, width) + offset
-        before = self._rows_before(which, unit, offset, wanted, count, width)
-        device = self.denoiser.device
+        wanted = which * count + self._first_row(unit, scene.width) + offset
+        parts = [tokens.reshape(-1), wanted]
+        if self.denoiser.logits_shift:
+            parts.append(self._rows_before(which, unit, offset, wanted, count, scene.width))
         # One upload: everything that changes from step to step lies in one array.
-        sent = _put(np.concatenate([tokens.reshape(-1), wanted, before]), device)
+        sent = _put(np.concatenate(parts), self.denoiser.device)
+        positions, mask = scene.cut(count)
         logits = self.denoiser.forward_slots(
             self.memory,
             SlotRows(
                 tokens=sent[: tokens.size].view(len(slots), count),
-                positions=scene.positions[:, :count].contiguous(),  # a compiled forward takes strides for shapes
-                mask=scene.mask[..., :count, : scene.columns + count],
+                positions=positions,
+                mask=mask,
                 columns=scene.columns,
                 slots=None,
                 wanted=sent[tokens.size : tokens.size + len(wanted)],
-                before=sent[tokens.size + len(wanted) :],
+                before=sent[-len(wanted) :],
             ),
         )
-        return BatchLogits(logits, unit, offset, bounds, [len(state) for state in states], rows, length)
+        return BatchLogits(logits, unit, offset, bounds, [len(state) for state in states], rows, self.length)
+
+    def _step_tokens(self, states: Sequence[np.ndarray], width: int, drafts: int) -> tuple[np.ndarray, list[int]]:
+        """int64 [b, rows] tokens of a step with room for ``drafts`` drafts, and the rows that are no padding."""
+        tokens = np.empty((len(states), self._row_count(width, drafts)), dtype=np.int64)
+        paid = []
+        for k, state in enumerate(states):
+            slot, own = self._slots[k], len(state) - 1
+            live = len(slot.tokens)
+            if self.backend == "packed":
+                tokens[k, :live], tokens[k, live:] = slot.tokens, state[0, 0]
+                tokens[k, : self.length] = state[0]
+                tokens[k, width : width + own * self.length] = state[1:].reshape(-1)
+                paid.append(live + own * self.length)
+            else:
+                units = tokens[k].reshape(1 + drafts, width)
+                units[:, :live], units[:, live:] = slot.tokens, state[0, 0]
+                units[: 1 + own, : self.length] = state
+                paid.append(live * (1 + own))
+        return tokens, paid
 
     def _first_row(self, unit: np.ndarray, width: int) -> np.ndarray:
         """Where the block of each unit begins among the rows of its slot."""
@@ -275,46 +308,32 @@ class SlotEngine:
     def _rows_before(
         self, which: np.ndarray, unit: np.ndarray, offset: np.ndarray, wanted: np.ndarray, count: int, width: int
     ) -> np.ndarray:
-        """The row one position before each wanted one; -1 where that row is frozen."""
+        """The row one position before each wanted one; -1 where that row is frozen, the row itself at position 0."""
         start = np.array([self._slots[k].start for k in range(int(which.max(initial=-1)) + 1)], dtype=np.int64)[which]
+        edge = np.full(len(which), -1)
         if self.context == "none":
             home = unit * width if self.backend == "expanded" else 0
             edge = which * count + home + self.length + start - 1
-        else:
-            edge = np.full(len(which), -1)
         return np.where(offset > 0, wanted - 1, np.where(start > 0, edge, wanted))
 
     def _make_scene(self, batch: int) -> _Scene:
         device = self.denoiser.device
         slots = [self._slots[k] for k in range(batch)]
-        width = max(slot.live for slot in slots)
-        columns = self._columns([slot.frozen for slot in slots])
-        positions = np.zeros((batch, self._row_count(width, self.drafts)), dtype=np.int64)
+        frozen, live = [slot.frozen for slot in slots], [len(slot.tokens) for slot in slots]
+        width, columns = max(live), self._columns(frozen)
+        positions = np.empty((batch, self._row_count(width, self.drafts)), dtype=np.int64)
         for k, slot in enumerate(slots):
-            assert slot.positions is not None
+            positions[k] = slot.positions[0]
             if self.backend == "packed":
-                positions[k, : slot.live] = slot.positions
+                positions[k, : live[k]] = slot.positions
                 positions[k, width:] = np.tile(slot.positions[: self.length], self.drafts)
             else:
-                positions[k].reshape(1 + self.drafts, width)[:, : slot.live] = slot.positions
-        frozen = _put(np.array([slot.frozen for slot in slots]), device)[:, None, None]
-        live = _put(np.array([slot.live for slot in slots]), device)[:, None, None]
-        seen = self._step_visibility(width, live)
-        context = torch.arange(columns, device=device) < frozen
-        visible = torch.cat([context.expand(-1, seen.shape[1], -1), seen], dim=2)
+                positions[k].reshape(1 + self.drafts, width)[:, : live[k]] = slot.positions
+        visible = step_visibility(
+            _put(np.array(frozen), device), _put(np.array(live), device), columns, width, self.drafts, self.length,
+            self.backend == "packed",
+        )  # fmt: skip
         return _Scene(columns, width, _put(positions, device), self.denoiser.attention_mask(visible))
-
-    def _step_visibility(self, width: int, live: torch.Tensor) -> torch.Tensor:
-        """bool [b, rows, rows] among the rows of a step; ``live`` int64 [b, 1, 1] rows of each slot are no padding."""
-        row = torch.arange(self._row_count(width, self.drafts), device=live.device)
-        if self.backend == "expanded":
-            unit = row // width
-            return (unit[:, None] == unit[None, :]) & (row % width < live)
-        unit = torch.where(row < width, 0, 1 + (row - width) // self.length)
-        own = unit[:, None] == unit[None, :]
-        # A draft stands in place of the real block, and sees the other live rows.
-        beside = (unit[:, None] > 0) & (row >= self.length) & (row < width)
-        return (own | beside) & ((row < live) | (row >= width))
 
 
 def _put(array: np.ndarray, device: torch.device) -> torch.Tensor:

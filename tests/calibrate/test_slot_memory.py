@@ -1,5 +1,7 @@
 """Slots of transformers' models: heads that are more than a matrix, graphs of forwards, and waits for the device."""
 
+import gc
+import weakref
 from functools import partial
 
 import numpy as np
@@ -8,10 +10,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
-from calibrate.cuda_graphs import MAX_GRAPHS, GraphedForward
+from calibrate.cuda_graphs import MAX_GRAPHS, SIGHTS, GraphedForward
 from calibrate.hugging_face import HuggingFaceDenoiser
 from calibrate.slots import run_decoder
-from tests.models import MASK_ID, random_formulas, tiny_denoiser
+from tests.models import MASK_ID, random_formulas, tiny_denoiser, tiny_llama
 from verify.decode import DecodeConfig, decode, decode_batch, make_engine
 from verify.engine import RowEngine
 from verify.layout import SequenceLayout
@@ -34,7 +36,7 @@ class Graphed(HuggingFaceDenoiser):
 
     def make_slots(self, *sizes):
         memory = super().make_slots(*sizes)
-        self.graphs = memory.graphs = GraphedForward(partial(run_decoder, self.model, memory), run_again)
+        self.graphs = memory.graphs = GraphedForward(partial(run_decoder, self.model, memory.cache), run_again)
         return memory
 
 
@@ -78,21 +80,52 @@ def test_no_graphs_without_cuda():
     assert denoiser.make_slots(1, 16, 6).graphs is None
 
 
-def test_what_cannot_be_captured_runs_as_it_is():
-    def refuse(run, inputs):
-        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+def test_a_shape_is_captured_when_it_is_met_again():
+    forward = GraphedForward(lambda one: one + 1, run_again)
+    assert [forward((), torch.tensor([k])).item() for k in (1, 5, 8)] == [2, 6, 9]
+    assert (forward.captured, forward.replayed) == (1, 2)
+    assert forward(("other",), torch.tensor([3])).item() == 4
+    assert (forward.captured, forward.replayed) == (1, 2)
 
-    forward = GraphedForward(lambda one: one + 1, refuse)
+
+def failing(error):
+    def capture(run, inputs):
+        if len(inputs[0]) > 1:
+            raise error
+        return run_again(run, inputs)
+
+    return GraphedForward(lambda one: one + 1, capture)
+
+
+def test_what_cannot_be_captured_runs_as_it_is():
+    forward = failing(RuntimeError("operation not permitted when stream is capturing\nmore"))
+    for k in range(3):
+        assert forward((), torch.tensor([k])).tolist() == [k + 1]
+    forward((), torch.ones(2))
     with pytest.warns(UserWarning, match="no CUDA graphs for this model: operation not permitted when stream is"):
-        assert forward((), torch.tensor([1])).tolist() == [2]
-    assert forward((), torch.tensor([5])).tolist() == [6]
-    assert forward.captured == forward.replayed == 0
+        assert forward((), torch.ones(2)).tolist() == [2, 2]
+    assert forward((), torch.ones(2)).tolist() == [2, 2]
+    assert forward((), torch.tensor([7])).tolist() == [8]
+    assert (forward.captured, forward.replayed) == (1, 2)  # nothing is trusted any more
+
+
+def test_graphs_without_room_for_more_keep_those_there_are():
+    forward = failing(torch.OutOfMemoryError("CUDA out of memory"))
+    for k in range(3):
+        forward((), torch.tensor([k]))
+    forward((), torch.ones(2))
+    with pytest.warns(UserWarning, match="no more CUDA graphs than the 1 there are: out of memory"):
+        assert forward((), torch.ones(2)).tolist() == [2, 2]
+    assert forward((), torch.tensor([7])).tolist() == [8]
+    assert forward((), torch.ones(3)).tolist() == [2, 2, 2]
+    assert (forward.captured, forward.replayed) == (1, 3)
 
 
 def test_old_graphs_are_dropped():
     forward = GraphedForward(lambda one: one * 2, run_again)
     for size in range(1, MAX_GRAPHS + 3):
-        assert forward((), torch.ones(size)).sum() == 2 * size
+        for _ in range(SIGHTS):
+            assert forward((), torch.ones(size)).sum() == 2 * size
     assert forward.captured == MAX_GRAPHS + 2
     forward((), torch.ones(MAX_GRAPHS + 2))
     assert forward.captured == MAX_GRAPHS + 2  # the newest was kept
@@ -100,14 +133,86 @@ def test_old_graphs_are_dropped():
     assert forward.captured == MAX_GRAPHS + 3  # the oldest was not
 
 
-def test_a_model_that_caps_its_logits_is_decoded_row_by_row():
+def test_few_shapes_need_few_graphs():
+    """Ten drafts that run out at the end of a block: 0, 1, 2, 4, 8 and 10 are all the numbers that forwards have."""
+    model = tiny_denoiser().model
+
+    class FewShapes(Graphed):
+        few_shapes = True
+
+    config = DecodeConfig(16, 48, "block_causal", top_j=4)
+    graph = [[[i, 1] for i in range(1, size + 1)] for size in range(1, 11)]
+    policy = make_policy("static:1")
+    plain = decode(HuggingFaceDenoiser(model, MASK_ID), [5, 6, 7], policy, config, graph)
+    few = FewShapes(model, MASK_ID)
+    assert decode(few, [5, 6, 7], policy, config, graph).tokens == plain.tokens
+    many = Graphed(model, MASK_ID)
+    assert decode(many, [5, 6, 7], policy, config, graph).tokens == plain.tokens
+    assert 1 <= few.graphs.captured <= 6
+    assert few.graphs.replayed > many.graphs.replayed
+
+
+def test_a_memory_goes_with_its_engine():
+    """Not with the next garbage collection: buffers of a GPU would pile up until then."""
+    denoiser = Graphed(tiny_denoiser().model, MASK_ID)
+    layout = SequenceLayout.make(3, L, L, "dual")
+    engine = SlotEngine(denoiser, "dual", "packed", 1, [layout], 0)
+    list(decode_batch(denoiser, PROMPTS[:1], make_policy("static:1"), DecodeConfig(L, L, top_j=2), engine=engine))
+    memory, layer = weakref.ref(engine.memory), weakref.ref(engine.memory.layers[0])
+    gc.collect()
+    gc.disable()
+    try:
+        del denoiser.graphs, engine
+        assert memory() is None and layer() is None
+    finally:
+        gc.enable()
+
+
+def test_a_broken_prompt_leaves_nothing_behind_in_its_slot():
+    """A masked column is multiplied by 0, and 0 times infinity is no number: the next sequence must not meet it."""
+    model = tiny_llama()
+    with torch.no_grad():
+        model.get_input_embeddings().weight[7] = torch.inf
+    denoiser = HuggingFaceDenoiser(model, MASK_ID)
+    config = DecodeConfig(L, L, "dual", top_j=2)
+    policy = make_policy("static:1")
+    layouts = [SequenceLayout.make(30, L, L, "dual")]
+    engine = make_engine(denoiser, config, layouts, 2, 0)
+    with pytest.raises(FloatingPointError):
+        decode(denoiser, [7] * 30, policy, config, engine=engine)
+    alone = decode(denoiser, [5, 6, 8], policy, config)
+    assert decode(denoiser, [5, 6, 8], policy, config, engine=engine).tokens == alone.tokens
+
+
+def test_padding_brings_nothing_that_is_not_there():
+    """Neither prompt holds token 0, whose embedding is infinite; padding must not bring it in."""
+    model = tiny_llama()
+    with torch.no_grad():
+        model.get_input_embeddings().weight[0] = torch.inf
+    denoiser = HuggingFaceDenoiser(model, MASK_ID)
+    denoiser.__dict__["offers_slots"] = True  # the probe of the head looks at token 0, too
+    policy = make_policy("static:1")
+    prompts = [(0, [5, 6, 8]), (1, list(range(10, 25)))]
+    for context in ("dual", "prefix", "none", "block_causal"):
+        config = DecodeConfig(L, 2 * L, context, top_j=2)
+        together = dict(decode_batch(denoiser, prompts, policy, config, random_formulas(1, 3), batch_size=2))
+        for sample, prompt in prompts:
+            engine = RowEngine(denoiser, context, "packed")
+            assert together[sample].tokens == decode(denoiser, prompt, policy, config, engine=engine).tokens
+
+
+def gemma(**changes):
     torch.manual_seed(0)
     config = Gemma2Config(
         vocab_size=48, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=8, initializer_range=0.3, final_logit_softcapping=2.0,
-        attn_implementation="eager",
+        num_key_value_heads=2, head_dim=8, attn_implementation="eager", **changes,
     )  # fmt: skip
-    capped = HuggingFaceDenoiser(Gemma2ForCausalLM(config), MASK_ID)
+    return HuggingFaceDenoiser(Gemma2ForCausalLM(config), MASK_ID)
+
+
+@pytest.mark.parametrize("cap,spread", [(2.0, 0.3), (30.0, 0.02)])  # the second hardly bends its small logits
+def test_a_model_that_caps_its_logits_is_decoded_row_by_row(cap, spread):
+    capped = gemma(final_logit_softcapping=cap, initializer_range=spread)
     layouts = [SequenceLayout.make(3, L, L, "dual")]
     assert not capped.offers_slots
     assert isinstance(make_engine(capped, CONFIG, layouts, 1, 0), RowEngine)
@@ -115,14 +220,38 @@ def test_a_model_that_caps_its_logits_is_decoded_row_by_row():
     assert len(decode(capped, [5, 6, 7], make_policy("static:1"), CONFIG).tokens) == 2 * L
 
 
-class Waits(TorchDispatchMode):
-    """Counts operations that make the host wait for a device: scalars read, shapes that depend on data."""
+def test_rotary_frequencies_that_depend_on_the_batch_are_decoded_row_by_row():
+    model = tiny_llama()
+    model.config.rope_parameters = {**model.config.rope_parameters, "rope_type": "dynamic", "factor": 2.0}
+    assert not HuggingFaceDenoiser(model, MASK_ID).offers_slots
 
-    NAMES = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "equal", "item")
+
+class Waits(TorchDispatchMode):
+    """Notes what makes the host wait for a device: scalars read, copies to the host, shapes that depend on data."""
+
+    NAMES = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "equal", "repeat_interleave")
+    METHODS = ("cpu", "numpy", "tolist")
 
     def __init__(self):
         super().__init__()
         self.seen, self.calls = [], 0
+
+    def __enter__(self):
+        self.patch = pytest.MonkeyPatch()
+        for name in self.METHODS:
+            self.patch.setattr(torch.Tensor, name, self.noting(name, getattr(torch.Tensor, name)))
+        return super().__enter__()
+
+    def __exit__(self, *error):
+        self.patch.undo()
+        return super().__exit__(*error)
+
+    def noting(self, name, method):
+        def noted(*args, **kwargs):
+            self.seen.append(name)
+            return method(*args, **kwargs)
+
+        return noted
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         self.calls += 1
@@ -154,7 +283,7 @@ def test_a_step_waits_for_nothing_but_the_ranks(context, backend, shift):
         result = engine.step([0, 1, 2], states)
         result.rank(MASK_ID, 4)
     assert waits.calls > 50
-    assert waits.seen == []
+    assert waits.seen == ["cpu", "numpy"]  # the ranks come back, once
 
 
 def test_the_watch_sees_waits():
@@ -162,4 +291,5 @@ def test_the_watch_sees_waits():
         one = torch.arange(4)
         bool((one > 2).any())
         one[one > 2]
-    assert waits.seen == ["_local_scalar_dense", "index"]
+        one.cpu().tolist()
+    assert waits.seen == ["_local_scalar_dense", "index", "cpu", "tolist"]

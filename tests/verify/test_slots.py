@@ -8,7 +8,7 @@ from calibrate.hugging_face import HuggingFaceDenoiser
 from tests.models import END_ID, MASK_ID, CountingDenoiser, random_formulas, tiny_denoiser, tiny_llama
 from verify.decode import DecodeConfig, decode, decode_batch, make_engine
 from verify.drafts import DraftFiller
-from verify.engine import RowEngine
+from verify.engine import EngineError, RowEngine
 from verify.layout import BACKENDS, CONTEXT_MODES, SequenceLayout
 from verify.policies import make_policy
 from verify.slots import SlotEngine
@@ -190,9 +190,75 @@ def test_bad_prompts_and_batch_sizes_are_refused_before_anything_runs():
     assert counting.calls == 0
 
 
+@pytest.mark.parametrize("kind", ["rows", "slots"])
+def test_an_engine_for_something_else_is_refused(kind):
+    denoiser, policy = tiny_denoiser(), make_policy("static:1")
+    layout = SequenceLayout.make(4, 2 * L, L, "dual")
+    if kind == "rows":
+        engine = RowEngine(denoiser, "dual", "packed")
+    else:
+        engine = SlotEngine(denoiser, "dual", "packed", 1, [layout], 2)
+    with pytest.raises(EngineError, match="made for another model, or for dual, packed and not none, expanded"):
+        decode(denoiser, [3], policy, DecodeConfig(L, L, "none", "expanded"), engine=engine)
+    with pytest.raises(EngineError, match="made for another model"):
+        decode(tiny_denoiser(1), [3], policy, DecodeConfig(L, L, "dual"), engine=engine)
+    assert len(decode(denoiser, [3], policy, DecodeConfig(L, L, "dual"), engine=engine).tokens) == L
+
+
+def test_an_engine_that_is_too_small_is_refused():
+    """Before any forward: a sequence that is longer than the buffers would write into its own context."""
+    denoiser, policy = tiny_denoiser(), make_policy("static:1")
+    layout = SequenceLayout.make(4, 2 * L, L, "prefix")
+    engine = SlotEngine(denoiser, "prefix", "packed", 1, [layout], 2)
+    config = DecodeConfig(L, 2 * L, "prefix", top_j=4)
+    with pytest.raises(EngineError, match="the graph has 3 drafts, the engine was made for at most 2"):
+        decode(denoiser, [3], policy, config, [[[1, 1]], [[2, 1]], [[3, 1]]], engine=engine)
+    with pytest.raises(EngineError, match="1 slots, 16 rows and blocks of 6; prompt 7 would take slot 0, 17 rows"):
+        decode(denoiser, [3] * 5, policy, config, sample=7, engine=engine)
+    with pytest.raises(EngineError, match="prompt 1 would take slot 1"):
+        list(decode_batch(denoiser, [(0, [3]), (1, [4])], policy, config, batch_size=2, engine=engine))
+    with pytest.raises(EngineError, match="would take slot 0, 16 rows, blocks of 5"):
+        decode(denoiser, [3], policy, DecodeConfig(5, 15, "prefix"), engine=engine)
+    long = SequenceLayout.make(10, 2 * L, L, "prefix")  # room for its prompt, not for a suffix of as many rows
+    with pytest.raises(EngineError, match="made for up to 12 generated rows, prompt 0 has 18"):
+        engine = SlotEngine(denoiser, "prefix", "packed", 1, [long], 0)
+        decode(denoiser, [3], policy, DecodeConfig(L, 3 * L, "prefix"), engine=engine)
+    with pytest.raises(EngineError, match="needs a layout and a slot at least, got 0 and 1"):
+        SlotEngine(denoiser, "dual", "packed", 1, [], 0)
+
+
+def test_a_refresh_may_come_twice():
+    """Block-causal: what the first froze is not among the rows of the second, nor is the row before the block."""
+    denoiser = shifted()
+    layout = SequenceLayout.make(9, 2 * L, L, "block_causal")
+    engines = (
+        RowEngine(denoiser, "block_causal", "packed"),
+        SlotEngine(denoiser, "block_causal", "packed", 1, [layout], 0),
+    )
+    sequence = np.full(layout.length, MASK_ID)
+    sequence[:9] = range(3, 12)
+    for engine in engines:
+        engine.open(0, 0, layout)
+        start = layout.block_starts[0]
+        first = engine.refresh([0], [sequence], [start])
+        again = engine.refresh([0], [sequence], [start])
+        step = engine.step([0], [sequence[None, start : start + L]])
+        torch.testing.assert_close(again.logits, first.logits, rtol=1e-4, atol=2e-5)
+        torch.testing.assert_close(step.logits, first.logits, rtol=1e-4, atol=2e-5)
+
+
+def test_prompts_may_come_from_an_iterator():
+    denoiser, policy = tiny_denoiser(), make_policy("static:1")
+    config = DecodeConfig(L, L, "dual", top_j=2)
+    results = dict(decode_batch(denoiser, enumerate(PROMPTS), policy, config, batch_size=2))
+    assert sorted(results) == list(range(len(PROMPTS)))
+
+
 def test_a_step_names_what_it_cannot_take():
     layout = SequenceLayout.make(4, L, L, "dual")
     engine = SlotEngine(tiny_denoiser(), "dual", "packed", 2, [layout], 1)
+    with pytest.raises(EngineError, match="a step needs a refresh of every slot before it"):
+        engine.step([0], [np.full((1, L), MASK_ID)])
     for slot in (0, 1):
         engine.open(slot, slot, layout)
     sequence = np.array([3, 4, 5, 6] + [MASK_ID] * L)
