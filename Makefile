@@ -1,11 +1,11 @@
-# make demo | test | lint | clean. Each target first brings the virtual environment up to date.
+# make install | demo | test | lint | format | clean. Each target first brings the virtual environment up to date.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PACKAGES := verify calibrate drafting studies figures
 
-.PHONY: demo test lint format clean
+.PHONY: install demo test lint format clean
 .DEFAULT_GOAL := test
 
 # One pip call, with the constraints in force: a call without them would fetch another torch, with gigabytes of CUDA.
@@ -13,6 +13,8 @@ $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $@
+
+install: $(STAMP)
 
 demo: $(STAMP)
 	$(BIN)/draftgraph calibrate --policy static:1 --policy threshold:0.9 --budgets 0,3,5,10 \
