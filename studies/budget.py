@@ -34,9 +34,11 @@ class BudgetRow:
 
     Attributes:
         budget: drafts ``D``.
-        latency: milliseconds of a forward with ``D`` drafts.
+        latency: milliseconds of a forward that carries all ``D`` drafts.
         choice_speedup: predicted speed-up over plain decoding on the prompts that choose.
         forwards: forward passes on the held-out prompts, refresh forwards included; so are all fields below.
+        milliseconds_per_forward: the mean over these forwards. Refresh forwards carry no drafts and late anchors fill
+            few, so it lies below ``latency`` where drafts cost; forwards saved over it is the speed-up.
         milliseconds_per_prompt: predicted.
         speedup: predicted, over plain decoding.
         speedup_low, speedup_high: its 95 % interval over prompts; the latency is taken as given.
@@ -46,6 +48,7 @@ class BudgetRow:
     latency: float
     choice_speedup: float
     forwards: int
+    milliseconds_per_forward: float
     milliseconds_per_prompt: float
     speedup: float
     speedup_low: float
@@ -118,6 +121,7 @@ def choose_budget(
                 latency=latency.at(budget),
                 choice_speedup=float(chooser.plain.sum() / chosen.sum()),
                 forwards=forwards,
+                milliseconds_per_forward=float(spent.sum() / forwards),
                 milliseconds_per_prompt=float(spent.mean()),
                 speedup=float(judge.plain.sum() / spent.sum()),
                 speedup_low=float(low),
@@ -162,6 +166,11 @@ def filled_drafts(nodes: Iterable[Formula], masked: int) -> int:
     return sum(len(node) < masked and max(i for i, _ in node) <= masked for node in nodes if node)
 
 
+def _longer(row: BudgetRow, plain: BudgetRow) -> float:
+    """How many times as long the mean forward is."""
+    return row.milliseconds_per_forward / plain.milliseconds_per_forward
+
+
 def _sentence(rows: Sequence[BudgetRow], best: BudgetRow, at_edge: bool, latency: LatencyTable) -> str:
     plain = rows[0]
     where = f"{latency.device}, {latency.dtype}, batch {latency.batch}, context {latency.context_length}"
@@ -171,14 +180,15 @@ def _sentence(rows: Sequence[BudgetRow], best: BudgetRow, at_edge: bool, latency
         if nearest is not None:
             why = (
                 f" The nearest, D = {nearest.budget}, saves {1 - nearest.forwards / plain.forwards:.0%} of the "
-                f"forwards, but each of them takes {nearest.latency / plain.latency:.2f} times as long."
+                f"forwards, but each of them takes {_longer(nearest, plain):.2f} times as long, in the mean."
             )
         return f"Do not speculate on this device ({where}): no budget is faster than plain decoding.{why}"
     said = (
         f"D = {best.budget} is predicted to be {best.speedup:.2f} times as fast as plain decoding on held-out prompts "
         f"(95 % interval {best.speedup_low:.2f} to {best.speedup_high:.2f}) on {where}: "
         f"{plain.forwards / best.forwards:.2f} times fewer forwards (refresh forwards included), each "
-        f"{best.latency / plain.latency:.2f} times as long."
+        f"{_longer(best, plain):.2f} times as long in the mean (those with all {best.budget} drafts: "
+        f"{best.latency / plain.latency:.2f})."
     )
     if best.speedup_high < 1:
         said += " It is slower there: the gain on the prompts that chose it was chance. Do not speculate."

@@ -226,12 +226,13 @@ def _show(choice: BudgetChoice, title: str) -> None:
         title,
         {"D": "right", "ms each": "right", "choice": "right", "forwards": "right", "speed-up": "right",
          "95 % interval": "right"},
-        "choice: speed-up on the prompts that chose; the columns after it: on held-out prompts",
+        "choice: speed-up on the prompts that chose; all other columns: on held-out prompts\n"
+        "ms each: mean over all forwards, those that carry fewer drafts or none included",
     )  # fmt: skip
     for row in choice.rows:
         mark = "[bold]" if row is choice.best else ""
         shown.add_row(
-            f"{mark}{row.budget}", f"{row.latency:.2f}", f"{row.choice_speedup:.2f}", str(row.forwards),
+            f"{mark}{row.budget}", f"{row.milliseconds_per_forward:.2f}", f"{row.choice_speedup:.2f}", str(row.forwards),
             f"{mark}{row.speedup:.2f}", f"{row.speedup_low:.2f}-{row.speedup_high:.2f}",
         )  # fmt: skip
     cli.console.print(shown)

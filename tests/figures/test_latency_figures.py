@@ -100,7 +100,9 @@ def test_the_speed_up_and_what_it_is_made_of(tmp_path: Path) -> None:
     assert (star.get_xdata()[0], star.get_ydata()[0]) == (3, rows[3]["speedup"])
     assert f"D = 3: {rows[3]['speedup']:.2f}×" in [text.get_text() for text in left.texts]
     assert list(by_gid(right, "fewer").get_ydata()) == [1000 / row["forwards"] for row in rows]
-    assert list(by_gid(right, "longer").get_ydata()) == [row["latency"] / 10 for row in rows]
+    assert list(by_gid(right, "longer").get_ydata()) == pytest.approx(
+        [rows[0]["forwards"] / row["forwards"] / row["speedup"] for row in rows]
+    )
     assert left.get_ylabel() == "predicted speed-up (× plain decoding)"
     assert left.get_xlabel() == right.get_xlabel() == "draft budget D (draft nodes per forward)"
     assert heading(figure) == f"D = 3 is predicted to be {rows[3]['speedup']:.2f} times as fast as plain decoding"
@@ -110,7 +112,10 @@ def test_the_speed_up_and_what_it_is_made_of(tmp_path: Path) -> None:
     assert_legible(figure)
     table = list(csv.DictReader(io.StringIO(table_speedup(speedup(tmp_path, payload)).to_csv())))
     assert [row["chosen"] for row in table] == ["False"] * 3 + ["True"] + ["False"] * 5
-    assert float(table[8]["times_longer_forward"]) == 1.8
+    for row in table:  # what the right panel shows makes the left one
+        fewer, longer = float(row["times_fewer_forwards"]), float(row["times_longer_mean_forward"])
+        assert fewer / longer == pytest.approx(float(row["speedup"]))
+    assert float(table[8]["times_longer_mean_forward"]) < float(table[8]["milliseconds_with_all_drafts"]) / 10 == 1.8
 
 
 def test_do_not_speculate(tmp_path: Path) -> None:
@@ -145,7 +150,7 @@ def test_rows_alone_are_enough(tmp_path: Path) -> None:
     [
         (lambda p: p["rows"].pop(0), "rows: expected budgets that ascend from 0"),
         (lambda p: p.update(budget=77), "file.budget: expected one of the budgets of the rows"),
-        (lambda p: p["rows"][2].update(forwards=0), r"rows\[2\]: expected forwards and latency above 0"),
+        (lambda p: p["rows"][2].update(forwards=0), r"rows\[2\]: expected forwards, latency and milliseconds_per_prompt above 0"),
         (lambda p: p["rows"][2].update(speedup_low=9.0), r"rows\[2\].speedup_low: expected at most"),
         (lambda p: p.update(rows=[]), "at least one result row"),
     ],
