@@ -33,6 +33,7 @@ from figures.saved import (
     RUN,
     STUDY,
     FigureWarning,
+    figures_folder,
     saved_files,
     stem,
 )
@@ -43,13 +44,15 @@ from figures.study_file import load_study
 Drawing = tuple[str, Callable[[], Figure], Callable[[], Table]]
 
 
-def draw_all(path: str | Path) -> list[Path]:
-    """Draw every figure that ``path`` has data for into a folder ``figures``, in ``path`` or beside it.
+def draw_all(path: str | Path, folder: str | Path | None = None) -> list[Path]:
+    """Draw every figure that ``path`` has data for.
 
     Args:
         path: a saved file, or a directory with such files in it: ``results.json`` of ``calibrate`` or ``ablate``,
             ``study.json``, or what ``calibration-size``, ``latency``, ``budget``, ``memory`` and ``verify``
             wrote. Figures of files with other names than these two carry the file's name.
+        folder: where figures go instead of ``path/figures``, or ``NAME-figures`` beside the file ``NAME.json``
+            (:func:`figures.saved.figures_folder`).
 
     Each figure is three files, PNG, SVG and CSV (see :func:`figures.output.save_figure`). A figure whose data were
     never recorded (no histograms, no rank counts, no graph files) is left out with a :class:`FigureWarning`.
@@ -68,7 +71,7 @@ def draw_all(path: str | Path) -> list[Path]:
     drawings: list[Drawing] = []
     for file, kind in saved_files(path):
         drawings += _OF_KIND[kind](file)
-    folder = (path if path.is_dir() else path.parent) / "figures"
+    folder = Path(folder) if folder is not None else figures_folder(path)
     paths: list[Path] = []
     for name, draw, table in drawings:
         paths += save_figure(draw(), folder / name, table())

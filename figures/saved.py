@@ -92,6 +92,21 @@ def saved_files(path: Path) -> list[tuple[Path, str]]:
     return found
 
 
+def figures_folder(path: str | Path) -> Path:
+    """Where figures of ``path`` go: the folder ``figures`` of a run or study, ``NAME-figures`` beside another file.
+
+    A file may lie anywhere, also in a clone of this repository, whose ``figures`` is source code; no folder that
+    belongs to a package is ever written into.
+    """
+    path = Path(path)
+    if path.name in MAIN_NAMES and path.is_file():
+        path = path.parent
+    if path.is_dir():
+        folder = path / "figures"
+        return path / "saved-figures" if (folder / "__init__.py").exists() else folder
+    return path.with_name(path.name.removesuffix(".json").removesuffix(".budget") + "-figures")
+
+
 def stem(figure: str, file: Path) -> str:
     """The name of a figure of ``file``: its own where the file is a run's or bears the same name, else with both."""
     name = file.name.removesuffix(".json").removesuffix(".budget")

@@ -187,13 +187,13 @@ def check_output(path: Path, overwrite: bool) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
 
 
-def draw(run: Path) -> list[Path]:
-    """Draw every figure of ``run``; what cannot be drawn is said in one line each, not as a Python warning."""
+def draw(run: Path, folder: Path | None = None) -> list[Path]:
+    """Draw every figure of ``run`` (into ``folder``); what cannot be drawn is said in one line each."""
     from figures import draw_all
 
     with warnings.catch_warnings(record=True) as left_out:
         warnings.simplefilter("always")
-        drawn = draw_all(run)
+        drawn = draw_all(run, folder)
     for warning in left_out:
         errors.print(f"[yellow]note:[/] {escape(str(warning.message))}", highlight=False, soft_wrap=True)
     return drawn

@@ -52,7 +52,14 @@ def budget_command(
             help="Write the best graph, latency table inside, and every budget beside it; a folder for several TRACES.",
         ),
     ] = None,
-    figures: Annotated[bool, typer.Option("--figures", help="Draw the latency and what --out wrote.")] = False,
+    figures: Annotated[
+        bool,
+        typer.Option(
+            "--figures",
+            help="Draw the latency and what --out wrote, into NAME-figures beside OUT, or OUT/figures where it is a "
+            "folder.",
+        ),
+    ] = False,
     overwrite: cli.OverwriteOption = False,
 ) -> None:
     """Price every budget with this device's latency and take the best; 0 means: do not speculate.
@@ -80,10 +87,8 @@ def budget_command(
         cli.console.print(policy + one.sentence)
     for one, path in zip(priced, outs, strict=bool(outs)):
         _save(one, table, method, chosen_on, path)
-    for file in (latency, *map(_report_path, outs)) if figures else ():
-        for drawn in cli.draw(file):
-            if drawn.suffix == ".png":
-                cli.console.print(f"figure  {drawn}")
+    if figures and out is not None:
+        _draw([latency, *map(_report_path, outs)], out)
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +100,17 @@ class _Priced:
     found: Mapping[int, FoundGraph]
     choice: BudgetChoice
     sentence: str
+
+
+def _draw(files: Sequence[Path], out: Path) -> None:
+    """Draw ``files`` where --out is: the latency file may lie in a run, whose figures are not this command's."""
+    from figures.saved import figures_folder  # imported late: matplotlib takes a second
+
+    folder = figures_folder(out)
+    for file in files:
+        for drawn in cli.draw(file, folder):
+            if drawn.suffix == ".png":
+                cli.console.print(f"figure  {drawn}")
 
 
 def _outputs(traces: Sequence[Path], out: Path | None) -> list[Path]:
@@ -125,7 +141,9 @@ def _price(
 ) -> _Priced:
     search_folder = traces / "search" if (traces / "search").is_dir() else traces
     if held_out is None and not (traces / "test").is_dir():
-        raise ValueError(f"{traces} holds no folder 'test'; give the traces of other prompts with --held-out")
+        policies = _policy_folders(traces)
+        named = f", or name a policy's folder: {', '.join(map(str, policies))}" if policies else ""
+        raise ValueError(f"{traces} holds no folder 'test'; give the traces of other prompts with --held-out{named}")
     folders = [search_folder, *([validation] if validation is not None else []), held_out or traces / "test"]
     splits = read_splits(folders)
     check_prices(table, splits.run, str(latency), str(search_folder), any_model)
@@ -142,6 +160,12 @@ def _price(
     choice = choose_budget({budget: graph.nodes for budget, graph in found.items()}, chooser, judge, table)
     foreign = other_model(table, splits.run)
     return _Priced(traces, splits, found, choice, choice.sentence + (f" But {foreign}." if foreign else ""))
+
+
+def _policy_folders(folder: Path) -> list[Path]:
+    """The trace folders of a calibration run's policies, where ``folder`` is the run or its ``traces``."""
+    inner = folder / "traces" if (folder / "traces").is_dir() else folder
+    return sorted(test.parent for test in inner.glob("*/test") if test.is_dir())
 
 
 def _save(priced: _Priced, table: LatencyTable, method: str, chosen_on: str, out: Path) -> None:
@@ -232,7 +256,7 @@ def _show(choice: BudgetChoice, title: str) -> None:
     for row in choice.rows:
         mark = "[bold]" if row is choice.best else ""
         shown.add_row(
-            f"{mark}{row.budget}", f"{row.milliseconds_per_forward:.2f}", f"{row.choice_speedup:.2f}", str(row.forwards),
-            f"{mark}{row.speedup:.2f}", f"{row.speedup_low:.2f}-{row.speedup_high:.2f}",
+            f"{mark}{row.budget}", f"{row.milliseconds_per_forward:.2f}", f"{row.choice_speedup:.2f}",
+            str(row.forwards), f"{mark}{row.speedup:.2f}", f"{row.speedup_low:.2f}-{row.speedup_high:.2f}",
         )  # fmt: skip
     cli.console.print(shown)

@@ -206,8 +206,8 @@ def budget(best: int = 3) -> Payload:
         rows.append(
             {
                 "budget": d, "latency": time, "choice_speedup": 1.02 * speedup, "forwards": forwards,
-                "milliseconds_per_forward": spent / forwards, "milliseconds_per_prompt": spent / 16, "speedup": speedup, "speedup_low": speedup - 0.08,
-                "speedup_high": speedup + 0.09,
+                "milliseconds_per_forward": spent / forwards, "milliseconds_per_prompt": spent / 16,
+                "speedup": speedup, "speedup_low": speedup - 0.08, "speedup_high": speedup + 0.09,
             }
         )  # fmt: skip
     return {

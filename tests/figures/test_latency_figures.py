@@ -150,7 +150,10 @@ def test_rows_alone_are_enough(tmp_path: Path) -> None:
     [
         (lambda p: p["rows"].pop(0), "rows: expected budgets that ascend from 0"),
         (lambda p: p.update(budget=77), "file.budget: expected one of the budgets of the rows"),
-        (lambda p: p["rows"][2].update(forwards=0), r"rows\[2\]: expected forwards, latency and milliseconds_per_prompt above 0"),
+        (
+            lambda p: p["rows"][2].update(forwards=0),
+            r"rows\[2\]: expected forwards, latency and milliseconds_per_.*above",
+        ),
         (lambda p: p["rows"][2].update(speedup_low=9.0), r"rows\[2\].speedup_low: expected at most"),
         (lambda p: p.update(rows=[]), "at least one result row"),
     ],

@@ -56,7 +56,7 @@ def test_a_directory_is_drawn_whole_and_a_file_alone(everything: Path, names_onl
             "domain_matrix-greedy", "optuna", "speedup-best", "pareto-front", "latency-h200", "calibration_size-size",
         )
     ]  # fmt: skip
-    assert draw_all(everything / "h200.json") == [folder / "latency-h200"]
+    assert draw_all(everything / "h200.json") == [everything / "h200-figures" / "latency-h200"]
     assert draw_all(str(everything / "study.json")) == [folder / "optuna"]
 
 

@@ -195,10 +195,28 @@ def test_several_policies_are_priced_at_once(folder: Path, tmp_path: Path) -> No
         assert load_graph(out / f"{name}.json") == load_graph(tmp_path / "alone.json")
         assert (out / f"{name}.budget.json").read_text() == (tmp_path / "alone.budget.json").read_text()
         assert (out / "figures" / f"speedup-{name}.png").is_file()
-    assert (tmp_path / "figures" / "latency.png").is_file() and "figure " in said
+    assert (out / "figures" / "latency.png").is_file() and "figure " in said
+    assert not (tmp_path / "figures").exists()  # that of the latency file is not this command's
     # Verdicts come after all tables, paths after all verdicts.
     assert said.rindex("ms each") < said.index("is predicted") < said.rindex("is predicted") < said.index("graph ")
     assert "exists; give another --out" in run("budget", folder, other, "--latency", latency, "--out", out, code=1)
+
+
+def test_figures_are_never_drawn_into_a_package(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a clone of the repository, ./figures is source code."""
+    latency = latency_file(tmp_path / "measured" / "latency.json", CHEAP)
+    package = tmp_path / "clone" / "figures"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    monkeypatch.chdir(package.parent)
+    run("budget", folder, "--latency", latency, "--out", "best.json", "--figures")
+    assert {path.stem for path in Path("best-figures").iterdir()} == {"latency", "speedup-best"}
+    said = run("plot", "best.budget.json", latency)
+    assert "best-figures/speedup-best.png" in said
+    assert (latency.parent / "latency-figures" / "latency.png").is_file()
+    run("plot", ".")
+    assert Path("saved-figures", "speedup-best.png").is_file()
+    assert [path.name for path in package.iterdir()] == ["__init__.py"]
 
 
 def test_several_policies_need_room_for_their_files(folder: Path, tmp_path: Path) -> None:
