@@ -1,13 +1,15 @@
 """A report of a run: one HTML page that opens without a network and says what to conclude, and how sure.
 
 Everything on it is read from the run directory; nothing is computed here that a table of the run does not hold.
+Forwards are not time: where ``draftgraph budget`` has priced a policy (a ``.budget.json`` in the run directory), its
+verdict comes first and its graph is the one that is named.
 """
 
 from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,8 @@ FIGURES = (
     ("calibration_size", "Would more prompts help?", "A flat curve says that the prompts suffice for this budget."),
     ("optuna", "Optuna study", "What tuning a parametric constructor won over fixed graphs, on test prompts."),
     ("pareto", "Pareto front", "Every point is a graph; none below and to the right of the front is worth its rows."),
-    ("latency", "Latency against rows", "A staircase: rows are free up to the edge of a step."),
+    ("latency", "Latency against rows", 
+     "Where the line is flat, drafts are free; where it climbs, each must earn its time."),
     ("speedup", "Predicted speed-up against budget", "Forwards from replay, times from the device."),
     ("", "More", ""),
 )  # fmt: skip
@@ -61,7 +64,7 @@ def write_report(run: str | Path, out: str | Path | None = None) -> Path:
     page = environment.get_template("report.html.j2").render(
         config=results["config"],
         policies=[
-            policy_section(results, policy)
+            policy_section(results, policy, read_verdicts(run, results["config"], policy), has_latency(run))
             for policy in results["config"]["policies"]
             if any(row["policy"] == policy for row in results["rows"])
         ],
@@ -79,8 +82,50 @@ def write_report(run: str | Path, out: str | Path | None = None) -> Path:
     return path
 
 
-def policy_section(results: dict[str, Any], policy: str) -> dict[str, Any]:
-    """Everything the page says about one policy."""
+def has_latency(run: Path) -> bool:
+    """Whether a latency file for ``draftgraph budget`` lies in the run directory."""
+    return (run / "latency.json").is_file()
+
+
+def read_verdicts(run: Path, config: dict[str, Any], policy: str) -> list[dict[str, Any]]:
+    """What ``draftgraph budget`` said of ``policy``: ``budget``, ``kind``, ``sentence``, ``file``, ``graph``.
+
+    Of every ``.budget.json`` in the run directory whose traces were this run's; the graph is the name of the file
+    beside it, or None where plain decoding is the verdict or the file is gone.
+
+    Raises:
+        RunDirectoryError: a budget file that is no JSON or lacks its sentence.
+    """
+    verdicts = []
+    for file in sorted(run.glob("*.budget.json")):
+        found = read_json(file)
+        if not isinstance(found, dict) or found.get("format") != "draftgraph-budget":
+            continue
+        validity = found.get("validity", {})
+        own = {name: config[name] for name in ("model", "context", "block_length") if name in config}
+        if any(validity.get(name) != value for name, value in (*own.items(), ("policy", policy))):
+            continue
+        budget, sentence = found.get("budget"), found.get("sentence")
+        if type(budget) is not int or not isinstance(sentence, str):
+            raise RunDirectoryError(f"{file} holds no verdict; write it again with `draftgraph budget --overwrite`")
+        graph = file.with_name(file.name.removesuffix(".budget.json") + ".json")
+        interval = found.get("predicted_speedup_interval") or [0.0, 0.0]
+        verdicts.append(
+            {
+                "budget": budget,
+                "kind": "bad" if budget == 0 or interval[1] < 1 else "good" if interval[0] > 1 else "note",
+                "sentence": sentence,
+                "file": file.name,
+                "graph": graph.name if budget > 0 and graph.is_file() else None,
+            }
+        )
+    return verdicts
+
+
+def policy_section(
+    results: dict[str, Any], policy: str, verdicts: Sequence[dict[str, Any]] = (), latency: bool = False
+) -> dict[str, Any]:
+    """Everything the page says about one policy; ``latency``: a latency file is there."""
     rows = [row for row in results["rows"] if row["policy"] == policy]
     test = [row for row in rows if row["split"] == "test"]
     search = {(row["method"], row["budget"]): row for row in rows if row["split"] == "search"}
@@ -98,7 +143,8 @@ def policy_section(results: dict[str, Any], policy: str) -> dict[str, Any]:
         "policy": policy,
         "test": test,
         "held": held,
-        "conclusions": list(conclusions(test, held, comparisons, largest)),
+        "verdicts": list(verdicts),
+        "conclusions": list(conclusions(test, held, comparisons, largest, verdicts, latency)),
         "comparisons": [c for c in comparisons if c["budget"] == largest],
         "largest": largest,
     }
@@ -114,14 +160,23 @@ def choose(search: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
 
 
 def conclusions(
-    test: list[dict[str, Any]], held: dict[str, Any] | None, comparisons: list[dict[str, Any]], largest: int
+    test: list[dict[str, Any]],
+    held: dict[str, Any] | None,
+    comparisons: list[dict[str, Any]],
+    largest: int,
+    verdicts: Sequence[dict[str, Any]] = (),
+    latency: bool = False,
 ) -> Iterable[tuple[str, str]]:
-    """Pairs (kind, sentence), kind one of "good", "note", "bad"."""
+    """Pairs (kind, sentence), kind one of "good", "note", "bad"; verdicts by time come before those by forwards."""
+    for verdict in verdicts:
+        yield verdict["kind"], verdict["sentence"]
     yield from identity(test)
     if held is None:
         yield "note", "There is no graph to judge: no budget above 0 was asked for, or no draft was ever possible."
         return
-    yield "good" if held["nfe_reduction"] > 1 else "bad", _worth(held)
+    # Fewer forwards are good news only as long as nobody has said what they cost.
+    good = "note" if verdicts else "good"
+    yield good if held["nfe_reduction"] > 1 else "bad", ("By forwards alone: " if verdicts else "") + _worth(held)
     drop = held["search_nfe_reduction"] - held["nfe_reduction"]
     yield (
         "note",
@@ -136,15 +191,23 @@ def conclusions(
     if plain is not None and plain["rows_computed"]:
         rows = held["rows_computed"] / plain["rows_computed"]
         saved = plain["forwards_measured"] / held["forwards_measured"]
+        computed = (
+            f"It computes {rows:.1f} times the rows of plain decoding in {saved:.2f} times fewer forwards on the "
+            "prompts that were run. It pays where its forwards take, in the mean, less than "
+            f"{saved:.2f} times as long as plain ones"
+        )
+        if verdicts:
+            advice = "; whether they do, and which budget pays best, is what the verdict above says."
+        elif latency:
+            advice = ": latency.json holds the times of a device, and `draftgraph budget` prices every budget with it."
+        else:
+            advice = ": `draftgraph latency` measures that on your device; where it does not hold, do not speculate."
+        yield "note", computed + advice
+    if held["budget"] == largest:
         yield (
             "note",
-            f"It computes {rows:.1f} times the rows of plain decoding in {saved:.2f} times fewer forwards on the "
-            "prompts that were run. It pays "
-            f"where a forward pass of {1 + held['budget']} blocks takes less than {saved:.2f} times as long as one of "
-            "a single block: measure that on your device; where it does not hold, do not speculate.",
+            f"The fewest forwards are at the largest budget that was tried ({largest}); larger ones may save more.",
         )
-    if held["budget"] == largest:
-        yield "note", f"The best budget is the largest that was tried ({largest}); larger ones may save more forwards."
     for found in comparisons:
         if found["budget"] == largest and found["first"] == held["method"]:
             yield (

@@ -12,7 +12,7 @@ import pytest
 
 from studies.calibration import calibrate
 from studies.configuration import CalibrationConfig
-from studies.report import choose, conclusions, write_report
+from studies.report import choose, conclusions, read_verdicts, write_report
 from studies.run_directory import RunDirectoryError
 
 
@@ -57,6 +57,55 @@ def test_the_page_holds_every_row_and_needs_no_network(run: Path) -> None:
             assert str(row["forwards_measured"]) in page.cells
     assert "exactly the forward passes that the traces predicted" in text
     assert text.count('class="first chosen"') + text.count('class=" chosen"') == 1
+
+
+def budget_file(run: Path, name: str, budget: int, policy: str = "static:1", **change: object) -> None:
+    """What ``draftgraph budget`` says of the run, with made-up numbers."""
+    config = json.loads((run / "results.json").read_text())["config"]
+    rows = [
+        {"budget": d, "latency": 1.0 + d, "forwards": 20 - 2 * d, "milliseconds_per_prompt": 9.0, "speedup": 1 + d / 9}
+        for d in range(3)
+    ]  # fmt: skip
+    content = {
+        "format": "draftgraph-budget", "version": 1, "sentence": f"D = {budget} is <fast>.", "budget": budget,
+        "predicted_speedup_interval": [1.1, 1.2], "rows": rows,
+        "validity": {"policy": policy, **{key: config[key] for key in ("model", "context", "block_length")}},
+    }  # fmt: skip
+    (run / f"{name}.budget.json").write_text(json.dumps(content | change))
+
+
+def test_a_priced_budget_comes_first(run: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(run, tmp_path / "run"))
+    unpriced = write_report(out).read_text(encoding="utf-8")
+    assert "`draftgraph latency` measures that on your device" in unpriced and "By forwards alone" not in unpriced
+    budget_file(out, "static-1", 1)
+    budget_file(out, "elsewhere", 2, policy="static:2")
+    (out / "static-1.json").write_text("{}")
+    text = write_report(out).read_text(encoding="utf-8")
+    first = re.search(r'<ul class="say">\s*<li class="(\w+)">(.*?)</li>', text)
+    assert first is not None and first.groups() == ("good", "D = 1 is &lt;fast&gt;.")
+    assert "Graph that pays most: <code>static-1.json</code> (D = 1)" in text
+    assert '<li class="note">By forwards alone: ' in text or '<li class="bad">By forwards alone: ' in text
+    assert "the verdict above" in text and "measures that" not in text and "D = 2 is" not in text
+    assert 'alt="speedup-static-1"' in text
+
+
+def test_a_verdict_against_speculation_names_no_graph(run: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(run, tmp_path / "run"))
+    (out / "static-1.json").write_text("{}")  # of an earlier verdict
+    budget_file(out, "static-1", 0)
+    assert [(found["kind"], found["graph"]) for found in verdicts_of(out)] == [("bad", None)]
+    budget_file(out, "static-1", 1, predicted_speedup_interval=[0.9, 1.2])
+    assert [(found["kind"], found["graph"]) for found in verdicts_of(out)] == [("note", "static-1.json")]
+    budget_file(out, "static-1", 1, validity={"policy": "static:1", "model": "another"})
+    assert verdicts_of(out) == []
+    budget_file(out, "static-1", 1, sentence=None)
+    with pytest.raises(RunDirectoryError, match=r"static-1.budget.json holds no verdict"):
+        verdicts_of(out)
+
+
+def verdicts_of(run: Path) -> list[dict]:
+    return read_verdicts(run, json.loads((run / "results.json").read_text())["config"], "static:1")
 
 
 def test_the_choice_never_looks_at_held_out_rows() -> None:
