@@ -204,18 +204,19 @@ def headline(found: Divergence) -> str:
     drafts, batch = found.way(DRAFTS), found.way(BATCH)
     if drafts is None or batch is None:
         return f"In {found.dtype}: which ways of decoding differ from plain decoding at batch 1"
-    measure = TOKENS if drafts.tokens[0] or batch.tokens[0] else PATH
-    ours, theirs = (way.tokens[0] if measure == TOKENS else way.path[0] for way in (drafts, batch))
-    counts = f"{ours} against {theirs} of {found.prompts}"
-    what = "other tokens" if measure == TOKENS else "another path, the same tokens"
-    if not ours and not theirs:
+    if not any(way.tokens[0] or way.path[0] for way in (drafts, batch)):
         return f"In {found.dtype} neither speculation nor batching changed any of {found.prompts} prompts"
-    verdict = found.verdicts.get(measure)
-    if verdict == "more":
-        return f"In {found.dtype} speculation changes more prompts than batching alone: {what} in {counts}"
-    if verdict == "fewer":
-        return f"In {found.dtype} speculation changes fewer prompts than batching alone: {what} in {counts}"
-    return f"In {found.dtype} speculation cannot be told from batching alone: {what} in {counts} prompts"
+    if not drafts.tokens[0] and not batch.tokens[0]:
+        said = (
+            f"In {found.dtype} neither changed a token; batching left the path in {batch.path[0]} of {found.prompts} "
+            f"prompts, speculation in {drafts.path[0]}"
+        )
+        return said + ("; that is beyond chance" if found.verdicts.get(PATH) in ("more", "fewer") else "")
+    counts = f"other tokens in {drafts.tokens[0]} against {batch.tokens[0]} of {found.prompts} prompts"
+    verdict = found.verdicts.get(TOKENS)
+    if verdict in ("more", "fewer"):
+        return f"In {found.dtype} speculation changes {verdict} prompts than batching alone: {counts}"
+    return f"In {found.dtype} speculation cannot be told from batching alone: {counts}"
 
 
 def _note(found: Divergence) -> str:

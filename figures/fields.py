@@ -94,6 +94,11 @@ def optional_text(item: Item, name: str, where: str) -> str | None:
     return None if item.get(name) is None else text(item, name, where)
 
 
+def device(outer: Item) -> str:
+    """``outer["device"]`` for a reader; older files say "1 threads"."""
+    return text(outer, "device", "file").replace(" 1 threads", " 1 thread")
+
+
 def count(item: Item, name: str, where: str) -> int:
     """An integer of at least 0."""
     return expect_integer(need(item, name, where), f"{where}.{name}", 0, MAX_INTEGER)

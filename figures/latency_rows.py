@@ -1,8 +1,8 @@
-"""What a forward costs against its rows: the measured staircase, with quartiles.
+"""What a forward costs against its rows: medians with quartiles.
 
-Every number of drafts was measured, and nothing between two of them is claimed: steps change half-way. Two lines help
-to read it: the time without drafts, and the time of as many forwards as there are blocks in one, above which packing
-drafts into a forward costs more than running them one after the other.
+The points are what was measured; straight lines join them, and nothing is known of how the time changes between two.
+Two lines help to read it: the time without drafts, and the time of as many forwards as there are blocks in one, above
+which packing drafts into a forward costs more than running them one after the other.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def _latency(path: Path, outer: Item) -> Latency:
         fail("file.unit", '"ms"', outer["unit"])
     found = Latency(
         path=path,
-        device=fields.text(outer, "device", "file"),
+        device=fields.device(outer),
         dtype=fields.text(outer, "dtype", "file"),
         model=fields.text(outer, "model", "file"),
         backend=fields.text(outer, "backend", "file"),
@@ -139,12 +139,11 @@ def draw_latency_rows(latency: Latency) -> Figure:
     style_axes(axes, x_label="rows per forward pass, batch × L × (1 + D)", y_label="time of a forward pass (ms)")
     single = len(latency.rows) == 1
     axes.plot(
-        latency.rows, latency.median, color=COLOUR, linewidth=1.4, drawstyle="steps-mid", zorder=3, gid="median",
+        latency.rows, latency.median, color=COLOUR, linewidth=1.4, marker="o", markersize=4.5, zorder=4, gid="median",
     )  # fmt: skip
-    axes.plot(latency.rows, latency.median, color=COLOUR, linestyle="none", marker="o", markersize=4.5, zorder=4)
     if not single:
         axes.fill_between(
-            latency.rows, latency.low, latency.high, step="mid", color=COLOUR, alpha=0.18, linewidth=0, gid="quartiles"
+            latency.rows, latency.low, latency.high, color=COLOUR, alpha=0.18, linewidth=0, gid="quartiles"
         )
     axes.axhline(latency.median[0], color=FAINT, linewidth=0.9, linestyle="--", zorder=1, gid="plain")
     blocks = [latency.median[0] * (1 + drafts) for drafts in latency.drafts]

@@ -1,7 +1,8 @@
-"""Peak memory against the draft budget, one line per context length and batch: predicted, and measured where it was."""
+"""Peak memory against the draft budget, a line per context length and batch: predicted, and measured where it was."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,12 +14,17 @@ from matplotlib.ticker import MaxNLocator
 from figures import fields
 from figures.fields import MEMORY_FORMAT, Item
 from figures.output import Table
-from figures.style import FAINT, INK, SEQUENTIAL, TEXT_SIZE, figure_legend, legend_inches, new_figure, set_heading
+from figures.style import FAINT, INK, TEXT_SIZE, figure_legend, legend_inches, new_figure, set_heading
 from figures.style import style_axes as style
 from verify.strict_json import fail
 
 _TABLE = ("context_length", "batch", "drafts", "predicted_bytes", "measured_bytes", "error")
-_MARKERS = ("o", "s", "^", "D", "v", "P")
+#: Of context lengths: Okabe and Ito's colours, which stay apart where lines run close together.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+#: Of batches.
+_DASHES = ("-", (0, (5, 2)), (0, (7, 2, 1, 2)), (0, (3, 1, 1, 1, 1, 1)))
+_MARKERS = ("o", "s", "^", "D")
+_DOTS = ":"
 GIB = 2**30
 
 
@@ -71,7 +77,7 @@ def _memory(outer: Item) -> Memory:
         fail("file.unit", '"bytes"', outer["unit"])
     return Memory(
         model=fields.text(outer, "model", "file"),
-        device=fields.text(outer, "device", "file"),
+        device=fields.device(outer),
         dtype=fields.text(outer, "dtype", "file"),
         weights=fields.count(outer, "weights", "file"),
         available=fields.count(outer, "available", "file"),
@@ -102,58 +108,78 @@ def table_memory(memory: Memory) -> Table:
 
 
 def draw_memory(memory: Memory) -> Figure:
-    """Draw predicted peaks as lines and measured ones as markers, in GiB, with the weights and what the device has."""
+    """Draw predicted peaks as lines and measured ones as markers, in GiB, with the weights and what the device has.
+
+    The context length is a line's colour, the batch its dashes and marker.
+    """
     lines = memory.lines()
-    colours = [SEQUENTIAL(0.35 + 0.65 * k / max(1, len(lines) - 1)) for k in range(len(lines))]
-    handles: list[Artist] = []
+    contexts = sorted({context for context, _ in lines})
+    batches = sorted({batch for _, batch in lines})
     highest = max(max(point.predicted, point.measured or 0) for point in memory.points)
     scale, unit = (GIB, "GiB") if highest >= GIB / 10 else (2**20, "MiB")
     measured = any(point.measured is not None for point in memory.points)
-    several = len({batch for _, batch in lines}) > 1
-    for k, (context, batch) in enumerate(lines):
-        label = f"context {context}" + (f", batch {batch}" if several else "")
-        handles.append(
-            Line2D(
-                [],
-                [],
-                color=colours[k],
-                linewidth=1.4,
-                marker=_MARKERS[k % 6] if measured else None,
-                markersize=5,
-                label=label,
-            )
-        )
-    handles.append(Line2D([], [], color=FAINT, linewidth=1.0, linestyle=":", label="weights"))
     fits = memory.available <= 1.6 * highest
-    if fits:
-        handles.append(Line2D([], [], color=INK, linewidth=1.0, linestyle="--", label="memory of the device"))
+    handles = _handles(contexts, batches, measured, fits)
     below = 0.1 + legend_inches(handles, 4)
     figure = new_figure(height=4.2 + below)
     axes = figure.subplots()
     style(axes, x_label="draft budget D (draft nodes per forward)", y_label=f"peak memory ({unit})")
-    for k, ((context, batch), points) in enumerate(lines.items()):
+    for (context, batch), points in lines.items():
+        look = _look(contexts.index(context), batches.index(batch))
         drafts = [point.drafts for point in points]
         axes.plot(
-            drafts, [point.predicted / scale for point in points], color=colours[k], linewidth=1.4, zorder=3,
-            gid=f"predicted-{context}-{batch}",
+            drafts, [point.predicted / scale for point in points], color=look.colour, linestyle=look.dashes,
+            linewidth=1.5, zorder=3, gid=f"predicted-{context}-{batch}",
         )  # fmt: skip
         markers = [(point.drafts, point.measured / scale) for point in points if point.measured is not None]
         if markers:
             axes.plot(
-                *zip(*markers, strict=True), color=colours[k], linestyle="none", marker=_MARKERS[k % 6], markersize=5,
-                zorder=4, gid=f"measured-{context}-{batch}",
+                *zip(*markers, strict=True), color=look.colour, linestyle="none", marker=look.marker, markersize=5.5,
+                markerfacecolor="none", markeredgewidth=1.2, zorder=4, gid=f"measured-{context}-{batch}",
             )  # fmt: skip
-    axes.axhline(memory.weights / scale, color=FAINT, linewidth=1.0, linestyle=":", zorder=1, gid="weights")
+    axes.axhline(memory.weights / scale, color=FAINT, linewidth=1.0, linestyle=_DOTS, zorder=1, gid="weights")
     if fits:
-        axes.axhline(memory.available / scale, color=INK, linewidth=1.0, linestyle="--", zorder=1, gid="available")
+        axes.axhline(memory.available / scale, color=INK, linewidth=1.2, linestyle=_DOTS, zorder=1, gid="available")
     axes.set_ylim(0, 1.06 * max(highest, memory.available if fits else 0) / scale)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.tick_params(labelsize=TEXT_SIZE)
     figure_legend(figure, handles, 4, 0.02)
     read = "Lines: predicted from the model's sizes. Markers: measured." if measured else "Predicted from sizes alone."
-    note = f"{read} {memory.model}, {memory.device}, {memory.dtype}."
-    set_heading(figure, headline(memory), note, footer=below)
+    batch = f", batch {batches[0]}" if len(batches) == 1 else ""
+    set_heading(
+        figure, headline(memory), f"{read} {memory.model}, {memory.device}, {memory.dtype}{batch}.", footer=below
+    )
     return figure
+
+
+@dataclass(frozen=True)
+class _Look:
+    colour: str
+    dashes: str | tuple[int, tuple[int, ...]]
+    marker: str
+
+
+def _look(context: int, batch: int) -> _Look:
+    """How the line of the n-th context length and the m-th batch looks."""
+    return _Look(_COLOURS[context % len(_COLOURS)], _DASHES[batch % len(_DASHES)], _MARKERS[batch % len(_MARKERS)])
+
+
+def _handles(contexts: Sequence[int], batches: Sequence[int], measured: bool, fits: bool) -> list[Artist]:
+    """One entry a context length and, where there are several, one a batch."""
+    handles: list[Artist] = [
+        Line2D([], [], color=_look(n, 0).colour, linewidth=2.0, label=f"context {context}")
+        for n, context in enumerate(contexts)
+    ]
+    for m, batch in enumerate(batches if len(batches) > 1 else ()):
+        look = _look(0, m)
+        entry = Line2D([], [], color=FAINT, linestyle=look.dashes, linewidth=1.5, label=f"batch {batch}")
+        if measured:
+            entry.set(marker=look.marker, markersize=5.5, markerfacecolor="none")
+        handles.append(entry)
+    handles.append(Line2D([], [], color=FAINT, linewidth=1.0, linestyle=_DOTS, label="weights"))
+    if fits:
+        handles.append(Line2D([], [], color=INK, linewidth=1.2, linestyle=_DOTS, label="memory of the device"))
+    return handles
 
 
 def headline(memory: Memory) -> str:

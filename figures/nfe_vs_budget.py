@@ -134,8 +134,13 @@ def headline(panels: Sequence[Sequence[Curve]], metric: Metric) -> str:
     if all(verdicts):
         return f"Calibrated draft graphs {what} the confidence chain at every budget"
     if any(verdicts):
-        return f"Calibrated draft graphs {what} the confidence chain at {sum(verdicts)} of {len(verdicts)} budgets"
+        return f"Calibrated draft graphs {what} the confidence chain {_times(sum(verdicts), len(verdicts), panels)}"
     return f"No calibrated draft graph {what.replace('save', 'saves').replace('get', 'gets')} the confidence chain"
+
+
+def _times(count: int, total: int, panels: Sequence[Sequence[Curve]]) -> str:
+    """How often something holds; a budget in each of several panels is a case of its own."""
+    return f"at {count} of {total} budgets" if len(panels) == 1 else f"in {count} of {total} cases"
 
 
 def _winner(panels: Sequence[Sequence[Curve]]) -> str:
@@ -155,7 +160,7 @@ def _winner(panels: Sequence[Sequence[Curve]]) -> str:
     if not wins:
         return ""
     best = [method for method, won in wins.items() if won == max(wins.values())]
-    where = "at every budget" if wins[best[0]] == budgets else f"at {wins[best[0]]} of {budgets} budgets"
+    where = "at every budget" if wins[best[0]] == budgets else _times(wins[best[0]], budgets, panels)
     if len(best) > 2:
         return f"{len(best)} methods share the best value {where}"
     label = " and ".join(method_style(method).label for method in best)

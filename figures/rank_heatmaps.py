@@ -70,7 +70,7 @@ def draw_rank_heatmaps(run: Run, policy: str) -> Figure:
     ratios = [max(ratio, 0.35 * sum(ratios)) for ratio in ratios]  # neither panel shrinks to a strip
     grid = figure.subplots(1, 2, sharey=True, width_ratios=ratios)
     norm = LogNorm(1, max(2.0, *(table.max() for table in tables)))
-    titles = ("committed by the next step", "committed by a step further ahead")
+    titles = ("next step", "next and further steps")  # short: panels may be narrow
     for axes, kind, table, title in zip(grid, _KINDS, tables, titles, strict=True):
         image = _draw_table(axes, table, norm, kind)
         axes.set_ylim(deepest + 0.5, 0.5)

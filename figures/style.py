@@ -72,7 +72,7 @@ METHOD_STYLES: dict[str, MethodStyle] = {
     "exact": MethodStyle("exact", "#009E73", "*"),
     "optuna": MethodStyle("Optuna", "#882255", "P"),
     "random": MethodStyle("random graph", "#999933", "d"),
-    "lp_bound": MethodStyle("LP bound", "#000000", "None"),
+    "lp_bound": MethodStyle("bound on search prompts", "#000000", "None"),
 }
 #: Not graphs but limits: drawn as dotted lines without markers, never chosen as the best method.
 BOUNDS = frozenset({"lp_bound"})

@@ -23,13 +23,13 @@ def speedup(tmp_path: Path, payload: dict[str, Any]) -> Any:
     return load_speedup(saved_inputs.write(tmp_path / "best.budget.json", payload))
 
 
-def test_the_staircase_has_every_median_and_quartile(tmp_path: Path) -> None:
+def test_every_median_and_quartile_is_a_point_of_a_line(tmp_path: Path) -> None:
     payload = saved_inputs.latency()
     figure = draw_latency_rows(latency(tmp_path, payload))
     axes, upper = figure.axes
     line = by_gid(axes, "median")
     assert (list(line.get_xdata()), list(line.get_ydata())) == (payload["rows"], payload["latency"])
-    assert line.get_drawstyle() == "steps-mid"
+    assert line.get_drawstyle() == "default" and line.get_marker() == "o"  # no step that nobody measured
     band = by_gid(axes, "quartiles").get_paths()[0].get_extents()
     assert (band.x0, band.x1, band.y0, band.y1) == (32, 32 * 17, 9.5, 27.0)
     assert by_gid(axes, "plain").get_ydata()[0] == 10.0
@@ -52,7 +52,7 @@ def test_the_staircase_has_every_median_and_quartile(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("drafts", "change", "text"),
     [
-        (0, {}, "A forward pass without drafts takes 10 ms"),
+        (0, {"device": "cpu, 1 threads"}, "A forward pass without drafts takes 10 ms"),
         (3, {}, "Up to 3 drafts make a forward at most 10 % longer"),
         (
             1,
@@ -65,6 +65,7 @@ def test_small_tables(tmp_path: Path, drafts: int, change: dict[str, Any], text:
     figure = draw_latency_rows(latency(tmp_path, saved_inputs.latency(drafts) | change))
     assert heading(figure) == text
     assert ("2 drafts do not fit." in figure.texts[1].get_text().replace("\n", " ")) == ("note" in change)
+    assert ("cpu, 1 thread," in figure.texts[1].get_text()) == ("device" in change)
     assert_legible(figure)
 
 

@@ -49,6 +49,13 @@ def test_every_prediction_and_measurement_is_drawn(tmp_path: Path) -> None:
     assert by_gid(axes, "weights").get_ydata()[0] == 15.0 and by_gid(axes, "available").get_ydata()[0] == 24.0
     assert heading(figure) == "Predicted peaks are +2.0 % to +2.0 % off the measured ones"
     assert axes.get_ylabel() == "peak memory (GiB)"
+    # Lines of one context share a colour, lines of one batch their dashes; both are in the legend.
+    drawn = {key: by_gid(axes, f"predicted-{key[0]}-{key[1]}") for key in memory.lines()}
+    looks = {key: (line.get_color(), line.get_linestyle()) for key, line in drawn.items()}
+    assert looks[256, 1][0] == looks[256, 4][0] != looks[4096, 1][0] == looks[4096, 4][0]
+    assert looks[256, 1][1] == looks[4096, 1][1] != looks[256, 4][1] == looks[4096, 4][1]
+    entries = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert entries == ["context 256", "context 4096", "batch 1", "batch 4", "weights", "memory of the device"]
     assert_legible(figure)
     rows = list(csv.DictReader(io.StringIO(table_memory(memory).to_csv())))
     assert len(rows) == 12 and rows[2]["measured_bytes"] == "" and float(rows[0]["error"]) == pytest.approx(0.02)

@@ -118,7 +118,7 @@ def test_axes_and_legend(run: Run, metric: str) -> None:
     entries = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
     expected = ["held-out prompts", "search prompts", "verified by decoding", "replay only", "95 % interval"]
     expected += ["confidence chain", "tree greedy", "published rule", "greedy"]
-    assert entries == expected + (["LP bound"] if metric == "accepted_length" else [])
+    assert entries == expected + (["bound on search prompts"] if metric == "accepted_length" else [])
     assert left.get_title(loc="left").startswith("static:1\ngreedy ")
     assert "at D = 32" in left.get_title(loc="left")
 
@@ -163,7 +163,7 @@ def test_the_headline_says_no_more_than_the_rows() -> None:
         "Calibrated draft graphs save more forwards than the confidence chain at every budget"
     )
     assert headline([[chain, mixed]], "nfe_reduction").endswith("than the confidence chain at 1 of 2 budgets")
-    assert headline([[chain, better], [chain, mixed]], "nfe_reduction").endswith("at 3 of 4 budgets")
+    assert headline([[chain, better], [chain, mixed]], "nfe_reduction").endswith("in 3 of 4 cases")
     assert headline([[chain, worse, bound]], "nfe_reduction") == (
         "No calibrated draft graph saves more forwards than the confidence chain"
     )

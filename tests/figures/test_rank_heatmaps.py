@@ -41,6 +41,7 @@ def test_axes_are_named_and_rank_one_is_on_top(run: Run) -> None:
     figure = draw_rank_heatmaps(run, "static:1")
     left, right, bar = figure.axes
     assert left.get_ylabel() == "position rank i (1 = most confident)"
+    assert [axes.get_title(loc="left") for axes in (left, right)] == ["next step", "next and further steps"]
     assert left.get_xlabel() == "vocabulary rank j"
     assert right.get_xlabel() == "denoising steps ahead"
     assert bar.get_ylabel() == "committed pairs (count, log scale)"
