@@ -43,7 +43,7 @@ ON_DEMAND = {"compiled": (compiled, 300)}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the parts; 0 when all were complete."""
+    """Run the parts; 0 when all were complete, 1 when one was not; exits with 2 when nothing can be run."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, required=True, help="folder of the JSON files")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="a torch device")
@@ -55,6 +55,12 @@ def main(arguments: list[str] | None = None) -> int:
     known = {**PARTS, **ON_DEMAND}
     if unknown := sorted(set(names) - set(known)):
         parser.error(f"unknown parts {', '.join(unknown)}; expected some of {', '.join(known)}")
+    if options.device.partition(":")[0] == "cuda" and not torch.cuda.is_available():
+        parser.exit(
+            2,
+            f"no CUDA device (torch {torch.__version__}); install torch with CUDA (CONTRIBUTING.md), or dry-run with "
+            "--tiny --device cpu\n",
+        )
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     bench = Bench(options.out, options.device, TINY if options.tiny else Sizes(), options.seconds)

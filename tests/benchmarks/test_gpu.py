@@ -132,6 +132,18 @@ def test_the_shares_of_the_time_fit_into_ten_minutes() -> None:
     assert sum(seconds for _, seconds in PARTS.values()) < 590
 
 
+def test_without_cuda_nothing_is_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit) as left:
+        main(["--out", str(tmp_path / "gpu"), "--device", "cuda"])
+    assert left.value.code == 2 and not (tmp_path / "gpu").exists()
+    said = capsys.readouterr().err
+    assert said.startswith(f"no CUDA device (torch {torch.__version__}); install torch with CUDA (CONTRIBUTING.md)")
+    assert said.count("\n") == 1 and "--tiny --device cpu" in said
+
+
 def test_unknown_parts_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["--out", str(tmp_path), "--parts", "latency,speed"])
