@@ -104,6 +104,16 @@ def check_attention(checkpoint: Checkpoint, context: str) -> None:
         )
 
 
+def check_cuda_graphs(device: str, cuda_graphs: bool) -> None:
+    """Refuse CUDA graphs on other devices, where they would change nothing without a word.
+
+    Raises:
+        CheckpointError: ``cuda_graphs`` for a device that is no CUDA device.
+    """
+    if cuda_graphs and device.partition(":")[0] != "cuda":
+        raise CheckpointError(f"--cuda-graphs needs --device cuda, got --device {device}")
+
+
 def _settle_threads(denoiser: HuggingFaceDenoiser) -> None:
     """Run a small model on a CPU in one thread, unless ``OMP_NUM_THREADS`` says otherwise.
 
@@ -138,20 +148,26 @@ def load_checkpoint(
         revision: branch, tag or commit of a hub model; None is its main branch. Which commit that was stands in the
             checkpoint's own ``revision``.
         compiled: run step forwards through ``torch.compile``; the first ones then take up to minutes.
-        cuda_graphs: replay step forwards from CUDA graphs; no effect on other devices.
+        cuda_graphs: replay step forwards from CUDA graphs; for CUDA devices only.
 
     Raises:
         CheckpointError: nothing there, a truncated or foreign weight file, weights that do not fit the configuration,
             a family that no adapter covers, no mask token known or another one than the checkpoint's family has, a
-            model that ignores its attention mask, an unknown dtype, a device that is not there, or a revision of
-            something that is not on the hub.
+            model that ignores its attention mask, an unknown dtype, a device that is not there, CUDA graphs on
+            another device, a revision of something that is not on the hub, or a shape of ``calibrate.shapes``.
     """
+    check_cuda_graphs(device, cuda_graphs)
     folder = MODEL_DIR if source == BUNDLED else Path(source).expanduser()
     is_folder = source != BUNDLED and folder.is_dir()
     where = str(folder) if folder.exists() else str(source)
     looks_local = source == BUNDLED or str(source).startswith((".", "/", "~")) or str(source).count("/") > 1
     if looks_local and not (folder / "config.json").is_file():
         raise CheckpointError(f"no checkpoint at {folder}: expected a folder with config.json and *.safetensors")
+    if str(source).endswith("-shaped") and "/" not in str(source) and not is_folder:
+        raise CheckpointError(  # on the hub it would be looked for in vain, for half a minute
+            f"{source} is the name of a shape, whose random weights only `latency` and `memory` take; expected "
+            "'bundled', a local folder or a hub id"
+        )
     if dtype not in DTYPES:
         raise CheckpointError(f"unknown dtype {dtype!r}, expected one of {', '.join(DTYPES)}")
     if revision is not None and (source == BUNDLED or is_folder):

@@ -176,8 +176,8 @@ def _datasets(benchmark: Benchmark) -> Any:
         import datasets
     except ImportError as error:
         raise PromptError(
-            f"{DATASETS}{benchmark.name} needs the package `datasets`: pip install 'draftgraph[datasets]'. Parquet and "
-            "JSONL files (path=FOLDER) are read without it"
+            f"{DATASETS}{benchmark.name} needs the package `datasets`: pip install -e '.[datasets]' in a clone (make "
+            "has done it). Parquet and JSONL files (path=FOLDER) are read without it"
         ) from error
     return datasets
 

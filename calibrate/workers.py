@@ -92,6 +92,11 @@ class Workers:
         if device != "cuda":
             return device
         there = torch.cuda.device_count()
+        if there == 0:
+            raise WorkerError(
+                f"worker {self.number} finds no CUDA device on its machine; use --device cpu, or install torch with "
+                "CUDA where there is one"
+            )
         if self.local_number >= there:
             raise WorkerError(
                 f"worker {self.number} finds no device of its own: it is worker {self.local_number} (from 0) of its "

@@ -206,5 +206,12 @@ def test_cuda_where_there_is_none(folder):
 
 def test_how_steps_are_run_is_asked_for_at_load():
     assert load_checkpoint("bundled").denoiser.step_forwards == "eager"
-    compiled = load_checkpoint("bundled", compiled=True, cuda_graphs=True).denoiser
-    assert compiled.step_forwards == "compiled"  # graphs are a matter of CUDA
+    assert load_checkpoint("bundled", compiled=True).denoiser.step_forwards == "compiled"
+
+
+def test_cuda_graphs_are_for_cuda(folder):
+    refused(folder, "--cuda-graphs needs --device cuda, got --device cpu", cuda_graphs=True)
+
+
+def test_a_shape_is_not_looked_for_on_the_hub():
+    refused("llada-9b-shaped", "is the name of a shape, whose random weights only `latency` and `memory` take")

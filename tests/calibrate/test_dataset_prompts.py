@@ -243,7 +243,7 @@ def test_copies_that_cannot_be_used(tmp_path, copies):
 
 def test_without_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)  # as if it were not installed
-    with pytest.raises(PromptError, match=r"needs the package `datasets`: pip install 'draftgraph\[datasets\]'"):
+    with pytest.raises(PromptError, match=r"needs the package `datasets`: pip install -e '\.\[datasets\]' in a clone"):
         load_prompt_set("datasets:gsm8k")
 
 
