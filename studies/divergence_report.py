@@ -171,7 +171,8 @@ class DivergenceReport:
         )
         head = f"In {self.dtype} {head}" if measure == TOKENS else head[0].upper() + head[1:]
         if ours.count == theirs.count == 0:
-            return f"{head}: neither was seen, and up to {ours.high:.1%} of prompts may be (95 % interval)."
+            most = f"{100 * ours.high:.1f} %"
+            return f"{head}: neither was seen, and up to {most} of prompts may still change (95 % interval)."
         test = f"exact McNemar test, p = {_p(found.p_value)}"
         if found.verdict == NEITHER:
             return f"{head}; the two cannot be told apart ({test})."

@@ -18,6 +18,8 @@ from studies.run_directory import read_json
 
 LATENCY_FORMAT = "draftgraph-latency"
 LATENCY_VERSION = 1
+#: Tables of a folder that a message lists.
+_NAMED = 4
 
 
 class LatencyError(ValueError):
@@ -99,10 +101,16 @@ def load_latency(path: str | Path) -> LatencyTable:
     """Read a table.
 
     Raises:
-        LatencyError: nothing there, no latency file, of another version, or with fields that are no table: text among
-            numbers, columns of different length, rows that do not follow from the numbers of drafts.
+        LatencyError: nothing there, a folder, no latency file, of another version, or with fields that are no table:
+            text among numbers, columns of different length, rows that do not follow from the numbers of drafts.
         studies.run_directory.RunDirectoryError: the file is no JSON.
     """
+    if Path(path).is_dir():
+        tables = sorted(str(table) for table in Path(path).glob("batch-*-context-*.json"))
+        if tables:
+            listed = ", ".join(tables[:_NAMED]) + (", ..." if len(tables) > _NAMED else "")
+            raise LatencyError(f"{path} is a folder of tables; name one: {listed}")
+        raise LatencyError(f"{path} is a folder, expected a latency file of `draftgraph latency`")
     if not Path(path).is_file():
         raise LatencyError(f"{path} is no file; measure one with `draftgraph latency --out {path}`")
     content = read_json(path)

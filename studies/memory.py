@@ -72,9 +72,10 @@ class MemoryStudy:
     Attributes:
         model, device, dtype, block_length, context: what was predicted for and measured.
         weights: bytes.
-        available: bytes that the device has, or the figure given instead.
+        available: bytes that the device has, or the figure given instead; None where neither is known.
         rows: per context length, batch and number of drafts.
-        largest: (context length, batch, the largest budget predicted to fit, None when none does).
+        largest: (context length, batch, the largest budget predicted to fit, None when none does); empty where
+            ``available`` is None.
     """
 
     model: str
@@ -83,7 +84,7 @@ class MemoryStudy:
     block_length: int
     context: str
     weights: int
-    available: int
+    available: int | None
     rows: tuple[MemoryRow, ...]
     largest: tuple[tuple[int, int, int | None], ...]
 
@@ -95,7 +96,7 @@ def study_memory(
     dtype: str,
     device: str,
     context: str,
-    available: int,
+    available: int | None,
     drafts: Sequence[int] = (0, 1, 2, 4, 8, 16),
     context_lengths: Sequence[int] = (256, 1024, 4096),
     batches: Sequence[int] = (1,),
@@ -108,7 +109,7 @@ def study_memory(
     Args:
         sizes: of the model.
         model, dtype, device, context: what to write of it.
-        available: bytes that the device has.
+        available: bytes that the device has; None says nothing about what fits.
         drafts, context_lengths, batches: loads, all combinations.
         block_length: ``L``.
         checkpoint: measures too; None predicts only.
@@ -147,6 +148,7 @@ def study_memory(
         (length, batch, largest_drafts(sizes, Load(batch, length, 0, block_length, context), available))
         for length in context_lengths
         for batch in batches
+        if available is not None
     )
     return MemoryStudy(
         model, device, dtype, block_length, context, sizes.parameters * sizes.itemsize, available, tuple(rows), largest

@@ -53,6 +53,8 @@ class RateColumn(ProgressColumn):
         speed = task.finished_speed or task.speed
         if not speed:
             return Text("")
+        if speed >= 100:
+            return Text(f"{float(f'{speed:.3g}'):,.0f}/s")
         return Text(f"{speed:.1f}/s" if speed >= 1 else f"{60 * speed:.1f}/min")
 
 

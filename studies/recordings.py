@@ -108,4 +108,6 @@ def record_with_progress(
     if speeds and speeds[0].prompts:
         by = f", {workers.count} workers" if workers is not None else ""
         reporter.say(f"{speeds[0].sentence()} (batch {batch_size}{by})")
+    elif speeds:
+        reporter.say(f"all {len(ids)} prompts were recorded already")
     return traces

@@ -59,7 +59,7 @@ def ablate_command(
         study,
         base,
         out,
-        methods=cli.parse_list(methods, str, "--methods") if methods else None,
+        methods=cli.parse_list(methods, str, "--methods", "chain,greedy") if methods else None,
         budgets=cli.parse_list(budgets, int, "--budgets") if budgets else None,
         overwrite=overwrite,
         reporter=RichReporter(cli.console),

@@ -17,6 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from calibrate.stopping import Terminated, signals_held, termination_as_interrupt
+from calibrate.version import tool_version
 from calibrate.workers import PeerFailedError, current_workers
 
 console = Console()
@@ -39,6 +40,21 @@ EXIT_TERMINATED = 143
 _EXPECTED = (ValueError, RuntimeError, OSError, ArithmeticError, MemoryError)
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        console.print(f"draftgraph {tool_version()}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Calibrate, search, certify and export draft graphs for diffusion language models."""
 
 
 def command(name: str, resumes: bool = False, together: bool = False) -> Callable[[Command], Command]:
@@ -199,19 +215,30 @@ def draw(run: Path, folder: Path | None = None) -> list[Path]:
     return drawn
 
 
-def parse_list(text: str, convert: Callable[[str], Any], name: str) -> tuple[Any, ...]:
+def parse_list(
+    text: str, convert: Callable[[str], Any], name: str, example: str = "0,3,5,8,10", least: int | None = None
+) -> tuple[Any, ...]:
     """Parse ``a,b,c``.
 
+    Args:
+        text: what was given.
+        convert: makes a value of a part.
+        name: of the option.
+        example: of such a list, for messages.
+        least: the smallest number that is taken.
+
     Raises:
-        ValueError: an empty list or a part that does not convert.
+        ValueError: an empty list, a part that does not convert, or a number below ``least``.
     """
     parts = [part.strip() for part in text.split(",") if part.strip()]
     try:
         values = tuple(convert(part) for part in parts)
     except ValueError as error:
-        raise ValueError(f"{name}: cannot read {text!r} ({error}); expected for example 0,3,5,8,10") from error
+        raise ValueError(f"{name}: cannot read {text!r} ({error}); expected for example {example}") from error
     if not values:
-        raise ValueError(f"{name} is empty; expected for example 0,3,5,8,10")
+        raise ValueError(f"{name} is empty; expected for example {example}")
+    if least is not None and min(values) < least:
+        raise ValueError(f"{name} must be at least {least}, got {min(values)}")
     return values
 
 

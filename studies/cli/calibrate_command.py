@@ -81,7 +81,7 @@ def calibrate_command(
         context=context,
         backend=backend,
         budgets=cli.parse_list(budgets, int, "--budgets"),
-        methods=cli.parse_list(methods, str, "--methods"),
+        methods=cli.parse_list(methods, str, "--methods", "chain,greedy"),
         top_j=top_j,
         seed=seed,
         dtype=dtype,
@@ -128,7 +128,9 @@ def results_table(rows: list[dict[str, Any]], policy: str) -> Table:
     prompts = test[0]["prompts"] if test else 0
     run = test[0]["measured_prompts"] if test else 0
     readings = sorted({row["reading"] for row in test if row["reading"]})
-    caption = f"published: the reading {', '.join(readings)} does best on the search prompts" if readings else None
+    caption = "NFE: forward passes; gap: to the proved bound on the search prompts"
+    if readings:
+        caption += f"\npublished: the reading {', '.join(readings)} does best on the search prompts"
     columns = (
         "method", "D", "acc.\nlength", "gap to\noptimum", "nfe red.\nsearch", "nfe red.\nheld-out",
         "NFE\npred.", "NFE\ncounted", "same\ntokens",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -21,12 +22,33 @@ from studies.export import export_static_buffers
 from studies.intervals import interval_fields
 from studies.methods import METHODS, SearchInput, find_graphs
 from studies.prompt_counts import PromptCounts
+from studies.run_directory import RESULTS_FORMAT
 from verify.formulas import format_formula
-from verify.graph_file import GraphFile, Validity, load_graph, save_graph
+from verify.graph_file import GraphFile, GraphFileError, Validity, load_graph, save_graph
 from verify.policies import make_policy
 
 GraphArgument = Annotated[Path, typer.Argument(help="A graph file.")]
 FORMATS = ("json", "safetensors", "dot")
+
+
+def read_graph(path: Path) -> GraphFile:
+    """Read a graph file; whoever names a run's results instead is told where its graphs are.
+
+    Raises:
+        verify.graph_file.GraphFileError: as :func:`verify.graph_file.load_graph`.
+    """
+    try:
+        return load_graph(path)
+    except GraphFileError as error:
+        if RESULTS_FORMAT not in str(error):
+            raise
+        raise GraphFileError(f"{error}; these are results, graphs are under {path.parent / 'graphs'}/") from None
+
+
+def unfit(mismatches: Sequence[str], policy: str | None) -> str:
+    """The ``mismatches`` of a graph and a run in one line; says so when a ``--policy`` that was given is among them."""
+    own_policy = policy is not None and any(line.startswith("policy:") for line in mismatches)
+    return "; ".join(mismatches) + ("; leave --policy out" if own_policy else "")
 
 
 def trace_validity(traces: Traces) -> Validity:
@@ -122,7 +144,7 @@ def evaluate_command(
         },
     )
     for path in graphs:
-        file = load_graph(path)
+        file = read_graph(path)
         wrong = file.validity.mismatches(run)
         if wrong:
             raise ValueError(f"{path} does not fit the traces in {traces}: " + "; ".join(wrong))
@@ -149,7 +171,7 @@ def export_command(
     cli.check_output(out, overwrite)
     if out.suffix == ".json" and format != "json":
         raise ValueError(f"{out} ends in .json, but --format is {format}; give --format json or another --out")
-    file = load_graph(graph)
+    file = read_graph(graph)
     if format == "json":
         save_graph(file, out)
     elif format == "safetensors":

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from calibrate.checkpoints import Checkpoint, load_checkpoint
-from calibrate.shapes import SHAPES
+from calibrate.checkpoints import Checkpoint, check_cuda_graphs, load_checkpoint
+from calibrate.shapes import SHAPES, shape
 from studies.cli import app as cli
 from studies.latency import LatencyTable, save_latency
 from studies.latency_measure import measure_latency
@@ -16,13 +16,21 @@ from studies.progress import RichReporter
 
 
 def parse_drafts(text: str) -> tuple[int, ...]:
-    """``0-16`` or ``0,1,2,4,8``; raises ``ValueError`` otherwise."""
+    """``0-16`` or ``0,1,2,4,8``, none below 0; raises ``ValueError`` otherwise."""
     low, dash, high = text.partition("-")
     if dash and low.strip().isdigit() and high.strip().isdigit():
         if int(low) > int(high):
             raise ValueError(f"--drafts: {text!r} runs backwards; write {high.strip()}-{low.strip()}")
         return tuple(range(int(low), int(high) + 1))
-    return cli.parse_list(text, int, "--drafts")
+    return cli.parse_list(text, int, "--drafts", "0-16 or 0,4,10", least=0)
+
+
+def parse_loads(batch: str, context_length: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The lists of ``--batch`` and ``--context-length``, none below 1; raises ``ValueError`` otherwise."""
+    return (
+        cli.parse_list(batch, int, "--batch", "1,4,16", least=1),
+        cli.parse_list(context_length, int, "--context-length", "256,1024", least=1),
+    )
 
 
 ShapedModelOption = Annotated[
@@ -38,9 +46,13 @@ ShapedModelOption = Annotated[
 def shaped_checkpoint(
     model: str, dtype: str, device: str, mask_token_id: int | None = None, revision: str | None = None
 ) -> Checkpoint:
-    """A checkpoint, or random weights of the shape called ``model``; errors as those of loading."""
-    if model in SHAPES:
-        return SHAPES[model].make(dtype=dtype, device=device)
+    """A checkpoint, or random weights of the shape called ``model``; errors as those of loading.
+
+    Raises:
+        calibrate.shapes.ShapeError: ``model`` is called like a shape (``...-shaped``), and there is none.
+    """
+    if model in SHAPES or (model.endswith("-shaped") and "/" not in model and not Path(model).is_dir()):
+        return shape(model).make(dtype=dtype, device=device)
     return load_checkpoint(model, dtype=dtype, device=device, mask_token_id=mask_token_id, revision=revision)
 
 
@@ -71,9 +83,9 @@ def latency_command(
     Several batches or context lengths give a table each, in OUT/batch-B-context-C.json; what does not fit into the
     device's memory is left out with a note that says what would fit.
     """
+    check_cuda_graphs(device, cuda_graphs)
     wanted = parse_drafts(drafts)
-    batches = cli.parse_list(batch, int, "--batch")
-    contexts = cli.parse_list(context_length, int, "--context-length")
+    batches, contexts = parse_loads(batch, context_length)
     pairs = [(size, length) for size in batches for length in contexts]
     paths = [out] if len(pairs) == 1 else [out / f"batch-{size}-context-{length}.json" for size, length in pairs]
     if len(pairs) > 1 and out.is_file():

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import torch
 import typer
 
 from calibrate.checkpoints import DTYPES
 from calibrate.memory import GIB, MOST_DRAFTS, ModelSizes, device_memory
 from calibrate.shapes import SHAPES
 from studies.cli import app as cli
-from studies.cli.latency_command import ShapedModelOption, parse_drafts, shaped_checkpoint
+from studies.cli.latency_command import ShapedModelOption, parse_drafts, parse_loads, shaped_checkpoint
 from studies.memory import MemoryStudy, save_memory, study_checkpoint, study_memory
 from studies.progress import RichReporter
 
@@ -26,7 +28,7 @@ def memory_command(
     batch: Annotated[str, typer.Option("--batch", help="Sequences per forward, one or several.")] = "1",
     block_length: cli.BlockLengthOption = 32,
     available: Annotated[
-        float | None, typer.Option("--available", min=0.0, help="GiB of the device. [default: what --device has]")
+        float | None, typer.Option("--available", help="GiB of the device. [default: what --device has, if it is here]")
     ] = None,
     measure: Annotated[bool, typer.Option("--measure", help="Run the forwards and measure the peak too.")] = False,
     dtype: cli.DtypeOption = "float32",
@@ -38,57 +40,99 @@ def memory_command(
 ) -> None:
     """Predict the peak memory of a decode, and the largest budget that fits.
 
-    A shape (--model llada-8b-shaped) is predicted without its weights, and for a GPU that is not here: --device cuda
-    --available 80. With --measure the forwards are run on --device.
+    A prediction needs no GPU: --device cuda --available 80 predicts for one that is not here, and a shape (--model
+    llada-8b-shaped) without its weights. With --measure the forwards are run on --device.
     """
+    batches, lengths = parse_loads(batch, context_length)
+    loads: dict[str, Any] = {
+        "drafts": parse_drafts(drafts), "context_lengths": lengths, "batches": batches, "block_length": block_length,
+    }  # fmt: skip
+    if available is not None and not available > 0:
+        raise ValueError(f"--available must be above 0 GiB, got {available:g}")
+    budget = round(available * GIB) if available is not None else None
+    if budget is None and not measure:
+        budget = _device_memory(device)
+        if budget is None and out is not None:
+            raise ValueError(f"there is no device {device!r} here to ask for its memory; --out needs --available GIB")
     if out is not None:
         cli.check_output(out, overwrite)
-    loads = {
-        "drafts": parse_drafts(drafts),
-        "context_lengths": cli.parse_list(context_length, int, "--context-length"),
-        "batches": cli.parse_list(batch, int, "--batch"),
-        "block_length": block_length,
-        "reporter": RichReporter(cli.console),
-    }
-    if model in SHAPES and not measure:
-        if dtype not in DTYPES:
-            raise ValueError(f"unknown dtype {dtype!r}, expected one of {', '.join(DTYPES)}")
-        if available is None:
-            available = device_memory(device) / GIB
-        shape = SHAPES[model]
-        kind = device.partition(":")[0]
-        sizes = ModelSizes.of_config(shape.native(), shape.parameters(), DTYPES[dtype].itemsize, kind)
-        context = "block_causal" if shape.attention == "block_causal" else "dual"
-        study = study_memory(
-            sizes, model=model, dtype=dtype, device=kind, context=context, available=round(available * GIB),
-            **loads,  # type: ignore[arg-type]
-        )  # fmt: skip
-    else:
+    if measure:
         checkpoint = shaped_checkpoint(model, dtype, device, mask_token_id, revision)
-        budget = None if available is None else round(available * GIB)
-        study = study_checkpoint(checkpoint, measure=measure, available=budget, **loads)
-    _show(study)
+        study = study_checkpoint(checkpoint, available=budget, reporter=RichReporter(cli.console), **loads)
+    else:
+        study = _predict(model, dtype, device, mask_token_id, revision, available=budget, **loads)
+    _show(study, torch.device(device).type)
     if out is not None:
         save_memory(study, out)
         cli.console.print(f"[bold]{out}[/]")
 
 
-def _show(study: MemoryStudy) -> None:
+def _device_memory(device: str) -> int | None:
+    """Bytes of memory of a device; None for a CUDA device that is not here.
+
+    Raises:
+        ValueError: no name of a device.
+    """
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise ValueError(f"unknown device {device!r}, expected for example cpu or cuda") from error
+    if kind == "cuda" and (torch.device(device).index or 0) >= torch.cuda.device_count():
+        return None
+    return device_memory(device)
+
+
+def _predict(
+    model: str, dtype: str, device: str, mask_token_id: int | None, revision: str | None, **options: Any
+) -> MemoryStudy:
+    """The study of a model from its sizes alone; a checkpoint is read on the CPU, whatever the device."""
+    kind = torch.device(device).type
+    if model in SHAPES:
+        if dtype not in DTYPES:
+            raise ValueError(f"unknown dtype {dtype!r}, expected one of {', '.join(DTYPES)}")
+        shape = SHAPES[model]
+        sizes = ModelSizes.of_config(shape.native(), shape.parameters(), DTYPES[dtype].itemsize, kind)
+        attention: tuple[str, ...] = (shape.attention,)
+    else:
+        checkpoint = shaped_checkpoint(model, dtype, "cpu", mask_token_id, revision)
+        sizes = replace(ModelSizes.of_denoiser(checkpoint.denoiser), device=kind)
+        model, attention = checkpoint.name, checkpoint.attention
+    context = "block_causal" if attention == ("block_causal",) else "dual"
+    return study_memory(sizes, model=model, dtype=dtype, device=kind, context=context, **options)
+
+
+def _show(study: MemoryStudy, kind: str) -> None:
+    """Print the table; ``kind`` is that of the device, as torch calls it."""
+    measured = any(row.measured is not None or row.note for row in study.rows)
+    headings = {"context": "right", "batch": "right", "D": "right", "GiB\npredicted": "right"}
+    if measured:
+        headings |= {"measured": "right", "error": "right"}
+    has = "" if study.available is None else f"; the device has {study.available / GIB:.1f} GiB"
+    device = study.device if measured else f"predicted for a {kind.upper()}{' device' if kind == 'cuda' else ''}"
     shown = cli.plain_table(
-        f"{study.model}, {study.device}, {study.dtype}, block length {study.block_length}",
-        {"context": "right", "batch": "right", "D": "right", "GiB predicted": "right", "measured": "right",
-         "error": "right", "peak is made by": "left"},
-        f"weights {study.weights / GIB:.2f} GiB; the device has {study.available / GIB:.1f} GiB",
-    )  # fmt: skip
+        f"{study.model}, {device}, {study.dtype}, block length {study.block_length}",
+        {**headings, "peak is made by": "left"},
+        f"weights {study.weights / GIB:.2f} GiB{has}",
+    )
+    shown.columns[-1].no_wrap = True
     for row in study.rows:
-        measured = row.note or ("" if row.measured is None else f"{row.measured / GIB:.2f}")
-        error = "" if row.error is None else f"{100 * row.error:+.1f} %"
-        mark = "[yellow]" if row.predicted > study.available else ""
-        shown.add_row(
-            str(row.context_length), str(row.batch), str(row.drafts), f"{mark}{row.predicted / GIB:.2f}", measured,
-            error, row.widest,
-        )  # fmt: skip
+        cells = [str(row.context_length), str(row.batch), str(row.drafts), f"{row.predicted / GIB:.2f}"]
+        if study.available is not None and row.predicted > study.available:
+            cells[-1] = f"[yellow]{cells[-1]}[/]"
+        if measured:
+            cells.append(row.note or ("" if row.measured is None else f"{row.measured / GIB:.2f}"))
+            cells.append("" if row.error is None else f"{100 * row.error:+.1f} %")
+        shown.add_row(*cells, row.widest)
     cli.console.print(shown)
+    if not measured and kind == "cpu":
+        cli.console.print(
+            "This is predicted for a CPU; --device cuda predicts for a GPU, also where there is none.", highlight=False
+        )
+    if study.available is None:
+        cli.console.print(
+            f"No {kind.upper()} device is here to ask for its memory; give --available GIB to see what fits.",
+            highlight=False,
+        )
     for length, batch, drafts in study.largest:
         fits = "not even plain decoding fits" if drafts is None else f"the largest budget that fits is D = {drafts}"
         if drafts == MOST_DRAFTS:

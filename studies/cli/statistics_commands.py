@@ -14,7 +14,7 @@ from calibrate.version import tool_version
 from drafting.anchors import AnchorTable
 from studies.calibration_size import calibration_size_curve
 from studies.cli import app as cli
-from studies.cli.graph_commands import GraphArgument, trace_validity
+from studies.cli.graph_commands import GraphArgument, read_graph, trace_validity
 from studies.crossval import CrossValidation, cross_validate
 from studies.intervals import LEVEL, RESAMPLES, Comparison, Interval, PromptBootstrap
 from studies.methods import METHODS
@@ -22,7 +22,6 @@ from studies.prompt_counts import PromptCounts
 from studies.run_directory import RESULTS_FORMAT, RESULTS_VERSION
 from studies.smoothing_study import STRENGTHS, smoothing_study
 from studies.splits import Splits, cut_splits, read_splits
-from verify.graph_file import load_graph
 
 TracesArgument = Annotated[Path, typer.Argument(help="A trace folder written by `draftgraph record`.")]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of folds, draws and resamples.")]
@@ -49,7 +48,7 @@ def compare_command(
     anchors = AnchorTable.from_traces(recorded, max_depth=None)
     counts, files = [], []
     for path in (first, second):
-        file = load_graph(path)
+        file = read_graph(path)
         wrong = file.validity.mismatches(valid)
         if wrong:
             raise ValueError(f"{path} does not fit the traces in {traces}: " + "; ".join(wrong))
@@ -116,7 +115,7 @@ def cross_validate_command(
             name, split.tables[0], drafts, block_length=split.block_length, step_size=split.step_size, folds=folds,
             seed=seed,
         )
-        for name in cli.parse_list(methods, str, "--methods")
+        for name in cli.parse_list(methods, str, "--methods", "chain,greedy")
     ]  # fmt: skip
     rows = [row for result in results for row in result.rows(seed)]
     headings = {
@@ -168,7 +167,7 @@ def calibration_size_command(
     search, others = split.tables
     curve = calibration_size_curve(
         method, search, others, drafts, block_length=split.block_length, step_size=split.step_size,
-        sizes=cli.parse_list(sizes, int, "--sizes") if sizes else None, draws=draws, seed=seed,
+        sizes=cli.parse_list(sizes, int, "--sizes", "5,10,20") if sizes else None, draws=draws, seed=seed,
     )  # fmt: skip
     rows = curve.rows(seed)
     headings = dict.fromkeys(("D", "search prompts", "draws", "in-sample", "held-out", "of the draws"), "right")
@@ -227,7 +226,7 @@ def smooth_command(
     search, chooses, judges = split.tables
     study = smoothing_study(
         method, search, chooses, judges, cli.parse_list(budgets, int, "--budgets"), block_length=split.block_length,
-        step_size=split.step_size, strengths=cli.parse_list(strengths, float, "--strengths"), seed=seed,
+        step_size=split.step_size, strengths=cli.parse_list(strengths, float, "--strengths", "1,10,100"), seed=seed,
     )  # fmt: skip
     drafts = list(study.test)
     headings = {"counts": "left", "strength": "right"} | {f"D = {budget}": "right" for budget in drafts}

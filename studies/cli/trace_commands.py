@@ -16,10 +16,11 @@ from calibrate.memory import Load, explained
 from calibrate.prompts import Prompt, has_splits, load_prompt_set
 from calibrate.workers import join_workers
 from studies.cli import app as cli
+from studies.cli.graph_commands import read_graph, unfit
 from studies.progress import RichReporter
 from studies.recordings import record_with_progress
 from verify.decode import DecodeConfig, DecodeResult, decode_batch
-from verify.graph_file import GraphFile, load_graph
+from verify.graph_file import GraphFile
 from verify.policies import make_policy
 from verify.verifier import graph_mismatches
 
@@ -134,7 +135,7 @@ def decode_command(
 ) -> None:
     """Decode prompts, plainly or with a draft graph, into JSONL."""
     cli.check_output(out, overwrite)
-    file: GraphFile | None = load_graph(graph) if graph is not None else None
+    file: GraphFile | None = read_graph(graph) if graph is not None else None
     valid = file.validity if file is not None else None
     spec = policy or (valid.policy if valid else "threshold:0.9")
     heat = temperature if temperature is not None else (valid.temperature if valid else 0.0)
@@ -158,7 +159,7 @@ def decode_command(
     if file is not None:
         wrong = graph_mismatches(file, checkpoint.name, checkpoint.revision, rule, config)
         if wrong:
-            raise ValueError(f"{graph} is not valid for this run: " + "; ".join(wrong))
+            raise ValueError(f"{graph} is not valid for this run: " + unfit(wrong, policy))
     nodes = file.nodes[1:] if file is not None else ()
     done: dict[int, dict[str, Any]] = {}  # in the order in which a batch finishes them
     results = decode_batch(checkpoint.denoiser, list(enumerate(encoded)), rule, config, nodes, batch_size=batch_size)

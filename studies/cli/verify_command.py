@@ -15,7 +15,7 @@ from calibrate.prompts import load_prompt_set, prompt_set_hash
 from calibrate.recorder import TraceBuilder
 from drafting.anchors import AnchorTable
 from studies.cli import app as cli
-from studies.cli.graph_commands import GraphArgument
+from studies.cli.graph_commands import GraphArgument, read_graph, unfit
 from studies.cli.trace_commands import decode_config, encoded_prompts
 from studies.divergence_arms import ARMS, DRAFTS, Reference, Setting, run_arm, run_reference
 from studies.divergence_file import csv_path, save_divergence
@@ -23,7 +23,6 @@ from studies.divergence_report import PATH, TOKENS, Arm, DivergenceReport, summa
 from studies.evaluation import predict
 from studies.progress import RichReporter
 from verify.drafts import DraftFiller
-from verify.graph_file import load_graph
 from verify.layout import Exactness, exactness
 from verify.policies import make_policy
 from verify.verifier import ValidityMismatchError, graph_mismatches
@@ -81,7 +80,7 @@ def verify_command(
             raise ValueError(f"--out keeps the divergence report, and in {dtype} there is none without --divergence")
         for path in (out, csv_path(out)):
             cli.check_output(path, overwrite)
-    file = load_graph(graph)
+    file = read_graph(graph)
     valid = file.validity
     heat = valid.temperature if temperature is None else temperature
     rule = make_policy(policy or valid.policy, heat)
@@ -104,7 +103,7 @@ def verify_command(
     )
     check_attention(checkpoint, config.context)
     if wrong := graph_mismatches(file, checkpoint.name, checkpoint.revision, rule, config):
-        raise ValidityMismatchError("the graph is not valid for this run: " + "; ".join(wrong))
+        raise ValidityMismatchError("the graph is not valid for this run: " + unfit(wrong, policy))
     promise = exactness(config.context, config.backend)
     setting = Setting(checkpoint.denoiser, encoded, rule, config, DraftFiller(file.nodes[1:]))
     names = ARMS if asked else (DRAFTS,)

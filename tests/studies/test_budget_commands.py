@@ -184,6 +184,25 @@ def test_a_missing_latency_file_is_called_that(folder: Path, tmp_path: Path) -> 
     assert "no.json is no file" in said and "draftgraph latency" in said and "run directory" not in said
 
 
+def test_a_folder_of_latency_files_is_listed(folder: Path, tmp_path: Path) -> None:
+    said = run("budget", folder, "--latency", tmp_path, code=1)
+    assert f"{tmp_path} is a folder, expected a latency file" in said
+    one = latency_file(tmp_path / "batch-1-context-128.json", CHEAP)
+    other = latency_file(tmp_path / "batch-4-context-128.json", CHEAP)
+    said = run("budget", folder, "--latency", tmp_path, code=1)
+    assert f"{tmp_path} is a folder of tables; name one: {one}, {other}" in said
+
+
+@pytest.mark.parametrize("inner", ["", "traces"])
+def test_the_folder_of_a_run_is_sent_to_its_policies(folder: Path, tmp_path: Path, inner: str) -> None:
+    traces = tmp_path / "run" / "traces" / "static-1"
+    shutil.copytree(folder, traces)
+    said = run("budget", tmp_path / "run" / inner, "--latency", latency_file(tmp_path / "latency.json", CHEAP), code=1)
+    assert f"--held-out, or name a policy's folder: {traces}" in said
+    said = run("budget", folder / "test", "--latency", tmp_path / "latency.json", code=1)
+    assert said.endswith("with --held-out")
+
+
 def test_several_policies_are_priced_at_once(folder: Path, tmp_path: Path) -> None:
     other = tmp_path / "threshold-0.9"  # the suffix of a name is no suffix of a file
     shutil.copytree(folder, other)

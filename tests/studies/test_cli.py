@@ -19,8 +19,10 @@ import pytest
 from typer.testing import CliRunner
 
 from calibrate.traces import TraceError, read_traces, shard_paths
+from calibrate.version import tool_version
 from studies.cli.app import app, console, load_commands
 from studies.report import write_report
+from studies.run_directory import write_results
 from tests.calibrate.test_encoding import TEMPLATE, saved
 from verify.decode import DecodeResult
 from verify.graph_file import load_graph
@@ -98,6 +100,7 @@ def test_calibrate_writes_a_whole_run(
         if row["graph"]:
             assert load_graph(out / row["graph"]).budget == row["nodes"]
     assert "as the traces predicted" in said
+    assert "NFE: forward passes; gap: to the proved bound on the search prompts" in said
     # A second call finds everything done: it measures nothing again and writes the same rows.
     before = {path: path.stat().st_mtime_ns for path in (out / "measured").iterdir()}
     run(*command, "--out", out)
@@ -174,6 +177,32 @@ def test_trace_of_another_rule(
     assert expected in run("evaluate", graph, "--traces", other, code=1)
     verify = ["verify", graph, "--model", checkpoint, "--prompts", prompts, "--generation-length", 16]
     assert expected in run(*verify, *change, code=1)
+
+
+def test_a_policy_that_need_not_be_given(graph: Path, checkpoint: Path, prompts: Path, tmp_path: Path) -> None:
+    common = ["--model", checkpoint, "--prompts", prompts, "--generation-length", 16]
+    for command in (["decode", "--graph", graph, "--out", tmp_path / "out.jsonl"], ["verify", graph]):
+        said = run(*command, *common, "--policy", "static:2", code=1)
+        assert said.endswith("the run has 'static:2'; leave --policy out")
+        assert "leave --policy out" not in run(*command, *common, "--block-length", 4, code=1)
+
+
+def test_results_are_no_graph(traces: Path, tmp_path: Path) -> None:
+    write_results(tmp_path, {}, {"rows": []})
+    results = tmp_path / "results.json"
+    said = run("decode", "--graph", results, "--out", tmp_path / "out.jsonl", code=1)
+    assert said.endswith(f"these are results, graphs are under {tmp_path / 'graphs'}/")
+    assert "these are results" in run("evaluate", results, "--traces", traces, code=1)
+
+
+def test_cuda_graphs_are_for_cuda(tmp_path: Path) -> None:
+    for command in ("record", "decode"):
+        said = run(command, "--cuda-graphs", "--out", tmp_path / "out", code=1)
+        assert "--cuda-graphs needs --device cuda, got --device cpu" in said
+
+
+def test_the_version() -> None:
+    assert run("--version") == f"draftgraph {tool_version()}"
 
 
 def test_hostile_graph_file(graph: Path, traces: Path) -> None:
@@ -421,6 +450,8 @@ def test_record_says_how_fast_it_was_and_in_what(checkpoint: Path, prompts: Path
     facts = json.loads((tmp_path / "traces" / "manifest.json").read_text())["run"]
     assert (facts["dtype"], facts["device"], facts["chat"]) == ("bfloat16", "cpu", False)
     assert facts["device_name"] and facts["prompt_source"] == str(prompts)
+    again = run(*command, "--dtype", "bfloat16", "--batch-size", "3", "--out", tmp_path / "traces")
+    assert "all 8 prompts were recorded already" in again and "prompts/s" not in again
     said = run(*command, "--device", "cuda:99", "--out", tmp_path / "more", code=1)
     assert "device 'cuda:99' is not there" in said and not (tmp_path / "more").exists()
 

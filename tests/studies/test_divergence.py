@@ -178,7 +178,7 @@ def test_none_of_48_still_allows_some() -> None:
     ("drafts", "batch", "expected"),
     [
         ([], [], "In bfloat16 speculation changes the tokens of 0 of 20 prompts, batching alone (batch 8 against 1) "
-         "of 0: neither was seen, and up to 16.8% of prompts may be (95 % interval)."),
+         "of 0: neither was seen, and up to 16.8 % of prompts may still change (95 % interval)."),
         ([1], [2, 3], "the tokens of 1 of 20 prompts, batching alone (batch 8 against 1) of 2; the two cannot be told "
          "apart (exact McNemar test, p = 1.000)."),
         (list(range(8)), [], "the tokens of 8 of 20 prompts, batching alone (batch 8 against 1) of 0: more than "

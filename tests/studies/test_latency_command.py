@@ -41,6 +41,23 @@ def test_one_table_is_a_file(tmp_path: Path) -> None:
     assert "one.json is a file, but 2 tables need a folder" in said
 
 
+def test_lists_that_cannot_be_measured_are_refused(tmp_path: Path) -> None:
+    for option, given, expected in (
+        ("--batch", "1,x", "--batch: cannot read '1,x' (invalid literal for int() with base 10: 'x'); expected for "
+         "example 1,4,16"),
+        ("--drafts", "many", "expected for example 0-16 or 0,4,10"),
+        ("--batch", "0", "--batch must be at least 1, got 0"),
+        ("--context-length", "0", "--context-length must be at least 1, got 0"),
+    ):  # fmt: skip
+        assert expected in run(option, given, "--out", tmp_path / "new" / "one.json", code=1)
+    assert not (tmp_path / "new").exists()
+
+
+def test_cuda_graphs_are_for_cuda(tmp_path: Path) -> None:
+    said = run(*TINY, "--cuda-graphs", "--out", tmp_path / "one.json", code=1)
+    assert "--cuda-graphs needs --device cuda, got --device cpu" in said
+
+
 def test_what_does_not_fit_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     measure = latency_command.measure_latency
 

@@ -103,3 +103,42 @@ def test_a_model_that_is_measured() -> None:
     assert "bundled, cpu" in said and said.count(" %") == 2
     plain = run("--drafts", "0", "--context-length", "64", "--available", 0.001)
     assert "context 64, batch 1: not even plain decoding fits" in plain
+
+
+def test_a_prediction_for_a_gpu_needs_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    few = ["--drafts", "0,10", "--context-length", "64"]
+    said = run(*few, "--device", "cuda")
+    assert "bundled, predicted for a CUDA device" in said and "give --available GIB to see what fits" in said
+    assert "the device has" not in said and "largest budget" not in said
+    assert "the largest budget that fits" in run(*few, "--device", "cuda", "--available", 80)
+    assert "--out needs --available GIB" in run(*few, "--device", "cuda", "--out", tmp_path / "m.json", code=1)
+    assert not (tmp_path / "m.json").exists()
+    assert "unknown device 'gpu', expected for example cpu or cuda" in run(*few, "--device", "gpu", code=1)
+
+
+def test_a_prediction_says_what_it_is_for_in_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "width", 80)
+    options = ["memory", "--model", "llada-8b-shaped", "--drafts", "0,16", "--available", "32", "--batch", "1,16"]
+    said = CliRunner().invoke(app, options).output
+    assert "predicted for a CPU; --device cuda predicts for a GPU" in said
+    assert "measured" not in said and "error" not in said
+    rows = [line for line in said.splitlines() if line.split()[:1] in (["256"], ["1024"], ["4096"])]
+    assert len(rows) == 12 and {row.split(maxsplit=4)[4].strip() for row in rows} <= {
+        "a layer of a step", "a layer of a refresh", "logits and ranking of a step", "logits and ranking of a refresh",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "arguments, expected",
+    [
+        (["--batch", "0"], "--batch must be at least 1, got 0"),
+        (["--context-length=-5"], "--context-length must be at least 1, got -5"),
+        (["--drafts=-3"], "--drafts must be at least 0, got -3"),
+        (["--available", "0"], "--available must be above 0 GiB, got 0"),
+        (["--available=-1"], "--available must be above 0 GiB, got -1"),
+        (["--model", "llada-9b-shaped"], "unknown shape 'llada-9b-shaped', expected one of llada-8b-shaped, "),
+    ],
+)
+def test_loads_that_are_none_are_refused(arguments: list[str], expected: str) -> None:
+    assert expected in run(*arguments, code=1)

@@ -11,7 +11,9 @@ from rich.progress import Progress
 from studies.progress import RateColumn, RichReporter, SilentReporter
 
 
-@pytest.mark.parametrize("seconds, shown", [(0.5, "2.0/s"), (1.0, "1.0/s"), (30.0, "2.0/min")])
+@pytest.mark.parametrize(
+    "seconds, shown", [(0.5, "2.0/s"), (1.0, "1.0/s"), (30.0, "2.0/min"), (1 / 109328.1, "109,000/s")]
+)
 def test_the_rate_leaves_out_what_was_there_before(seconds: float, shown: str) -> None:
     now = [0.0]
     progress = Progress(
