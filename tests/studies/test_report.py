@@ -84,7 +84,7 @@ def test_a_priced_budget_comes_first(run: Path, tmp_path: Path) -> None:
     text = write_report(out).read_text(encoding="utf-8")
     first = re.search(r'<ul class="say">\s*<li class="(\w+)">(.*?)</li>', text)
     assert first is not None and first.groups() == ("good", "D = 1 is &lt;fast&gt;.")
-    assert "Graph that pays most: <code>static-1.json</code> (D = 1)" in text
+    assert "Graph of the chosen budget: <code>static-1.json</code> (D = 1)" in text
     assert '<li class="note">By forwards alone: ' in text or '<li class="bad">By forwards alone: ' in text
     assert "the verdict above" in text and "measures that" not in text and "D = 2 is" not in text
     assert 'alt="speedup-static-1"' in text
