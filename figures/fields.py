@@ -95,8 +95,13 @@ def optional_text(item: Item, name: str, where: str) -> str | None:
 
 
 def device(outer: Item) -> str:
-    """``outer["device"]`` for a reader; older files say "1 threads"."""
-    return text(outer, "device", "file").replace(" 1 threads", " 1 thread")
+    """``outer["device"]`` for a reader."""
+    return one_thread(text(outer, "device", "file"))
+
+
+def one_thread(said: str) -> str:
+    """The name of a device in good English; older files say "1 threads"."""
+    return said.replace(" 1 threads", " 1 thread")
 
 
 def count(item: Item, name: str, where: str) -> int:

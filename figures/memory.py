@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
@@ -22,9 +23,13 @@ _TABLE = ("context_length", "batch", "drafts", "predicted_bytes", "measured_byte
 #: Of context lengths: Okabe and Ito's colours, which stay apart where lines run close together.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 #: Of batches.
-_DASHES = ("-", (0, (5, 2)), (0, (7, 2, 1, 2)), (0, (3, 1, 1, 1, 1, 1)))
+_DASHES: tuple[Literal["-"] | tuple[int, tuple[int, ...]], ...] = (
+    "-",
+    (0, (5, 2)),
+    (0, (7, 2, 1, 2)),
+    (0, (3, 1, 1, 1, 1, 1)),
+)
 _MARKERS = ("o", "s", "^", "D")
-_DOTS = ":"
 GIB = 2**30
 
 
@@ -137,17 +142,17 @@ def draw_memory(memory: Memory) -> Figure:
                 *zip(*markers, strict=True), color=look.colour, linestyle="none", marker=look.marker, markersize=5.5,
                 markerfacecolor="none", markeredgewidth=1.2, zorder=4, gid=f"measured-{context}-{batch}",
             )  # fmt: skip
-    axes.axhline(memory.weights / scale, color=FAINT, linewidth=1.0, linestyle=_DOTS, zorder=1, gid="weights")
+    axes.axhline(memory.weights / scale, color=FAINT, linewidth=1.0, linestyle=":", zorder=1, gid="weights")
     if fits:
-        axes.axhline(memory.available / scale, color=INK, linewidth=1.2, linestyle=_DOTS, zorder=1, gid="available")
+        axes.axhline(memory.available / scale, color=INK, linewidth=1.2, linestyle=":", zorder=1, gid="available")
     axes.set_ylim(0, 1.06 * max(highest, memory.available if fits else 0) / scale)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.tick_params(labelsize=TEXT_SIZE)
     figure_legend(figure, handles, 4, 0.02)
     read = "Lines: predicted from the model's sizes. Markers: measured." if measured else "Predicted from sizes alone."
-    batch = f", batch {batches[0]}" if len(batches) == 1 else ""
+    only = f", batch {batches[0]}" if len(batches) == 1 else ""
     set_heading(
-        figure, headline(memory), f"{read} {memory.model}, {memory.device}, {memory.dtype}{batch}.", footer=below
+        figure, headline(memory), f"{read} {memory.model}, {memory.device}, {memory.dtype}{only}.", footer=below
     )
     return figure
 
@@ -155,7 +160,7 @@ def draw_memory(memory: Memory) -> Figure:
 @dataclass(frozen=True)
 class _Look:
     colour: str
-    dashes: str | tuple[int, tuple[int, ...]]
+    dashes: Literal["-"] | tuple[int, tuple[int, ...]]
     marker: str
 
 
@@ -176,9 +181,9 @@ def _handles(contexts: Sequence[int], batches: Sequence[int], measured: bool, fi
         if measured:
             entry.set(marker=look.marker, markersize=5.5, markerfacecolor="none")
         handles.append(entry)
-    handles.append(Line2D([], [], color=FAINT, linewidth=1.0, linestyle=_DOTS, label="weights"))
+    handles.append(Line2D([], [], color=FAINT, linewidth=1.0, linestyle=":", label="weights"))
     if fits:
-        handles.append(Line2D([], [], color=INK, linewidth=1.2, linestyle=_DOTS, label="memory of the device"))
+        handles.append(Line2D([], [], color=INK, linewidth=1.2, linestyle=":", label="memory of the device"))
     return handles
 
 

@@ -187,8 +187,8 @@ def _sentence(rows: Sequence[BudgetRow], best: BudgetRow, at_edge: bool, latency
         f"D = {best.budget} is predicted to be {best.speedup:.2f} times as fast as plain decoding on held-out prompts "
         f"(95 % interval {best.speedup_low:.2f} to {best.speedup_high:.2f}) on {where}: "
         f"{plain.forwards / best.forwards:.2f} times fewer forwards (refresh forwards included), each "
-        f"{_longer(best, plain):.2f} times as long in the mean (those with all {best.budget} drafts: "
-        f"{best.latency / plain.latency:.2f})."
+        f"{_longer(best, plain):.2f} times as long in the mean ({best.latency / plain.latency:.2f} times with every "
+        "draft filled)."
     )
     if best.speedup_high < 1:
         said += " It is slower there: the gain on the prompts that chose it was chance. Do not speculate."

@@ -87,6 +87,7 @@ def test_broken_latency_names_the_place(tmp_path: Path, change: dict[str, Any], 
 
 def test_the_speed_up_and_what_it_is_made_of(tmp_path: Path) -> None:
     payload = saved_inputs.budget()
+    payload["latency"]["device"] = "cpu x86_64, 1 threads"  # as older files have it
     figure = draw_speedup(speedup(tmp_path, payload))
     left, right = figure.axes
     rows = payload["rows"]
@@ -109,7 +110,7 @@ def test_the_speed_up_and_what_it_is_made_of(tmp_path: Path) -> None:
     assert heading(figure) == f"D = 3 is predicted to be {rows[3]['speedup']:.2f} times as fast as plain decoding"
     note = figure.texts[1].get_text().replace("\n", " ")
     assert "chosen on search prompts" in note
-    assert "batch 1, context 128" in note
+    assert "cpu x86_64, 1 thread, float32, batch 1, context 128" in note
     assert_legible(figure)
     table = list(csv.DictReader(io.StringIO(table_speedup(speedup(tmp_path, payload)).to_csv())))
     assert [row["chosen"] for row in table] == ["False"] * 3 + ["True"] + ["False"] * 5

@@ -12,7 +12,7 @@ from calibrate.checkpoints import Checkpoint
 from calibrate.hugging_face import HuggingFaceDenoiser
 from calibrate.shapes import LLADA_TINY, SDAR_TINY
 from studies.latency import LatencyError, load_latency, save_latency
-from studies.latency_measure import measure_latency
+from studies.latency_measure import device_name, measure_latency
 from studies.latency_stage import Stage
 from tests.models import END_ID, MASK_ID, tiny_llama
 from verify.engine import RowEngine
@@ -20,6 +20,12 @@ from verify.graph_values import check_latency
 from verify.slots import SlotEngine
 
 SIZES = {"block_length": 8, "context_length": 12, "warmup": 1, "repeats": 3}
+
+
+@pytest.mark.parametrize(("threads", "expected"), [(1, ", 1 thread"), (2, ", 2 threads")])
+def test_a_processor_is_named_with_its_threads(monkeypatch: pytest.MonkeyPatch, threads: int, expected: str) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert device_name(torch.device("cpu")).endswith(expected)
 
 
 @pytest.fixture(scope="module")
