@@ -87,15 +87,14 @@ class Workers:
         """``cuda`` becomes this worker's own device, ``cuda:LOCAL_RANK``, and current; all else is taken as it is.
 
         Raises:
-            WorkerError: the machine has fewer CUDA devices than workers.
+            WorkerError: the machine has no CUDA device, or fewer than workers.
         """
         if device != "cuda":
             return device
         there = torch.cuda.device_count()
         if there == 0:
-            raise WorkerError(
-                f"worker {self.number} finds no CUDA device on its machine; use --device cpu, or install torch with "
-                "CUDA where there is one"
+            raise WorkerError(  # the same words on all workers: they are printed once
+                "no CUDA device is there; use --device cpu, or install torch with CUDA where the machine has a GPU"
             )
         if self.local_number >= there:
             raise WorkerError(

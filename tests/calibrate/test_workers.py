@@ -132,7 +132,7 @@ def test_every_worker_takes_its_own_device(pair, monkeypatch):
     with pytest.raises(WorkerError, match=r"worker 1 finds no device of its own: .* which shows 1 CUDA devices"):
         pair[1].device("cuda")
     monkeypatch.setattr(module.torch.cuda, "device_count", lambda: 0)
-    with pytest.raises(WorkerError, match=r"worker 0 finds no CUDA device on its machine; use --device cpu"):
+    with pytest.raises(WorkerError, match="no CUDA device is there; use --device cpu"):
         pair[0].device("cuda")
 
 
