@@ -25,6 +25,7 @@ from calibrate.adapters.probe import probe_mask
 from calibrate.bundled import MODEL_DIR
 from calibrate.files import folder_digest
 from calibrate.hugging_face import HuggingFaceDenoiser
+from calibrate.prompts import chat_ids
 
 BUNDLED = "bundled"
 FACTS_NAME = "draftgraph.json"
@@ -80,14 +81,6 @@ class Checkpoint:
         if self.tokenizer is None or not getattr(self.tokenizer, "chat_template", None):
             raise CheckpointError(f"checkpoint {self.name} brings no chat template; give the prompt as it is")
         return chat_ids(self.tokenizer, text)
-
-
-def chat_ids(tokenizer: Any, text: str) -> list[int]:
-    """Token ids of ``text`` as a user's turn in the chat template of a transformers ``tokenizer``."""
-    turns = [{"role": "user", "content": text}]
-    # As text first: the template names its special tokens itself, so that the tokenizer must add none.
-    written = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
-    return list(tokenizer(written, add_special_tokens=False)["input_ids"])
 
 
 def check_attention(checkpoint: Checkpoint, context: str) -> None:

@@ -178,3 +178,11 @@ def encode_prompts(
 def prompt_set_hash(encoded: Sequence[Sequence[int]]) -> str:
     """SHA-256 of the token ids in order, as hex: two recordings with one hash decoded the same prompts."""
     return hashlib.sha256(json.dumps([list(ids) for ids in encoded]).encode()).hexdigest()
+
+
+def chat_ids(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of ``text`` as a user's turn in the chat template of a transformers ``tokenizer``."""
+    turns = [{"role": "user", "content": text}]
+    # As text first: the template names its special tokens itself, so that the tokenizer must add none.
+    written = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+    return list(tokenizer(written, add_special_tokens=False)["input_ids"])

@@ -12,8 +12,16 @@ from typing import Any
 import numpy as np
 
 from calibrate.bundled import MODEL_DIR
-from calibrate.checkpoints import chat_ids
-from calibrate.prompts import BUNDLED, SPLITS, Prompt, PromptError, encode_prompts, load_prompt_set, prompt_set_hash
+from calibrate.prompts import (
+    BUNDLED,
+    SPLITS,
+    Prompt,
+    PromptError,
+    chat_ids,
+    encode_prompts,
+    load_prompt_set,
+    prompt_set_hash,
+)
 from calibrate.traces import Traces, differing_facts, read_traces
 from drafting.anchors import AnchorTable
 from studies.crossval import SplitError, prompt_folds
