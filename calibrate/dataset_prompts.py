@@ -95,10 +95,12 @@ def load_dataset_prompts(source: str, split: str) -> list[Prompt]:
     examples = _examples(spec, rows, where)
     own, low, high = _part(benchmark, rows, split, where)
     found = _distinct(benchmark, rows, own, where)
-    test = benchmark.parts["test"][0]
-    if own != test and test in rows:  # a question that stands in both splits is a test question
-        held = _distinct(benchmark, rows, test, where)
-        found = {text: number for text, number in found.items() if text not in held}
+    # A question that stands in several splits is a test question, or else one of validation.
+    for later in SPLITS[SPLITS.index(split) + 1 :]:
+        other = benchmark.parts[later][0]
+        if other != own and other in rows:
+            held = _distinct(benchmark, rows, other, where)
+            found = {text: number for text, number in found.items() if text not in held}
     ordered = sorted(found, key=_digest)
     kept = ordered[round(low * len(ordered)) : round(high * len(ordered))]
     if not kept:
@@ -131,10 +133,14 @@ def _distinct(benchmark: Benchmark, rows: Rows, own: str, where: str) -> dict[st
     shot_split, first = benchmark.shots
     skipped = first + SHOT_ROWS if benchmark.solved is not None and own == shot_split else 0
     found: dict[str, int] = {}
+    solved = set[str]()
+    if benchmark.solved is not None and shot_split in rows:
+        solved = {benchmark.completion(row) for row in list(rows[shot_split])[first : first + SHOT_ROWS] if row}
     for number, row in enumerate(rows[own]):
         _check(benchmark, row, f"{where}, {own} row {number}")
-        if number >= skipped:
-            found.setdefault(benchmark.completion(row), number)
+        text = benchmark.completion(row)
+        if number >= skipped and text not in solved:  # a prompt must not end in its own solution
+            found.setdefault(text, number)
     return found
 
 

@@ -33,6 +33,7 @@ def measure_latency(
     repeats: int = 15,
     seconds: float | None = None,
     clock: Callable[[], float] = time.perf_counter,
+    context: str | None = None,
     reporter: Reporter | None = None,
 ) -> LatencyTable:
     """Measure forward time against the number of drafts on the checkpoint's device.
@@ -49,6 +50,7 @@ def measure_latency(
         warmup: untimed rounds (compilation, caches).
         repeats: timed forwards per entry.
         seconds: stop after the round that passes this, at least 3 timed rounds done; None does all.
+        context: ``dual`` or ``block_causal``; by default block-causal for a model that is nothing else.
         clock: seconds; on a CPU that others use too, ``time.process_time`` is steadier.
         reporter: shows progress.
 
@@ -72,7 +74,7 @@ def measure_latency(
     reporter = reporter or SilentReporter()
     where = f"batch {batch}, context {context_length}, block length {block_length}"
     wanted = sorted({0, *drafts})
-    stage, entries = _stage(checkpoint, block_length, context_length, batch, backend, wanted, engine, clock)
+    stage, entries = _stage(checkpoint, block_length, context_length, batch, backend, wanted, engine, clock, context)
     note = _note(wanted, entries, where)
     times: dict[int, list[float]] = {entry: [] for entry in entries}
     refresh: list[float] = []
@@ -130,24 +132,33 @@ def _stage(
     entries: list[int],
     engine: str | None,
     clock: Callable[[], float],
+    context: str | None,
 ) -> tuple[Stage, list[int]]:
     """A stage with room for as many of ``entries`` as the device takes, and these.
 
     Raises:
         MemoryError: not even 0 drafts fit.
     """
+    fits, fails = 0, len(entries) + 1  # how many entries are known to fit, and the fewest known not to
+    count = len(entries)
     while True:
         try:
-            stage = Stage(checkpoint, block_length, context_length, batch, backend, entries[-1], engine, clock)
+            stage = Stage(
+                checkpoint, block_length, context_length, batch, backend, entries[count - 1], engine, clock, context
+            )
             stage.refresh()
-            return stage, entries
+            fits = count
+            if fits + 1 == fails or count == len(entries):
+                return stage, entries[:count]
+            del stage
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            if entries[-1] == 0:
+            if count == 1:
                 raise _nothing_fits(checkpoint, block_length, context_length, batch) from error
+            fails = count
         _free(checkpoint)  # outside the handler, whose traceback holds the tensors of what did not fit
-        entries = entries[: max(1, len(entries) // 2)]
+        count = max(1, (fits + fails) // 2) if fits + 1 < fails else fits
 
 
 def _note(wanted: Sequence[int], entries: Sequence[int], where: str) -> str:

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from calibrate.checkpoints import Checkpoint
+from calibrate.checkpoints import Checkpoint, check_attention
 from verify.decode import DecodeConfig, make_engine
 from verify.engine import Engine, RowEngine
-from verify.layout import SequenceLayout
+from verify.layout import LayoutError, SequenceLayout
 from verify.slots import SlotEngine
 
 _TOP_J = 8
@@ -56,10 +56,14 @@ class Stage:
         drafts: int,
         engine: str | None = None,
         clock: Callable[[], float] = time.perf_counter,
+        context: str | None = None,
     ) -> None:
         self.clock = clock
         self.denoiser, self.batch, self.length = checkpoint.denoiser, batch, block_length
-        self.context = "block_causal" if checkpoint.attention == ("block_causal",) else "dual"
+        self.context = context or ("block_causal" if checkpoint.attention == ("block_causal",) else "dual")
+        if self.context not in ("dual", "block_causal"):
+            raise LayoutError(f"latency is measured with context dual or block_causal, not {self.context!r}")
+        check_attention(checkpoint, self.context)
         prompt, blocks = context_length, 1
         if self.context == "block_causal":
             context_length = -(-context_length // block_length) * block_length

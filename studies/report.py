@@ -103,6 +103,11 @@ def read_verdicts(run: Path, config: dict[str, Any], policy: str) -> list[dict[s
             continue
         validity = found.get("validity", {})
         own = {name: config[name] for name in ("model", "context", "block_length") if name in config}
+        if validity.get("temperature", 0.0) != config.get("temperature", 0.0):
+            continue
+        timed = found.get("latency") or {}
+        if "dtype" in timed and timed["dtype"] != config.get("dtype", timed["dtype"]):
+            continue
         if any(validity.get(name) != value for name, value in (*own.items(), ("policy", policy))):
             continue
         budget, sentence = found.get("budget"), found.get("sentence")

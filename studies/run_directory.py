@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from calibrate.files import write_json
+from calibrate.trace_folder import LOCK_NAME, FolderLock
 
 RUN_FORMAT = "draftgraph-run"
 RESULTS_FORMAT = "draftgraph-results"
@@ -39,6 +40,7 @@ def open_run(out: str | Path, config: dict[str, Any], overwrite: bool = False) -
     Raises:
         RunDirectoryError: the directory holds a run of another configuration (and ``overwrite`` is off), or files
             that are no run at all.
+        calibrate.traces.TraceError: it is to be deleted, and another process is recording into it.
     """
     path = Path(out)
     if path.exists() and not path.is_dir():
@@ -49,7 +51,7 @@ def open_run(out: str | Path, config: dict[str, Any], overwrite: bool = False) -
     if path.is_dir() and any(path.iterdir()) and not is_run:
         raise RunDirectoryError(f"{path} exists and holds files that are no run; give another --out")
     if is_run and overwrite:
-        shutil.rmtree(path)
+        _delete_run(path)
         is_run = False
     if is_run and found is not None:
         wanted = json.loads(json.dumps({"format": RUN_FORMAT, **config}))
@@ -62,6 +64,18 @@ def open_run(out: str | Path, config: dict[str, Any], overwrite: bool = False) -
     else:
         write_json(path / CONFIG_NAME, {"format": RUN_FORMAT, **config})
     return path
+
+
+def _delete_run(path: Path) -> None:
+    """Delete a run, unless one of its recordings is being written: the lock must not go from under its holder."""
+    locks = [FolderLock(found.parent) for found in path.glob(f"**/{LOCK_NAME}")]
+    try:
+        for lock in locks:
+            lock.acquire()
+        shutil.rmtree(path)
+    finally:
+        for lock in locks:
+            lock.release()
 
 
 def read_json(path: str | Path) -> Any:

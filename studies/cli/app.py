@@ -83,7 +83,8 @@ def command(name: str, resumes: bool = False, together: bool = False) -> Callabl
             except (typer.Exit, typer.Abort):  # typer.Exit is a RuntimeError: an exit code, not a failure
                 raise
             except KeyboardInterrupt as stop:
-                kept = " What is finished is kept; run the same command again to go on." if resumes else ""
+                again = "again, without --overwrite," if kwargs.get("overwrite") else "again"
+                kept = f" What is finished is kept; run the same command {again} to go on." if resumes else ""
                 how = " by SIGTERM" if isinstance(stop, Terminated) else ""
                 others = " (launchers send it when another worker failed)" if how and current_workers() else ""
                 with signals_held():  # under a launcher Ctrl-C comes twice

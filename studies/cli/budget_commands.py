@@ -233,6 +233,11 @@ def check_prices(
             "block anew, and with 'none' those before it too, but latency files time one block over a frozen context. "
             "Budgets are priced for traces recorded with --context dual or block_causal"
         )
+    if table.context and table.context != run["context"]:
+        raise LatencyError(
+            f"{latency} was measured with {table.context} context, the traces were recorded with {run['context']}: "
+            f"refresh forwards differ; measure with --context {run['context']}"
+        )
     if table.block_length != run["block_length"]:
         raise LatencyError(
             f"{latency} was measured for block length {table.block_length}, the traces have {run['block_length']}; "

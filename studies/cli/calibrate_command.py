@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -96,7 +97,11 @@ def calibrate_command(
         batch_size=batch_size,
     )
     workers = join_workers()
-    results = calibrate(config, out, overwrite=overwrite, reporter=RichReporter(cli.console), workers=workers)
+    # A launcher that starts a failed job again means it to go on, not to delete what the first attempt recorded.
+    first_attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
+    results = calibrate(
+        config, out, overwrite=overwrite and first_attempt, reporter=RichReporter(cli.console), workers=workers
+    )
     if results is None:  # the leader of the workers reports
         return
     for spec in config.policies:

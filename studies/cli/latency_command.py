@@ -68,6 +68,10 @@ def latency_command(
         "128"
     ),
     batch: Annotated[str, typer.Option("--batch", help="Sequences per forward; 1,4 for two tables.")] = "1",
+    context: Annotated[
+        str | None,
+        typer.Option("--context", help="dual or block_causal, as the traces were recorded. [default: what it is for]"),
+    ] = None,
     backend: cli.BackendOption = "packed",
     repeats: Annotated[int, typer.Option("--repeats", min=3, help="Timed forwards per entry.")] = 15,
     dtype: cli.DtypeOption = "float32",
@@ -99,7 +103,7 @@ def latency_command(
         try:
             table = measure_latency(
                 checkpoint, drafts=wanted, block_length=block_length, context_length=length, batch=size,
-                backend=backend, repeats=repeats, reporter=RichReporter(cli.console),
+                context=context, backend=backend, repeats=repeats, reporter=RichReporter(cli.console),
             )  # fmt: skip
         except MemoryError as error:
             if len(pairs) == 1:

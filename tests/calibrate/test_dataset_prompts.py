@@ -180,6 +180,25 @@ def test_a_question_of_both_splits_is_a_test_question(tmp_path):
     assert len(found) == 30 - SHOT_ROWS and all("train" in prompt.text for prompt in found)
 
 
+def test_no_prompt_is_in_two_splits_whatever_the_copy_holds_twice(tmp_path):
+    """Of validation and calibration the first has it; and a solved example is never a prompt, under any number."""
+    rows = ROWS["mbpp"]
+    copy = {
+        "train": [*rows["train"], *rows["validation"], rows["test"][0], rows["prompt"][2]],
+        "validation": [*rows["validation"], rows["test"][1]],
+        "test": [*rows["test"], rows["prompt"][1]],
+        "prompt": rows["prompt"],
+    }
+    for split, there in copy.items():
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in there), encoding="utf-8")
+    found = {
+        split: {prompt.text for prompt in load_prompt_set(f"datasets:mbpp,path={tmp_path}", split)}
+        for split in ("calibration", "validation", "test")
+    }
+    assert {split: len(texts) for split, texts in found.items()} == {"calibration": 6, "validation": 3, "test": 8}
+    assert len(set.union(*found.values())) == 17
+
+
 # ---------------------------------------------------------------- what is refused
 
 

@@ -147,6 +147,14 @@ def test_the_latency_of_another_model_or_dtype_is_refused(folder: Path, tmp_path
     assert "measured for block length 20, the traces have 10" in run("budget", folder, "--latency", latency, code=1)
 
 
+def test_a_table_of_another_context_is_refused(folder: Path, tmp_path: Path) -> None:
+    """Refreshes cost otherwise there, and a model that can be both could be timed as either."""
+    latency = latency_file(tmp_path / "latency.json", CHEAP, context="block_causal")
+    said = run("budget", folder, "--latency", latency, code=1)
+    assert "measured with block_causal context, the traces were recorded with dual" in said
+    assert "measure with --context dual" in said
+
+
 @pytest.mark.parametrize("context", ["none", "prefix"])
 def test_contexts_with_other_rows_than_were_timed_are_refused(tmp_path: Path, context: str) -> None:
     for seed, name in enumerate(("search", "test")):
