@@ -203,3 +203,10 @@ def test_bootstrap_is_seeded(anchors: AnchorTable) -> None:
     first, second = (choose(anchors, table([10.0] * 5), seed=4) for _ in range(2))
     assert first == second
     assert not np.isnan(first.best.speedup_low)
+
+
+def test_the_verdict_of_a_batch_says_what_it_takes_for_granted(anchors: AnchorTable) -> None:
+    one = table([10.0, 10.5, 11.0])
+    two = dataclasses.replace(one, batch=2, rows=tuple(2 * rows for rows in one.rows))
+    assert "as if their refreshes stayed in step" in choose(anchors, two).sentence
+    assert "as if their refreshes stayed in step" not in choose(anchors, one).sentence
