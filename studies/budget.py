@@ -196,8 +196,8 @@ def _sentence(rows: Sequence[BudgetRow], best: BudgetRow, at_edge: bool, latency
         said += " The interval contains 1: the gain is not certain."
     if latency.batch > 1:
         said += (
-            " Sequences of a batch are priced as if their refreshes stayed in step; drafts make them drift apart, which "
-            "costs something where a refresh of one is not cheaper than one of all."
+            " Sequences of a batch are priced as if their refreshes stayed in step; drafts make them drift apart, "
+            "which costs something where a refresh of one is not cheaper than one of all."
         )
     if at_edge:
         said += f" D = {best.budget} is the largest budget looked at; measure latency and search beyond it."
