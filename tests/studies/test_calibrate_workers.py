@@ -9,12 +9,15 @@ from typing import Any
 
 import pytest
 import torch.distributed as dist
+from typer.testing import CliRunner
 
 from calibrate.checkpoints import load_checkpoint
 from calibrate.traces import shard_paths
 from calibrate.workers import Workers
 from studies import calibration
 from studies.calibration import calibrate
+from studies.cli import calibrate_command
+from studies.cli.app import app, load_commands
 from studies.configuration import CalibrationConfig
 
 SIZES: dict[str, Any] = {"block_length": 8, "generation_length": 16, "top_j": 4, "budgets": (0, 2)}
@@ -71,3 +74,33 @@ def test_another_batch_size_goes_on_in_the_same_run(checkpoint: Path, prompts: P
     assert rows(tmp_path / "run") == before
     with pytest.raises(ValueError, match="batch_size is 0, expected at least 1"):
         calibrate(CalibrationConfig(methods=("greedy",), batch_size=0, **common), tmp_path / "run")
+
+
+def test_a_launchers_restart_goes_on_where_overwrite_was_given(
+    checkpoint: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``torchrun --max-restarts`` runs the very same command again; only its first attempt may delete a run."""
+    load_commands()
+    out = tmp_path / "run"
+    command = [
+        "calibrate", "--model", str(checkpoint), "--prompts", str(prompts), "--policy", "static:1",
+        "--methods", "greedy", "--budgets", "0,2", "--block-length", "8", "--generation-length", "16", "--top-j", "4", "--no-figures",
+        "--overwrite", "--out", str(out),
+    ]  # fmt: skip
+    assert CliRunner().invoke(app, command).exit_code == 0
+    (out / "mine").touch()
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert CliRunner().invoke(app, command).exit_code == 0
+    assert (out / "mine").exists()
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
+    assert CliRunner().invoke(app, command).exit_code == 0
+    assert not (out / "mine").exists()
+
+    def stopped(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(calibrate_command, "calibrate", stopped)
+    said = " ".join(CliRunner().invoke(app, command).output.split())
+    assert "run the same command again, without --overwrite, to go on" in said
+    said = " ".join(CliRunner().invoke(app, [word for word in command if word != "--overwrite"]).output.split())
+    assert "run the same command again to go on" in said

@@ -72,3 +72,14 @@ def test_what_does_not_fit_is_left_out(tmp_path: Path, monkeypatch: pytest.Monke
     assert [path.name for path in (tmp_path / "tables").iterdir()] == ["batch-1-context-8.json"]
     assert "the largest batch" in run(*TINY, "--batch", "4", "--out", tmp_path / "one.json", code=1)
     assert not (tmp_path / "one.json").exists()
+
+
+def test_a_model_that_can_be_both_is_timed_in_the_context_asked_for(tmp_path: Path) -> None:
+    few = ["--drafts", "0", "--repeats", 3, "--context-length", 64]
+    for context in ("dual", "block_causal"):
+        run("--context", context, *few, "--out", tmp_path / f"{context}.json")
+        assert load_latency(tmp_path / f"{context}.json").context == context
+    said = run("--context", "prefix", *few, "--out", tmp_path / "prefix.json", code=1)
+    assert "latency is measured with context dual or block_causal, not 'prefix'" in said
+    said = run(*TINY, "--context", "block_causal", "--out", tmp_path / "no.json", code=1)
+    assert "needs block_causal attention, but llada-tiny-shaped was trained for bidirectional" in said

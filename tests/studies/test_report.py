@@ -99,6 +99,14 @@ def test_a_verdict_against_speculation_names_no_graph(run: Path, tmp_path: Path)
     assert [(found["kind"], found["graph"]) for found in verdicts_of(out)] == [("note", "static-1.json")]
     budget_file(out, "static-1", 1, validity={"policy": "static:1", "model": "another"})
     assert verdicts_of(out) == []
+    config = json.loads((out / "results.json").read_text())["config"]
+    own = {"policy": "static:1", **{key: config[key] for key in ("model", "context", "block_length")}}
+    budget_file(out, "static-1", 1, validity={**own, "temperature": 0.7})
+    assert verdicts_of(out) == []
+    budget_file(out, "static-1", 1, latency={"dtype": "bfloat16"})
+    assert verdicts_of(out) == []
+    budget_file(out, "static-1", 1, validity={**own, "temperature": 0.0}, latency={"dtype": config["dtype"]})
+    assert len(verdicts_of(out)) == 1
     budget_file(out, "static-1", 1, sentence=None)
     with pytest.raises(RunDirectoryError, match=r"static-1.budget.json holds no verdict"):
         verdicts_of(out)
