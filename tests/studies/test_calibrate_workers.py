@@ -84,8 +84,8 @@ def test_a_launchers_restart_goes_on_where_overwrite_was_given(
     out = tmp_path / "run"
     command = [
         "calibrate", "--model", str(checkpoint), "--prompts", str(prompts), "--policy", "static:1",
-        "--methods", "greedy", "--budgets", "0,2", "--block-length", "8", "--generation-length", "16", "--top-j", "4", "--no-figures",
-        "--overwrite", "--out", str(out),
+        "--methods", "greedy", "--budgets", "0,2", "--block-length", "8", "--generation-length", "16", "--top-j", "4",
+        "--no-figures", "--overwrite", "--out", str(out),
     ]  # fmt: skip
     assert CliRunner().invoke(app, command).exit_code == 0
     (out / "mine").touch()
