@@ -28,19 +28,20 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from calibrate.checkpoints import Checkpoint, load_checkpoint
 from calibrate.files import write_json
-from calibrate.hugging_face import HuggingFaceDenoiser
-from calibrate.prompts import encode_prompts, load_prompt_set
-from calibrate.recorder import TraceBuilder
+from calibrate.models.checkpoint import Checkpoint, load_checkpoint
+from calibrate.models.hugging_face import HuggingFaceDenoiser
+from calibrate.prompts.encoding import encode_prompts
+from calibrate.prompts.source import load_prompt_set
+from calibrate.recording.recorder import TraceBuilder
 from calibrate.version import tool_version
 from drafting.anchors import AnchorTable
+from drafting.searches.greedy import greedy
 from drafting.trie import PrefixTrie
-from studies.greedy import greedy
-from verify.decode import DecodeConfig, decode_batch
-from verify.engine import RowEngine
-from verify.formulas import Formula
-from verify.policies import make_policy
+from verify.decoding import DecodeConfig, decode_batch
+from verify.engines.rows import RowEngine
+from verify.graph.formulas import Formula
+from verify.policies.specification import make_policy
 
 Books = dict[int, tuple[list[int], int]]
 PLAIN_ENGINE = "rows, one by one"

@@ -11,8 +11,8 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
 from benchmarks.gpu_bench import Bench
-from calibrate.checkpoints import DTYPES
-from calibrate.memory import is_out_of_memory
+from calibrate.measuring.memory import is_out_of_memory
+from calibrate.models.checkpoint import DTYPES
 
 _WARMUP, _REPEATS = 3, 20
 

@@ -14,12 +14,12 @@ from typing import Any
 import torch
 import transformers
 
-from calibrate.checkpoints import Checkpoint
 from calibrate.files import write_json
-from calibrate.memory import device_memory, is_out_of_memory
-from calibrate.shapes import LLADA_8B, LLADA_TINY, SDAR_8B, SDAR_TINY, Shape
+from calibrate.measuring.memory import device_memory, is_out_of_memory
+from calibrate.models.checkpoint import Checkpoint
+from calibrate.models.shapes import LLADA_8B, LLADA_TINY, SDAR_8B, SDAR_TINY, Shape
 from calibrate.version import tool_version
-from studies.latency_measure import device_name
+from studies.pricing.latency_measure import device_name
 
 
 class OutOfTime(Exception):

@@ -16,17 +16,18 @@ import numpy as np
 
 from benchmarks.gpu_bench import Bench
 from benchmarks.gpu_identity import bundled_traces, orders, split
-from calibrate.checkpoints import Checkpoint
-from calibrate.recorder import record
-from studies.latency_stage import synchronize
-from verify.decode import DecodeConfig, decode
+from calibrate.measuring.stage import synchronize
+from calibrate.models.checkpoint import Checkpoint
+from calibrate.recording.recorder import record
+from verify.decoding import DecodeConfig, decode
 from verify.drafts import DraftFiller
-from verify.engine import BatchLogits
-from verify.formulas import Formula
-from verify.policies import Policy, make_policy
+from verify.engines.contract import BatchLogits
+from verify.engines.slots import SlotEngine
+from verify.graph.formulas import Formula
+from verify.policies.contract import Policy
+from verify.policies.specification import make_policy
 from verify.ranking import LaggedRanker
 from verify.sequence import SequenceDecoder
-from verify.slots import SlotEngine
 
 BUDGET = 10
 LIMIT_BOOKKEEPING, LIMIT_RECORDING = 0.01, 0.03

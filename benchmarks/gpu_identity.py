@@ -10,20 +10,21 @@ import numpy as np
 import torch
 
 from benchmarks.gpu_bench import Bench
-from calibrate.checkpoints import load_checkpoint
-from calibrate.prompts import encode_prompts, load_prompt_set
-from calibrate.recorder import record
-from calibrate.traces import Traces
+from calibrate.models.checkpoint import load_checkpoint
+from calibrate.prompts.encoding import encode_prompts
+from calibrate.prompts.source import load_prompt_set
+from calibrate.recording.recorder import record
+from calibrate.traces.table import Traces
 from drafting.anchors import AnchorTable
 from drafting.replay import replay
+from drafting.searches.chain import confidence_chain
+from drafting.searches.closure import price_sweep
+from drafting.searches.greedy import greedy
+from drafting.searches.published import published
 from drafting.trie import PrefixTrie
-from studies.chain import confidence_chain
-from studies.closure import price_sweep
-from studies.greedy import greedy
-from studies.published import published
-from verify.decode import DecodeConfig, decode_batch
-from verify.formulas import Formula
-from verify.policies import make_policy
+from verify.decoding import DecodeConfig, decode_batch
+from verify.graph.formulas import Formula
+from verify.policies.specification import make_policy
 
 BUDGET = 10
 POLICY = "static:1"

@@ -6,10 +6,10 @@ from dataclasses import asdict
 from typing import Any
 
 from benchmarks.gpu_bench import Bench
-from calibrate.memory import is_out_of_memory
-from calibrate.shapes import Shape
-from studies.latency_measure import measure_latency
-from studies.memory import study_checkpoint
+from calibrate.measuring.memory import is_out_of_memory
+from calibrate.models.shapes import Shape
+from studies.pricing.latency_measure import measure_latency
+from studies.pricing.memory import study_checkpoint
 
 
 def latency(bench: Bench, content: dict[str, Any]) -> None:

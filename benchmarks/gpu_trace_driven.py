@@ -14,19 +14,19 @@ import numpy as np
 
 from benchmarks.gpu_bench import Bench
 from benchmarks.gpu_identity import POLICY, bundled_traces, orders, split
-from calibrate.checkpoints import Checkpoint
-from calibrate.trace_driven import TraceDrivenEngine, recorded_config
-from calibrate.traces import Traces
+from benchmarks.trace_driven import TraceDrivenEngine, recorded_config
+from calibrate.measuring.stage import synchronize
+from calibrate.models.checkpoint import Checkpoint
+from calibrate.traces.table import Traces
 from drafting.anchors import AnchorTable
 from drafting.replay import replay
-from studies.budget import choose_budget
-from studies.latency import LatencyTable
-from studies.latency_measure import measure_latency
-from studies.latency_stage import synchronize
-from verify.decode import decode, make_engine
-from verify.formulas import Formula
+from studies.pricing.budget import choose_budget
+from studies.pricing.latency import LatencyTable
+from studies.pricing.latency_measure import measure_latency
+from verify.decoding import decode, make_engine
+from verify.graph.formulas import Formula
 from verify.layout import SequenceLayout
-from verify.policies import make_policy
+from verify.policies.specification import make_policy
 
 #: The methods that decode at every budget, and at which ones the others do.
 EVERY_BUDGET = ("greedy",)

@@ -37,23 +37,24 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from calibrate.checkpoints import Checkpoint, load_checkpoint
 from calibrate.files import write_json
-from calibrate.prompts import encode_prompts, load_prompt_set, prompt_set_hash
-from calibrate.recorder import record
-from calibrate.traces import Traces
+from calibrate.models.checkpoint import Checkpoint, load_checkpoint
+from calibrate.prompts.encoding import encode_prompts, prompt_set_hash
+from calibrate.prompts.source import load_prompt_set
+from calibrate.recording.recorder import record
+from calibrate.traces.table import Traces
 from calibrate.version import tool_version
 from drafting.anchors import AnchorTable
 from drafting.replay import ReplayResult, replay
+from drafting.searches.chain import confidence_chain
+from drafting.searches.greedy import greedy
+from drafting.searches.published import published
 from drafting.trie import PrefixTrie
-from studies.chain import confidence_chain
-from studies.greedy import greedy
-from studies.published import published
-from verify.decode import DecodeConfig, DecodeResult, decode, decode_batch
-from verify.engine import RowEngine
-from verify.formulas import Formula, formula
+from verify.decoding import DecodeConfig, DecodeResult, decode, decode_batch
+from verify.engines.rows import RowEngine
+from verify.graph.formulas import Formula, formula
 from verify.layout import BACKENDS, CONTEXT_MODES, exactness
-from verify.policies import make_policy
+from verify.policies.specification import make_policy
 
 POLICIES = ("static:1", "static:2", "threshold:0.9", "threshold:0.7")
 NAMED = ("published", "greedy", "chain")

@@ -29,13 +29,15 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from calibrate.checkpoints import Checkpoint, load_checkpoint
 from calibrate.files import write_json
-from calibrate.prompts import encode_prompts, load_prompt_set
-from calibrate.recorder import record
+from calibrate.models.checkpoint import Checkpoint, load_checkpoint
+from calibrate.prompts.encoding import encode_prompts
+from calibrate.prompts.source import load_prompt_set
+from calibrate.recording.recorder import record
 from calibrate.version import tool_version
-from verify.decode import DecodeConfig, decode
-from verify.policies import Policy, make_policy
+from verify.decoding import DecodeConfig, decode
+from verify.policies.contract import Policy
+from verify.policies.specification import make_policy
 
 LIMIT = 1.05
 

@@ -29,14 +29,14 @@ import scipy
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.trie_scaling import peak_bytes, zipf_pairs
-from calibrate.traces import MANIFEST_NAME, read_traces
+from calibrate.traces.table import MANIFEST_NAME, read_traces
 from drafting.anchors import AnchorTable
+from drafting.searches.bundles import bundled_greedy
+from drafting.searches.closure import price_sweep
+from drafting.searches.exact import exact
+from drafting.searches.greedy import greedy
 from drafting.trie import PrefixTrie
 from drafting.values import path_value
-from studies.bundles import bundled_greedy
-from studies.closure import price_sweep
-from studies.greedy import greedy
-from studies.milp import exact
 
 BUDGETS = (3, 5, 8, 10, 16)
 SWEEP_BUDGET, SWEEP_ALL_BELOW = 64, 200_000

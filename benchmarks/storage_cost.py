@@ -29,11 +29,11 @@ import optuna
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from calibrate.traces import Traces, read_traces
-from studies.optuna_study import StudyConfig, run_study
-from studies.parameters import PARAMETERS
-from studies.study_data import study_data
-from tests.drafting.toy import toy_traces
+from calibrate.traces.table import Traces, read_traces
+from drafting.parametric.parameters import PARAMETERS
+from studies.tuning.optuna_study import StudyConfig, run_study
+from studies.tuning.study_data import study_data
+from tests.support.toy import toy_traces
 
 
 def per_trial(run: Callable[[], object], trials: int) -> dict[str, float]:

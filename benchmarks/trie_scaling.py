@@ -27,8 +27,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from drafting.anchors import AnchorTable
+from drafting.searches.greedy import greedy
 from drafting.trie import PrefixTrie
-from studies.greedy import greedy
 
 DEPTH, BLOCK_LENGTH, TOP_J = 12, 32, 8
 POSITION_EXPONENT, TOKEN_EXPONENT = 1.6, 2.6

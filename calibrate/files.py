@@ -1,4 +1,4 @@
-"""Writing JSON files whole (:mod:`verify.files` says what a kill leaves), and telling checkpoint folders apart."""
+"""Writing JSON files whole (:mod:`verify.files.writing`), and telling checkpoint folders apart."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from verify.files import write_atomically
+from verify.files.writing import write_atomically
 
 __all__ = ["folder_digest", "write_atomically", "write_json"]
 

@@ -17,10 +17,10 @@ import numpy as np
 
 from drafting.chains import block_starts, derive_chains, join, ptr_of
 from drafting.codes import pair_codes, prefix_sums
-from verify.formulas import Formula, format_formula, formula, is_subset
+from verify.graph.formulas import Formula, format_formula, formula, is_subset
 
 if TYPE_CHECKING:
-    from calibrate.traces import Traces
+    from calibrate.traces.table import Traces
 
 _CHUNK = 1 << 15  # anchors per pass of from_traces: bounds the temporary arrays to some tens of megabytes
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from calibrate.traces import Traces
+    from calibrate.traces.table import Traces
 
 _MAX_RANK = int(np.iinfo(np.int16).max)
 

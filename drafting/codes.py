@@ -16,7 +16,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from verify.formulas import Formula
+from verify.graph.formulas import Formula
 
 SEED = np.uint64(0x5D1F_A9B3_0C47_E26B)
 _STRIDE = np.uint64(0x9E37_79B9_7F4A_7C15)

@@ -7,10 +7,11 @@ from typing import Any
 
 import networkx as nx
 
-from verify.formulas import ROOT, Formula, FormulaError, format_formula, formula, is_subset
-from verify.graph_file import GraphFile, Validity
-from verify.graph_structure import followers, members
-from verify.policies import PolicyError, step_sizes
+from verify.graph.file import GraphFile, Validity
+from verify.graph.formulas import ROOT, Formula, FormulaError, format_formula, formula, is_subset
+from verify.graph.structure import followers, members
+from verify.policies.contract import PolicyError
+from verify.policies.specification import step_sizes
 
 
 class DraftGraphError(ValueError):
@@ -136,7 +137,7 @@ class DraftGraph(nx.DiGraph):
 
         Raises:
             DraftGraphError: the step size of the graph is not that of the policy it is to be valid for.
-            verify.graph_file.GraphFileError: a rank out of range for the validity, or another breach.
+            verify.graph.file.GraphFileError: a rank out of range for the validity, or another breach.
         """
         wanted = _step_size(validity.policy, self.step_size)
         if wanted != self.step_size:

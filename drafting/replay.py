@@ -16,7 +16,7 @@ import numpy as np
 
 from drafting.anchors import AnchorTable
 from drafting.values import accepted_lengths
-from verify.formulas import Formula
+from verify.graph.formulas import Formula
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ from scipy import sparse
 
 from drafting.anchors import AnchorTable
 from drafting.codes import distinct_codes, formula_codes
-from verify.formulas import ROOT, Formula
+from verify.graph.formulas import ROOT, Formula
 
 _INT32_MAX = np.iinfo(np.int32).max
 

@@ -16,7 +16,7 @@ from drafting.anchors import AnchorTable
 from drafting.codes import formula_codes
 from drafting.parents import Accumulation, ancestor_weight, parent_graph
 from drafting.trie import PrefixTrie
-from verify.formulas import ROOT, Formula
+from verify.graph.formulas import ROOT, Formula
 
 
 class DepthError(ValueError):
@@ -166,7 +166,7 @@ def connected_weight(
         relation: what a parent is, see :func:`drafting.parents.parent_edges`.
 
     Source: arXiv 2509.18085, calibration of the draft graph (Algorithm 2 and its accumulation ablation), as
-    read in ``studies.published``.
+    read in ``drafting.searches.published``.
     """
     ids = np.unique(trie.state_ids(set(nodes) - {ROOT}))
     ids = ids[ids > 0]

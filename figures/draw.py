@@ -8,22 +8,24 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from figures.ablation import SEARCH_STUDIES, Ablation, as_run, load_ablation
-from figures.accepted_histogram import draw_accepted_histogram, pairs, table_accepted_histogram
-from figures.calibration_size import draw_calibration_size, load_calibration_size, table_calibration_size
-from figures.curves import table_nfe_vs_budget
-from figures.data import FigureDataError, Run, load_run
-from figures.divergence import draw_divergence, load_divergence, table_divergence
-from figures.domain_matrix import calibrated_methods, draw_domain_matrix, matrix, table_domain_matrix
-from figures.graph_layers import draw_graph_layers, graph_row, lay_out, table_graph_layers
-from figures.latency_rows import draw_latency_rows, load_latency, table_latency_rows
-from figures.memory import draw_memory, load_memory, table_memory
-from figures.nfe_vs_budget import draw_nfe_vs_budget
-from figures.optuna_overview import draw_optuna_overview, finished, table_optuna_overview
-from figures.output import Table, file_name, save_figure
-from figures.pareto import draw_pareto, fronts, table_pareto
-from figures.rank_heatmaps import draw_rank_heatmaps, rank_counts, table_rank_heatmaps
-from figures.saved import (
+from figures.canvas.output import Table, file_name, save_figure
+from figures.plots.ablation import SEARCH_STUDIES, Ablation, as_run, load_ablation
+from figures.plots.accepted_histogram import draw_accepted_histogram, pairs, table_accepted_histogram
+from figures.plots.calibration_size import draw_calibration_size, load_calibration_size, table_calibration_size
+from figures.plots.curves import table_nfe_vs_budget
+from figures.plots.divergence import draw_divergence, load_divergence, table_divergence
+from figures.plots.domain_matrix import calibrated_methods, draw_domain_matrix, matrix, table_domain_matrix
+from figures.plots.graph_layers import draw_graph_layers, graph_row, lay_out, table_graph_layers
+from figures.plots.latency_rows import draw_latency_rows, load_latency, table_latency_rows
+from figures.plots.memory import draw_memory, load_memory, table_memory
+from figures.plots.nfe_vs_budget import draw_nfe_vs_budget
+from figures.plots.optuna_overview import draw_optuna_overview, finished, table_optuna_overview
+from figures.plots.pareto import draw_pareto, fronts, table_pareto
+from figures.plots.rank_heatmaps import draw_rank_heatmaps, rank_counts, table_rank_heatmaps
+from figures.plots.setting_curves import draw_setting_curves, shown_rows, table_setting_curves
+from figures.plots.speedup import draw_speedup, load_speedup, table_speedup
+from figures.records.run import FigureDataError, Run, load_run
+from figures.records.saved import (
     ABLATION,
     BUDGET,
     CALIBRATION_SIZE,
@@ -37,9 +39,7 @@ from figures.saved import (
     saved_files,
     stem,
 )
-from figures.setting_curves import draw_setting_curves, shown_rows, table_setting_curves
-from figures.speedup import draw_speedup, load_speedup, table_speedup
-from figures.study_file import load_study
+from figures.records.study import load_study
 
 Drawing = tuple[str, Callable[[], Figure], Callable[[], Table]]
 
@@ -52,10 +52,10 @@ def draw_all(path: str | Path, folder: str | Path | None = None) -> list[Path]:
             ``study.json``, or what ``calibration-size``, ``latency``, ``budget``, ``memory`` and ``verify``
             wrote. Figures of files with other names than these two carry the file's name.
         folder: where figures go instead of ``path/figures``, or ``NAME-figures`` beside the file ``NAME.json``
-            (:func:`figures.saved.figures_folder`).
+            (:func:`figures.records.saved.figures_folder`).
 
-    Each figure is three files, PNG, SVG and CSV (see :func:`figures.output.save_figure`). A figure whose data were
-    never recorded (no histograms, no rank counts, no graph files) is left out with a :class:`FigureWarning`.
+    Each figure is three files, PNG, SVG and CSV (see :func:`figures.canvas.output.save_figure`). A figure whose data
+    were never recorded (no histograms, no rank counts, no graph files) is left out with a :class:`FigureWarning`.
 
     Returns:
         the paths of all files, in the order drawn.

@@ -51,7 +51,7 @@ url="postgresql://study:$password@127.0.0.1:$port/postgres"
 
 worker() { # number of trials
     if [ "$what" = --toy ]; then
-        "$PYTHON" -c "import sys; from tests.studies.study_toys import main; main(*sys.argv[1:])" "$url" "$1"
+        "$PYTHON" -c "import sys; from tests.support.study_toys import main; main(*sys.argv[1:])" "$url" "$1"
     else
         "$PYTHON" -c "from studies.cli import main; main()" study "$what" --storage "$url" --trials "$1"
     fi

@@ -1,11 +1,9 @@
 """The documents name what is there."""
 
 import re
-from pathlib import Path
 
 from studies.cli.app import app, load_commands
-
-DOCS = Path(__file__).parents[1] / "docs"
+from tests.support.paths import DOCS
 
 
 def test_the_command_table_holds_every_command() -> None:

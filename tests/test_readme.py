@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from verify.graph_file import GraphFile, Validity, save_graph
+from tests.support.paths import ROOT
+from verify.graph.file import GraphFile, Validity, save_graph
 
-README = Path(__file__).parents[1] / "README.md"
+README = ROOT / "README.md"
 
 
 def test_the_python_example_runs(

@@ -8,20 +8,20 @@ from typing import Any
 
 # public name -> the module that defines it
 _HOME = {
-    "Formula": "verify.formulas",
-    "FormulaError": "verify.formulas",
-    "ROOT": "verify.formulas",
-    "formula": "verify.formulas",
-    "format_formula": "verify.formulas",
-    "is_subset": "verify.formulas",
-    "GRAPH_FORMAT_VERSION": "verify.graph_file",
-    "GraphFile": "verify.graph_file",
-    "GraphFileError": "verify.graph_file",
-    "Validity": "verify.graph_file",
-    "check_graph": "verify.graph_file",
-    "load_graph": "verify.graph_file",
-    "save_graph": "verify.graph_file",
-    "static_buffers": "verify.buffers",
+    "Formula": "verify.graph.formulas",
+    "FormulaError": "verify.graph.formulas",
+    "ROOT": "verify.graph.formulas",
+    "formula": "verify.graph.formulas",
+    "format_formula": "verify.graph.formulas",
+    "is_subset": "verify.graph.formulas",
+    "GRAPH_FORMAT_VERSION": "verify.graph.file",
+    "GraphFile": "verify.graph.file",
+    "GraphFileError": "verify.graph.file",
+    "Validity": "verify.graph.file",
+    "check_graph": "verify.graph.file",
+    "load_graph": "verify.graph.file",
+    "save_graph": "verify.graph.file",
+    "static_buffers": "verify.graph.buffers",
 }
 
 __all__ = sorted(_HOME)

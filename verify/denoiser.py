@@ -2,7 +2,8 @@
 
 A denoiser maps rows (a token at a position, and the rows it may look at) to logits. Everything the runtime knows of
 attention is in the visibility it passes: prefix caching, dual caching, block-causal models and packed drafts are all
-rows, visibility and a frozen context. An implementation for Hugging Face models is in ``calibrate.hugging_face``.
+rows, visibility and a frozen context. An implementation for Hugging Face models is in
+``calibrate.models.hugging_face``.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ class SlotRows:
 
 
 class SlotDenoiser(Denoiser, Protocol):
-    """A model that keeps the frozen keys and values of many sequences in static buffers (``verify.slots``).
+    """A model that keeps the frozen keys and values of many sequences in static buffers (``verify.engines.slots``).
 
     Attributes:
         offers_slots: False in a class that has these methods but cannot serve this model with them.

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from verify.formulas import Formula, formula
+from verify.graph.formulas import Formula, formula
 from verify.ranking import AnchorRanks
 
 

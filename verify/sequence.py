@@ -14,8 +14,8 @@ import numpy as np
 
 from verify.drafts import DraftFiller
 from verify.layout import Exactness, SequenceLayout
-from verify.policies import BlockView, Commits, Policy
-from verify.randomness import StepRandom
+from verify.policies.contract import BlockView, Commits, Policy
+from verify.policies.randomness import StepRandom
 from verify.ranking import RankedBlocks, Ranker
 
 #: A policy that may do nothing gets this many steps in a row without a commit; then the decode is given up.
@@ -28,7 +28,7 @@ class DecodeError(RuntimeError):
 
 @dataclass(frozen=True, eq=False)
 class StepFact:
-    """One denoising step as it happened; array shapes as in ``calibrate.traces.Traces``."""
+    """One denoising step as it happened; array shapes as in ``calibrate.traces.table.Traces``."""
 
     sample: int
     block: int

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from verify.decode import DecodeConfig, DecodeResult, decode, decode_batch
+from verify.decoding import DecodeConfig, DecodeResult, decode, decode_batch
 from verify.denoiser import Denoiser
 from verify.drafts import DraftFiller
-from verify.graph_file import GraphFile, Validity
-from verify.policies import Policy
+from verify.graph.file import GraphFile, Validity
+from verify.policies.contract import Policy
 
 
 class ValidityMismatchError(ValueError):
@@ -64,13 +64,13 @@ class Verifier:
         self._filler = DraftFiller(graph.nodes[1:])
 
     def decode(self, prompt: Sequence[int], sample: int = 0) -> DecodeResult:
-        """Decode one prompt (token ids) with the graph's drafts; arguments and errors as in ``verify.decode``."""
+        """Decode one prompt (token ids) with the graph's drafts; arguments and errors as in ``verify.decoding``."""
         return decode(self.denoiser, prompt, self.policy, self.config, self._filler, sample=sample)
 
     def decode_batch(
         self, prompts: Sequence[tuple[int, Sequence[int]]], batch_size: int
     ) -> Iterator[tuple[int, DecodeResult]]:
-        """Decode (sample, token ids) pairs, ``batch_size`` at a time; see ``verify.decode.decode_batch``."""
+        """Decode (sample, token ids) pairs, ``batch_size`` at a time; see ``verify.decoding.decode_batch``."""
         return decode_batch(self.denoiser, prompts, self.policy, self.config, self._filler, batch_size=batch_size)
 
     def decode_plain(self, prompt: Sequence[int], sample: int = 0) -> DecodeResult:

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from studies.ablations import STUDIES, run_study
+from calibrate.progress import RichReporter
 from studies.cli import app as cli
-from studies.configuration import CalibrationConfig
-from studies.progress import RichReporter
+from studies.runs.ablations import STUDIES, run_study
+from studies.runs.configuration import CalibrationConfig
 
 
 @cli.command("ablate", resumes=True)

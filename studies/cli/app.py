@@ -16,9 +16,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from calibrate.stopping import Terminated, signals_held, termination_as_interrupt
+from calibrate.recording.stopping import Terminated, signals_held, termination_as_interrupt
+from calibrate.recording.workers import PeerFailedError, current_workers
 from calibrate.version import tool_version
-from calibrate.workers import PeerFailedError, current_workers
 
 console = Console()
 errors = Console(stderr=True)

@@ -12,14 +12,14 @@ import typer
 from calibrate.files import write_json
 from calibrate.version import tool_version
 from drafting.graph import DraftGraph
+from drafting.searches.methods import METHODS, FoundGraph, SearchInput, check_method, find_graphs
 from drafting.trie import PrefixTrie
-from studies.budget import BudgetChoice, choose_budget
 from studies.cli import app as cli
-from studies.evaluation import predict
-from studies.latency import LatencyError, LatencyTable, load_latency
-from studies.methods import METHODS, FoundGraph, SearchInput, check_method, find_graphs
-from studies.splits import Splits, read_splits
-from verify.graph_file import save_graph
+from studies.pricing.budget import BudgetChoice, choose_budget
+from studies.pricing.latency import LatencyError, LatencyTable, load_latency
+from studies.runs.evaluation import predict
+from studies.runs.splits import Splits, read_splits
+from verify.graph.file import save_graph
 
 BUDGET_FORMAT = "draftgraph-budget"
 BUDGET_VERSION = 1
@@ -104,7 +104,7 @@ class _Priced:
 
 def _draw(files: Sequence[Path], out: Path) -> None:
     """Draw ``files`` where --out is: the latency file may lie in a run, whose figures are not this command's."""
-    from figures.saved import figures_folder  # imported late: matplotlib takes a second
+    from figures.records.saved import figures_folder  # imported late: matplotlib takes a second
 
     folder = figures_folder(out)
     for file in files:

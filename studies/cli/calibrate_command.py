@@ -9,12 +9,12 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from calibrate.workers import join_workers
-from studies.calibration import calibrate
+from calibrate.progress import RichReporter
+from calibrate.recording.workers import join_workers
 from studies.cli import app as cli
-from studies.configuration import CalibrationConfig
-from studies.progress import RichReporter
-from studies.report import choose
+from studies.report.report import choose
+from studies.runs.calibration import calibrate
+from studies.runs.configuration import CalibrationConfig
 
 
 @cli.command("calibrate", resumes=True, together=True)

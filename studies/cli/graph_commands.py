@@ -10,22 +10,22 @@ import networkx as nx
 import typer
 
 from calibrate.files import write_atomically
-from calibrate.traces import Traces, read_traces
+from calibrate.traces.table import Traces, read_traces
 from calibrate.version import tool_version
 from drafting.anchors import AnchorTable
+from drafting.export import export_static_buffers
 from drafting.graph import DraftGraph
+from drafting.prompt_counts import PromptCounts
+from drafting.searches.methods import METHODS, SearchInput, find_graphs
 from drafting.trie import PrefixTrie
-from studies.calibration import node_statistics
 from studies.cli import app as cli
-from studies.evaluation import predict
-from studies.export import export_static_buffers
-from studies.intervals import interval_fields
-from studies.methods import METHODS, SearchInput, find_graphs
-from studies.prompt_counts import PromptCounts
-from studies.run_directory import RESULTS_FORMAT
-from verify.formulas import format_formula
-from verify.graph_file import GraphFile, GraphFileError, Validity, load_graph, save_graph
-from verify.policies import make_policy
+from studies.runs.calibration import node_statistics
+from studies.runs.evaluation import predict
+from studies.runs.run_directory import RESULTS_FORMAT
+from studies.statistics.intervals import interval_fields
+from verify.graph.file import GraphFile, GraphFileError, Validity, load_graph, save_graph
+from verify.graph.formulas import format_formula
+from verify.policies.specification import make_policy
 
 GraphArgument = Annotated[Path, typer.Argument(help="A graph file.")]
 FORMATS = ("json", "safetensors", "dot")
@@ -35,7 +35,7 @@ def read_graph(path: Path) -> GraphFile:
     """Read a graph file; whoever names a run's results instead is told where its graphs are.
 
     Raises:
-        verify.graph_file.GraphFileError: as :func:`verify.graph_file.load_graph`.
+        verify.graph.file.GraphFileError: as :func:`verify.graph.file.load_graph`.
     """
     try:
         return load_graph(path)

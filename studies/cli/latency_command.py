@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from calibrate.checkpoints import Checkpoint, check_cuda_graphs, load_checkpoint
-from calibrate.shapes import SHAPES, shape
+from calibrate.models.checkpoint import Checkpoint, check_cuda_graphs, load_checkpoint
+from calibrate.models.shapes import SHAPES, shape
+from calibrate.progress import RichReporter
 from studies.cli import app as cli
-from studies.latency import LatencyTable, save_latency
-from studies.latency_measure import measure_latency
-from studies.progress import RichReporter
+from studies.pricing.latency import LatencyTable, save_latency
+from studies.pricing.latency_measure import measure_latency
 
 
 def parse_drafts(text: str) -> tuple[int, ...]:
@@ -49,7 +49,7 @@ def shaped_checkpoint(
     """A checkpoint, or random weights of the shape called ``model``; errors as those of loading.
 
     Raises:
-        calibrate.shapes.ShapeError: ``model`` is called like a shape (``...-shaped``), and there is none.
+        calibrate.models.shapes.ShapeError: ``model`` is called like a shape (``...-shaped``), and there is none.
     """
     if model in SHAPES or (model.endswith("-shaped") and "/" not in model and not Path(model).is_dir()):
         return shape(model).make(dtype=dtype, device=device)

@@ -9,13 +9,13 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from calibrate.checkpoints import DTYPES
-from calibrate.memory import GIB, MOST_DRAFTS, ModelSizes, device_memory
-from calibrate.shapes import SHAPES
+from calibrate.measuring.memory import GIB, MOST_DRAFTS, ModelSizes, device_memory
+from calibrate.models.checkpoint import DTYPES
+from calibrate.models.shapes import SHAPES
+from calibrate.progress import RichReporter
 from studies.cli import app as cli
 from studies.cli.latency_command import ShapedModelOption, parse_drafts, parse_loads, shaped_checkpoint
-from studies.memory import MemoryStudy, save_memory, study_checkpoint, study_memory
-from studies.progress import RichReporter
+from studies.pricing.memory import MemoryStudy, save_memory, study_checkpoint, study_memory
 
 
 @cli.command("memory")

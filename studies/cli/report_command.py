@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from studies.cli import app as cli
-from studies.report import write_report
+from studies.report.report import write_report
 
 
 @cli.command("report")

@@ -9,19 +9,19 @@ from typing import Annotated, Any
 import typer
 
 from calibrate.files import write_json
-from calibrate.traces import read_traces
+from calibrate.traces.table import read_traces
 from calibrate.version import tool_version
 from drafting.anchors import AnchorTable
-from studies.calibration_size import calibration_size_curve
+from drafting.prompt_counts import PromptCounts
+from drafting.searches.methods import METHODS
 from studies.cli import app as cli
 from studies.cli.graph_commands import GraphArgument, read_graph, trace_validity
-from studies.crossval import CrossValidation, cross_validate
-from studies.intervals import LEVEL, RESAMPLES, Comparison, Interval, PromptBootstrap
-from studies.methods import METHODS
-from studies.prompt_counts import PromptCounts
-from studies.run_directory import RESULTS_FORMAT, RESULTS_VERSION
-from studies.smoothing_study import STRENGTHS, smoothing_study
-from studies.splits import Splits, cut_splits, read_splits
+from studies.runs.run_directory import RESULTS_FORMAT, RESULTS_VERSION
+from studies.runs.splits import Splits, cut_splits, read_splits
+from studies.statistics.calibration_size import calibration_size_curve
+from studies.statistics.crossval import CrossValidation, cross_validate
+from studies.statistics.intervals import LEVEL, RESAMPLES, Comparison, Interval, PromptBootstrap
+from studies.statistics.smoothing_study import STRENGTHS, smoothing_study
 
 TracesArgument = Annotated[Path, typer.Argument(help="A trace folder written by `draftgraph record`.")]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of folds, draws and resamples.")]

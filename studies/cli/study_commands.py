@@ -12,18 +12,18 @@ import optuna
 import typer
 from rich.table import Table
 
+from calibrate.progress import RichReporter
 from calibrate.version import tool_version
 from drafting.graph import DraftGraph
 from studies.cli import app as cli
-from studies.optuna_study import StudyConfig, StudyError, run_study, study_facts
-from studies.pareto import pareto_results
-from studies.progress import RichReporter
-from studies.run_directory import slug
-from studies.storage import is_shared, shown
-from studies.study_data import StudyInput, load_study_input
-from studies.study_results import BASELINES, OPTUNA, STUDY_NAME, check_study_output, study_results, write_study
-from studies.trial_claims import PATIENCE
-from verify.graph_file import Validity, save_graph
+from studies.runs.run_directory import slug
+from studies.tuning.optuna_study import StudyConfig, StudyError, run_study, study_facts
+from studies.tuning.pareto import pareto_results
+from studies.tuning.storage import is_shared, shown
+from studies.tuning.study_data import StudyInput, load_study_input
+from studies.tuning.study_results import BASELINES, OPTUNA, STUDY_NAME, check_study_output, study_results, write_study
+from studies.tuning.trial_claims import PATIENCE
+from verify.graph.file import Validity, save_graph
 
 JOURNAL_NAME = "study.journal"
 

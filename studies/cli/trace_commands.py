@@ -9,19 +9,20 @@ from typing import Annotated, Any
 
 import typer
 
-from calibrate.checkpoints import Checkpoint, check_attention, load_checkpoint
-from calibrate.encoding import encode_for
 from calibrate.files import write_atomically
-from calibrate.memory import Load, explained
-from calibrate.prompts import Prompt, has_splits, load_prompt_set
-from calibrate.workers import join_workers
+from calibrate.measuring.memory import Load, explained
+from calibrate.models.checkpoint import Checkpoint, check_attention, load_checkpoint
+from calibrate.progress import RichReporter
+from calibrate.prompts.encoding import encode_for
+from calibrate.prompts.prompt import Prompt
+from calibrate.prompts.source import has_splits, load_prompt_set
+from calibrate.recording.workers import join_workers
 from studies.cli import app as cli
 from studies.cli.graph_commands import read_graph, unfit
-from studies.progress import RichReporter
-from studies.recordings import record_with_progress
-from verify.decode import DecodeConfig, DecodeResult, decode_batch
-from verify.graph_file import GraphFile
-from verify.policies import make_policy
+from studies.runs.recordings import record_with_progress
+from verify.decoding import DecodeConfig, DecodeResult, decode_batch
+from verify.graph.file import GraphFile
+from verify.policies.specification import make_policy
 from verify.verifier import graph_mismatches
 
 OutOption = Annotated[Path, typer.Option("--out", help="Where to write.")]

@@ -10,21 +10,22 @@ import numpy as np
 import typer
 from rich.table import Table
 
-from calibrate.checkpoints import check_attention, load_checkpoint
-from calibrate.prompts import load_prompt_set, prompt_set_hash
-from calibrate.recorder import TraceBuilder
+from calibrate.models.checkpoint import check_attention, load_checkpoint
+from calibrate.progress import RichReporter
+from calibrate.prompts.encoding import prompt_set_hash
+from calibrate.prompts.source import load_prompt_set
+from calibrate.recording.recorder import TraceBuilder
 from drafting.anchors import AnchorTable
 from studies.cli import app as cli
 from studies.cli.graph_commands import GraphArgument, read_graph, unfit
 from studies.cli.trace_commands import decode_config, encoded_prompts
-from studies.divergence_arms import ARMS, DRAFTS, Reference, Setting, run_arm, run_reference
-from studies.divergence_file import csv_path, save_divergence
-from studies.divergence_report import PATH, TOKENS, Arm, DivergenceReport, summarise
-from studies.evaluation import predict
-from studies.progress import RichReporter
+from studies.divergence.arms import ARMS, DRAFTS, Reference, Setting, run_arm, run_reference
+from studies.divergence.file import csv_path, save_divergence
+from studies.divergence.summary import PATH, TOKENS, Arm, DivergenceReport, summarise
+from studies.runs.evaluation import predict
 from verify.drafts import DraftFiller
 from verify.layout import Exactness, exactness
-from verify.policies import make_policy
+from verify.policies.specification import make_policy
 from verify.verifier import ValidityMismatchError, graph_mismatches
 
 EXACT_DTYPE = "float32"

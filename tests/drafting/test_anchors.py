@@ -8,7 +8,7 @@ import pytest
 import drafting.anchors
 from drafting.anchors import AnchorTable
 from drafting.codes import formula_codes
-from tests.drafting.toy import naive_blocks, toy_traces
+from tests.support.toy import naive_blocks, toy_traces
 
 CASES = [
     dict(rule="static:1"),

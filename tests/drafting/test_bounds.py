@@ -8,7 +8,7 @@ from drafting.anchors import AnchorTable
 from drafting.bounds import count_bound, depth_bound, value_bound
 from drafting.trie import PrefixTrie
 from drafting.values import path_value
-from tests.drafting.toy import toy_traces
+from tests.support.toy import toy_traces
 
 A, AB, ABC = ((1, 1),), ((1, 1), (2, 1)), ((1, 1), (2, 1), (3, 1))
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drafting.codes import distinct_codes, formula_codes, pair_codes
-from verify.formulas import ROOT, formula
+from verify.graph.formulas import ROOT, formula
 
 PAIRS = st.dictionaries(st.integers(1, 64), st.integers(1, 32), max_size=8)
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from drafting.graph import DraftGraph, DraftGraphError
 from drafting.trie import PrefixTrie
 from drafting.values import path_value
-from verify.formulas import ROOT, Formula, formula
-from verify.graph_file import GraphFileError, Validity, load_graph, save_graph
+from verify.graph.file import GraphFileError, Validity, load_graph, save_graph
+from verify.graph.formulas import ROOT, Formula, formula
 
 A, B, C = ((1, 1),), ((2, 1),), ((3, 1),)
 AB, AC, ABC = ((1, 1), (2, 1)), ((1, 1), (3, 1)), ((1, 1), (2, 1), (3, 1))

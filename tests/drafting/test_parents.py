@@ -7,7 +7,7 @@ import drafting.parents
 from drafting.anchors import AnchorTable
 from drafting.parents import ancestor_weight, parent_edges, parent_graph
 from drafting.trie import PrefixTrie
-from tests.drafting.toy import toy_traces
+from tests.support.toy import toy_traces
 
 RULES = ["static:1", "static:2", "static:3", "threshold:0.2"]
 

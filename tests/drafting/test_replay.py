@@ -6,7 +6,7 @@ import pytest
 from drafting.anchors import AnchorTable
 from drafting.replay import replay
 from drafting.values import DepthError, path_value
-from tests.drafting.toy import naive_accepted, naive_blocks, naive_forwards, random_nodes, toy_traces
+from tests.support.toy import naive_accepted, naive_blocks, naive_forwards, random_nodes, toy_traces
 
 A, AB, ABC = ((1, 1),), ((1, 1), (2, 1)), ((1, 1), (2, 1), (3, 1))
 CASES = [

@@ -8,8 +8,8 @@ import pytest
 from drafting.anchors import AnchorTable
 from drafting.trie import PrefixTrie
 from drafting.values import path_value
-from tests.drafting.toy import toy_traces
-from verify.formulas import ROOT, Formula
+from tests.support.toy import toy_traces
+from verify.graph.formulas import ROOT, Formula
 
 A, B, C = ((1, 1),), ((2, 1),), ((3, 1),)
 AB, BC = ((1, 1), (2, 1)), ((2, 1), (3, 1))

@@ -15,8 +15,8 @@ from drafting.values import (
     longest_chain,
     path_value,
 )
-from tests.drafting.toy import naive_accepted, naive_blocks, random_nodes, toy_traces
-from verify.formulas import ROOT, Formula
+from tests.support.toy import naive_accepted, naive_blocks, random_nodes, toy_traces
+from verify.graph.formulas import ROOT, Formula
 
 A, B, C = ((1, 1),), ((2, 1),), ((3, 1),)
 AB, AC, BC = ((1, 1), (2, 1)), ((1, 1), (3, 1)), ((2, 1), (3, 1))

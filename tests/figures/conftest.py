@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from figures.data import Run, load_run
 from figures.draw import draw_all
-from tests.figures.synthetic_run import write_run
+from figures.records.run import Run, load_run
+from tests.support.synthetic_run import write_run
 
 
 @pytest.fixture(scope="session")

@@ -12,13 +12,13 @@ from xml.etree import ElementTree
 import pytest
 from matplotlib.image import imread
 
-from figures.curves import table_nfe_vs_budget
-from figures.data import FigureDataError, load_run
+from figures.canvas.output import save_figure
 from figures.draw import FigureWarning, draw_all
-from figures.nfe_vs_budget import draw_nfe_vs_budget
-from figures.output import save_figure
+from figures.plots.curves import table_nfe_vs_budget
+from figures.plots.nfe_vs_budget import draw_nfe_vs_budget
+from figures.records.run import FigureDataError, load_run
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 STEMS = [
     "nfe_vs_budget",
     "accepted_length_vs_budget",

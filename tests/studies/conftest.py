@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.models import END_ID, MASK_ID, tiny_llama
+from tests.support.models import END_ID, MASK_ID, tiny_llama
 
 
 @pytest.fixture(scope="session")

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from tests.models import random_formulas
+from tests.support.models import random_formulas
 from verify.drafts import DraftFiller
-from verify.formulas import FormulaError
+from verify.graph.formulas import FormulaError
 from verify.ranking import AnchorRanks
 
 M = 99  # the mask token

@@ -1,0 +1,353 @@
+"""Loading a model: the bundled one, a local folder or a hub id, with the facts that decoding needs.
+
+Checkpoints that ship code of their own (LLaDA, Dream, SDAR, LLaDA2, ...) are loaded into transformers' classes by
+``calibrate.models.families``; their code is neither downloaded nor run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from huggingface_hub import snapshot_download
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig
+
+from calibrate.bundled import MODEL_DIR
+from calibrate.files import folder_digest
+from calibrate.models.chat import chat_ids
+from calibrate.models.families import FamilySpec, family_of
+from calibrate.models.families.loader import load_native
+from calibrate.models.families.probe import probe_mask
+from calibrate.models.hugging_face import HuggingFaceDenoiser
+
+BUNDLED = "bundled"
+FACTS_NAME = "draftgraph.json"
+#: Parameters below which a CPU forward is faster in one thread.
+_ONE_THREAD_BELOW = 20_000_000
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be loaded or used."""
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A loaded model with what decoding must know of it.
+
+    Attributes:
+        name: of the model: ``bundled``, the hub id, or the name of a local folder, however the path to it was written.
+        revision: hub commit, or a digest of a local folder's configuration and weights.
+        denoiser: the model behind the runtime's protocol.
+        tokenizer: transformers' tokenizer, or None when the checkpoint brings none.
+        end_token_ids: ids that end an answer.
+        block_length: the block length it was trained for, when known.
+        attention: attention kinds it was trained for ("bidirectional", "block_causal"), when known.
+        family: the adapter that loaded it, None for a checkpoint that transformers knows by itself.
+        source: what it was asked for by, to load it again.
+    """
+
+    name: str
+    revision: str | None
+    denoiser: HuggingFaceDenoiser
+    tokenizer: Any | None
+    end_token_ids: tuple[int, ...]
+    block_length: int | None
+    attention: tuple[str, ...]
+    dtype: str
+    family: str | None = None
+    source: str = ""
+
+    @property
+    def mask_token_id(self) -> int:
+        return self.denoiser.mask_token_id
+
+    def text(self, tokens: list[int]) -> str | None:
+        return None if self.tokenizer is None else self.tokenizer.decode(tokens)
+
+    def chat_prompt(self, text: str) -> list[int]:
+        """Token ids of ``text`` as a user's turn, in the checkpoint's own chat template, up to where the answer begins.
+
+        Raises:
+            CheckpointError: no tokenizer, or one without a chat template (a base model).
+        """
+        if self.tokenizer is None or not getattr(self.tokenizer, "chat_template", None):
+            raise CheckpointError(f"checkpoint {self.name} brings no chat template; give the prompt as it is")
+        return chat_ids(self.tokenizer, text)
+
+
+def check_attention(checkpoint: Checkpoint, context: str) -> None:
+    """Refuse a context mode whose attention the checkpoint was not trained for.
+
+    Raises:
+        CheckpointError: the checkpoint states its attention, and it is another one.
+    """
+    wanted = "block_causal" if context == "block_causal" else "bidirectional"
+    if checkpoint.attention and wanted not in checkpoint.attention:
+        raise CheckpointError(
+            f"context {context!r} needs {wanted} attention, but {checkpoint.name} was trained for "
+            f"{', '.join(checkpoint.attention)}"
+        )
+
+
+def check_cuda_graphs(device: str, cuda_graphs: bool) -> None:
+    """Refuse CUDA graphs on other devices, where they would change nothing without a word.
+
+    Raises:
+        CheckpointError: ``cuda_graphs`` for a device that is no CUDA device.
+    """
+    if cuda_graphs and device.partition(":")[0] != "cuda":
+        raise CheckpointError(f"--cuda-graphs needs --device cuda, got --device {device}")
+
+
+def _settle_threads(denoiser: HuggingFaceDenoiser) -> None:
+    """Run a small model on a CPU in one thread, unless ``OMP_NUM_THREADS`` says otherwise.
+
+    A forward of a few milliseconds spends more on waking a thread pool than it gains, and ten times more where another
+    process wants the same cores.
+    """
+    if denoiser.device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+        parameters = sum(p.numel() for p in denoiser.model.parameters())
+        if parameters < _ONE_THREAD_BELOW:
+            torch.set_num_threads(1)
+
+
+def load_checkpoint(
+    source: str | Path,
+    *,
+    dtype: str = "float32",
+    device: str = "cpu",
+    mask_token_id: int | None = None,
+    end_token_ids: tuple[int, ...] | None = None,
+    revision: str | None = None,
+    compiled: bool = False,
+    cuda_graphs: bool = False,
+) -> Checkpoint:
+    """Load a model for decoding.
+
+    Args:
+        source: ``bundled``, a local folder in Hugging Face layout, or a hub id.
+        dtype: ``float32``, ``bfloat16`` or ``float16``; exactness is a promise in float32 only.
+        device: a torch device.
+        mask_token_id: overrides what the checkpoint says (``draftgraph.json``, then its tokenizer).
+        end_token_ids: overrides likewise (``draftgraph.json``, then tokenizer and configuration).
+        revision: branch, tag or commit of a hub model; None is its main branch. Which commit that was stands in the
+            checkpoint's own ``revision``.
+        compiled: run step forwards through ``torch.compile``; the first ones then take up to minutes.
+        cuda_graphs: replay step forwards from CUDA graphs; for CUDA devices only.
+
+    Raises:
+        CheckpointError: nothing there, a truncated or foreign weight file, weights that do not fit the configuration,
+            a family that no adapter covers, no mask token known or another one than the checkpoint's family has, a
+            model that ignores its attention mask, an unknown dtype, a device that is not there, CUDA graphs on
+            another device, a revision of something that is not on the hub, or a shape of ``calibrate.models.shapes``.
+    """
+    check_cuda_graphs(device, cuda_graphs)
+    folder = MODEL_DIR if source == BUNDLED else Path(source).expanduser()
+    is_folder = source != BUNDLED and folder.is_dir()
+    where = str(folder) if folder.exists() else str(source)
+    looks_local = source == BUNDLED or str(source).startswith((".", "/", "~")) or str(source).count("/") > 1
+    if looks_local and not (folder / "config.json").is_file():
+        raise CheckpointError(f"no checkpoint at {folder}: expected a folder with config.json and *.safetensors")
+    if str(source).endswith("-shaped") and "/" not in str(source) and not is_folder:
+        raise CheckpointError(  # on the hub it would be looked for in vain, for half a minute
+            f"{source} is the name of a shape, whose random weights only `latency` and `memory` take; expected "
+            "'bundled', a local folder or a hub id"
+        )
+    if dtype not in DTYPES:
+        raise CheckpointError(f"unknown dtype {dtype!r}, expected one of {', '.join(DTYPES)}")
+    if revision is not None and (source == BUNDLED or is_folder):
+        raise CheckpointError(
+            f"revision {revision!r} of {source} was asked for, but only models on the hub have revisions; leave it out"
+        )
+    hub: dict[str, Any] = {} if revision is None else {"revision": revision}
+    _check_device(device)
+    facts = _facts(folder)
+    try:
+        stated, _ = PretrainedConfig.get_config_dict(where, **hub)  # reads config.json, runs nothing
+        family = family_of(stated)
+        if family is not None and not folder.is_dir():
+            # Neither pickles nor the repository's code: what is not fetched cannot run.
+            wanted = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
+            folder = Path(snapshot_download(where, allow_patterns=wanted, **hub))
+        if family is not None:
+            config: Any = None
+            model = load_native(family, folder, stated, DTYPES[dtype])
+        else:
+            config = AutoConfig.from_pretrained(where, trust_remote_code=False, **hub)
+            model, report = AutoModelForCausalLM.from_pretrained(
+                where,
+                dtype=DTYPES[dtype],
+                attn_implementation="sdpa",
+                output_loading_info=True,
+                trust_remote_code=False,  # refused at once; left open, a terminal would be asked
+                **hub,
+            )
+    except Exception as error:  # transformers passes on whatever its parts raise, each with a class of its own
+        raise CheckpointError(f"checkpoint {source} cannot be loaded: {error}") from error
+    if family is None and (missing := sorted(report["missing_keys"])):
+        raise CheckpointError(
+            f"checkpoint {source} lacks {len(missing)} weights of {type(model).__name__}, for example {missing[0]!r}; "
+            "the missing ones would be random"
+        )
+    if family is None and (foreign := sorted(report["unexpected_keys"])):
+        raise CheckpointError(
+            f"checkpoint {source} holds {len(foreign)} weights that {type(model).__name__} of its config.json has no "
+            f"place for, for example {foreign[0]!r}; they would be dropped without a word"
+        )
+    tokenizer = _tokenizer(where, None, **hub) if family is None else _tokenizer(str(folder), family)
+    mask = _mask_token(source, mask_token_id, facts, stated, tokenizer, family)
+    ends = end_token_ids if end_token_ids is not None else _end_tokens(facts, tokenizer, stated, family)
+    shift = facts.get("logits_shift", family.logits_shift if family is not None else 0)
+    try:
+        denoiser = HuggingFaceDenoiser(
+            model.to(device),
+            mask,
+            shift,
+            cuda_graphs=cuda_graphs,
+            compile_backend="inductor" if compiled else None,
+        )
+        probe_mask(denoiser)
+    except ValueError as error:
+        raise CheckpointError(f"checkpoint {source}: {error}") from error
+    commit = folder.name if family is not None and not Path(source).expanduser().is_dir() else None
+    _settle_threads(denoiser)
+    return Checkpoint(
+        name=Path(source).expanduser().resolve().name if is_folder else str(source),
+        source=str(source),
+        revision=commit or getattr(config, "_commit_hash", None) or folder_digest(folder),
+        denoiser=denoiser,
+        tokenizer=tokenizer,
+        end_token_ids=tuple(ends),
+        block_length=facts.get("block_length", _block_length(family, stated, str(source))),
+        attention=tuple(facts.get("attention", family.attention if family is not None else ())),
+        dtype=dtype,
+        family=family.name if family is not None else None,
+    )
+
+
+def _check_device(device: str) -> None:
+    try:
+        kind = torch.device(device).type
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"device {device!r} is not there ({reason}); use --device cpu") from error
+    if kind == "meta":
+        raise CheckpointError("device 'meta' holds no numbers; use --device cpu")
+
+
+#: What ``draftgraph.json`` may say of a checkpoint; keys that are not listed are ignored.
+_FACT_CHECKS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "mask_token_id": ("a token id", lambda value: _is_id(value)),
+    "end_token_ids": ("a list of token ids", lambda value: isinstance(value, list) and all(map(_is_id, value))),
+    "block_length": ("an integer of at least 1", lambda value: _is_id(value) and value >= 1),
+    "attention": (
+        'a list of "bidirectional" and "block_causal"',
+        lambda value: isinstance(value, list) and set(map(str, value)) <= {"bidirectional", "block_causal"},
+    ),
+    "logits_shift": (
+        "0, or 1 for a model whose row r predicts the token after it",
+        lambda value: _is_id(value) and value <= 1,
+    ),
+}
+
+
+def _is_id(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    path = folder / FACTS_NAME
+    if not path.is_file():
+        return {}
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path} is not valid JSON ({error})") from error
+    if not isinstance(facts, dict):
+        raise CheckpointError(f"{path} must hold a JSON object, found {type(facts).__name__}")
+    for key, (expected, fits) in _FACT_CHECKS.items():
+        if key in facts and not fits(facts[key]):
+            raise CheckpointError(f"{path}: {key} must be {expected}, found {facts[key]!r}")
+    return facts
+
+
+def _tokenizer(where: str, family: FamilySpec | None, **hub: Any) -> Any | None:
+    # Some tokenizer classes make an empty tokenizer, with ids of its own, out of a folder that has no files for one.
+    if family is not None and not any((Path(where) / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+        return None
+    try:
+        return AutoTokenizer.from_pretrained(where, trust_remote_code=False, **hub)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        pass  # a checkpoint without tokenizer still decodes prompts given as token ids
+    if family is None or family.tokenizer is None:
+        return None
+    try:  # the files are a native tokenizer's, only the class they name is remote code
+        return getattr(transformers, family.tokenizer).from_pretrained(where)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _mask_token(
+    source: str | Path,
+    asked: int | None,
+    facts: dict[str, Any],
+    stated: dict[str, Any],
+    tokenizer: Any,
+    family: FamilySpec | None,
+) -> int:
+    """The mask id: as asked for, else as draftgraph.json, config.json, the tokenizer or the family says."""
+    by_name = None
+    if family is not None and tokenizer is not None:
+        known = tokenizer.get_vocab()
+        by_name = known.get(family.mask_token)
+    said = {
+        FACTS_NAME: facts.get("mask_token_id"),
+        "config.json": stated.get("mask_token_id") if family is not None else None,
+        "the tokenizer": by_name if by_name is not None else getattr(tokenizer, "mask_token_id", None),
+    }
+    agreed = {where: value for where, value in said.items() if value is not None}
+    default = family.mask_token_id if family is not None and not agreed else None
+    mask = next((value for value in (asked, *agreed.values(), default) if value is not None), None)
+    if mask is None:
+        raise CheckpointError(f"checkpoint {source} names no mask token; give it with --mask-token-id")
+    if family is not None and (other := {where: value for where, value in agreed.items() if value != mask}):
+        # A family's mask token is a fact of its training; any other id would be denoised as an ordinary word.
+        listed = ", ".join(f"{where} says {value}" for where, value in other.items())
+        raise CheckpointError(
+            f"checkpoint {source}: mask token id {mask} is wrong for {family.name}: {listed}; leave out --mask-token-id"
+        )
+    return mask
+
+
+def _end_tokens(
+    facts: dict[str, Any], tokenizer: Any, stated: dict[str, Any], family: FamilySpec | None
+) -> tuple[int, ...]:
+    if "end_token_ids" in facts:
+        return tuple(facts["end_token_ids"])
+    found: list[int] = []
+    for candidate in (getattr(tokenizer, "eos_token_id", None), stated.get("eos_token_id")):
+        found += candidate if isinstance(candidate, list) else [candidate] if candidate is not None else []
+    if family is not None:
+        size = int(stated.get("embedding_size") or stated.get("vocab_size") or 0)
+        found += [token for token in family.end_token_ids if token < size]
+    return tuple(dict.fromkeys(found))
+
+
+def _block_length(family: FamilySpec | None, stated: dict[str, Any], source: str) -> int | None:
+    if family is None:
+        return None
+    for key in family.block_length_keys:
+        if _is_id(stated.get(key)) and stated[key] >= 1:
+            return int(stated[key])
+    if family.block_length_in_name and (match := re.search(family.block_length_in_name, source.rstrip("/"))):
+        return int(match[1])
+    return family.block_length

@@ -1,0 +1,305 @@
+"""Hugging Face causal language models as denoisers, through transformers' own classes.
+
+A model class of transformers becomes bidirectional, block-causal or packed by the 4-D attention mask it is handed:
+with SDPA it uses a boolean mask as it is, takes explicit position ids, and concatenates a cache in front of the new
+keys. So no modelling code is copied here.
+
+**Shifted logits.** A model that was made from an autoregressive one (Dream) predicts in row r the token *after* row r.
+The runtime never sees this: a row's logits are taken from the row before it, which is the one row at the position
+before its own that it may look at. That row is found from positions and visibility alone, so a shift cannot cross from
+one packed block into another; where it is a frozen row, its last hidden state was kept with the frozen keys.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import torch
+from transformers import Cache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
+
+from calibrate.models.cuda_graphs import GraphedForward
+from calibrate.models.slot_cache import SlotMemory, compiled_decoder, forward_slots
+from verify.denoiser import SlotRows
+
+#: Traces and ranks hold token ids as int32; a vocabulary beyond it would wrap around without a word.
+MAX_VOCABULARY = 2**31 - 1
+
+
+@dataclass(frozen=True, eq=False)
+class FrozenEdge:
+    """What a shifted model must keep of frozen rows: the rows whose successor is not frozen with them.
+
+    Only they can ever be asked for (the row before the block; the last row of all), so one or two rows are kept. Of a
+    batch all rows are, as its sequences may differ in what is frozen and what is padding.
+
+    Attributes:
+        positions: int64 [1 or B, C], position ids of all frozen rows.
+        columns: int64 [E], which of the ``C`` rows are kept.
+        hidden: [1 or B, E, width], their last hidden states.
+    """
+
+    positions: torch.Tensor
+    columns: torch.Tensor
+    hidden: torch.Tensor
+
+
+class FrozenContext:
+    """Keys and values of ``C`` rows, per layer [1, heads, C, head width]; ``len()`` is ``C``."""
+
+    def __init__(self, layers: list[tuple[torch.Tensor, torch.Tensor]], edge: FrozenEdge | None = None) -> None:
+        self.layers = layers
+        self.edge = edge
+
+    def __len__(self) -> int:
+        return self.layers[0][0].shape[-2] if self.layers else 0
+
+
+class _FrozenLayer(DynamicLayer):
+    """A cache layer that puts frozen keys before the new ones and forgets the new ones, unless asked to keep some."""
+
+    def __init__(
+        self, keys: torch.Tensor | None, values: torch.Tensor | None, freeze_rows: torch.Tensor | None
+    ) -> None:
+        super().__init__()
+        self.frozen_keys, self.frozen_values, self.freeze_rows = keys, values, freeze_rows
+        self.new_context: tuple[torch.Tensor, torch.Tensor] | None = None
+        self.is_initialized = True
+        if keys is not None:
+            self.keys, self.values = keys, values
+
+    def get_seq_length(self) -> int:
+        return 0 if self.frozen_keys is None else self.frozen_keys.shape[-2]
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        keep_keys = keep_values = None
+        if self.freeze_rows is not None:
+            keep_keys = key_states.index_select(-2, self.freeze_rows)
+            keep_values = value_states.index_select(-2, self.freeze_rows)
+        if self.frozen_keys is None or self.frozen_values is None:
+            if keep_keys is not None and keep_values is not None:
+                self.new_context = keep_keys, keep_values
+            return key_states, value_states
+        if keep_keys is not None and keep_values is not None:
+            self.new_context = (
+                torch.cat([self.frozen_keys, keep_keys], dim=-2),
+                torch.cat([self.frozen_values, keep_values], dim=-2),
+            )
+        batch = (key_states.shape[0], -1, -1, -1)
+        return (
+            torch.cat([self.frozen_keys.expand(batch), key_states], dim=-2),
+            torch.cat([self.frozen_values.expand(batch), value_states], dim=-2),
+        )
+
+
+class HuggingFaceDenoiser:
+    """A transformers model behind the :class:`verify.denoiser.Denoiser` protocol.
+
+    Args:
+        model: a ``*ForCausalLM`` with SDPA or eager attention; it is put into evaluation mode.
+        mask_token_id: id of the mask token.
+        logits_shift: 0 when row r predicts the token of row r, 1 when it predicts the one after it.
+        cuda_graphs: replay step forwards over slots from CUDA graphs; no effect elsewhere.
+        compile_backend: compile step forwards over slots with this backend of ``torch.compile`` ("inductor"); the first
+            few forwards then take up to minutes. None compiles nothing.
+
+    Raises:
+        ValueError: the mask id is outside the vocabulary, the vocabulary is beyond int32, parameters of several
+            floating dtypes, an unknown shift, or an attention implementation that would not use a 4-D mask.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        mask_token_id: int,
+        logits_shift: int = 0,
+        *,
+        cuda_graphs: bool = False,
+        compile_backend: str | None = None,
+    ) -> None:
+        vocabulary = int(model.config.vocab_size)
+        check_vocabulary(vocabulary)
+        if not 0 <= mask_token_id < vocabulary:
+            raise ValueError(f"mask token id {mask_token_id} is outside the model's vocabulary of {vocabulary}")
+        implementation = model.config._attn_implementation
+        if implementation not in ("sdpa", "eager"):
+            raise ValueError(
+                f"attention implementation {implementation!r} ignores a 4-D mask; load with attn_implementation='sdpa'"
+            )
+        dtypes = sorted({str(weight.dtype) for weight in model.parameters() if weight.is_floating_point()})
+        if len(dtypes) > 1:
+            raise ValueError(f"the model mixes {' and '.join(dtypes)}; load all its weights in one dtype")
+        if logits_shift not in (0, 1):
+            raise ValueError(f"logits_shift is {logits_shift!r}, expected 0 or 1")
+        self.model = model.eval()
+        self.mask_token_id = mask_token_id
+        self.logits_shift = logits_shift
+        self.cuda_graphs, self.compile_backend = cuda_graphs, compile_backend
+        self.vocabulary_size = vocabulary
+        self.device = next(model.parameters()).device
+        self._layers = int(model.config.num_hidden_layers)
+        self._additive = implementation == "eager"
+
+    @property
+    def step_forwards(self) -> str:
+        """How step forwards over slots are run: ``eager``, ``compiled``, ``CUDA graphs`` or both of these."""
+        ways = ["compiled"] if self.compile_backend is not None else []
+        ways += ["CUDA graphs"] if self.cuda_graphs and self.device.type == "cuda" else []
+        return " + ".join(ways) or "eager"
+
+    def make_slots(self, slots: int, frozen_rows: int, live_rows: int) -> SlotMemory:
+        """See :meth:`verify.denoiser.SlotDenoiser.make_slots`; buffers are allocated in the first forward."""
+        memory = SlotMemory(self._layers, slots, frozen_rows, live_rows)
+        if self.compile_backend is not None:
+            memory.run_step = compiled_decoder(self.compile_backend)
+        if self.cuda_graphs and self.device.type == "cuda":
+            memory.graphs = GraphedForward(partial(memory.run_step, self.model, memory.cache))
+        return memory
+
+    @cached_property
+    def offers_slots(self) -> bool:
+        """Whether slots compute what the model computes; decoding goes row by row where they do not.
+
+        They apply the head to scattered rows, so the head must be all that stands between the last hidden states and
+        the logits (no cap, no scale), and its result the same bits. And they pad: rotary frequencies that depend on
+        the longest position of a forward ("dynamic", "longrope") would depend on the batch. Costs one forward over
+        two rows, once.
+        """
+        rotary = getattr(self.model.config, "rope_parameters", None) or {}
+        if isinstance(rotary, dict) and rotary.get("rope_type") in ("dynamic", "longrope"):
+            return False
+        head, seen = self.model.get_output_embeddings(), dict[str, torch.Tensor]()
+        hook = head.register_forward_hook(lambda _, given, result: seen.update(given=given[0], result=result))
+        tokens = torch.tensor([[self.mask_token_id, 0]], device=self.device)
+        try:
+            with torch.inference_mode():
+                logits = self.model(tokens, use_cache=False).logits
+                hidden = self.model.get_decoder()(tokens, use_cache=False).last_hidden_state
+        finally:
+            hook.remove()
+        return "result" in seen and torch.equal(seen["result"], logits) and torch.equal(seen["given"], hidden)
+
+    def move_slot(self, memory: SlotMemory, source: int, target: int) -> None:
+        """See :meth:`verify.denoiser.SlotDenoiser.move_slot`."""
+        with torch.inference_mode():
+            memory.move(source, target)
+
+    def clear_slot(self, memory: SlotMemory, slot: int) -> None:
+        """See :meth:`verify.denoiser.SlotDenoiser.clear_slot`."""
+        with torch.inference_mode():
+            memory.clear(slot)
+
+    @property
+    def few_shapes(self) -> bool:
+        """See :class:`verify.denoiser.SlotDenoiser`: a CUDA graph serves one shape."""
+        return self.cuda_graphs and self.device.type == "cuda"
+
+    def attention_mask(self, visibility: torch.Tensor) -> torch.Tensor:
+        """[b, 1, r, c]: the visibility itself, or for eager attention and on CUDA the addends it stands for.
+
+        CUDA kernels take addends; a boolean mask would be turned into them in every layer of every forward.
+        """
+        if self._additive or visibility.device.type == "cuda":
+            # Filled, not chosen with torch.where: a scalar of the host would be sent over, and waited for.
+            addends = torch.zeros(visibility.shape, dtype=self.model.dtype, device=visibility.device)
+            visibility = addends.masked_fill_(~visibility, torch.finfo(self.model.dtype).min)
+        return visibility[:, None]
+
+    @torch.inference_mode()
+    def forward_slots(self, memory: SlotMemory, rows: SlotRows) -> torch.Tensor:
+        """See :meth:`verify.denoiser.SlotDenoiser.forward_slots`."""
+        return forward_slots(self.model, memory, rows, self.logits_shift)
+
+    @torch.inference_mode()
+    def __call__(
+        self,
+        tokens: torch.Tensor,
+        positions: torch.Tensor,
+        visibility: torch.Tensor,
+        context: FrozenContext | None = None,
+        logit_rows: torch.Tensor | None = None,
+        freeze_rows: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, FrozenContext | None]:
+        """See :meth:`verify.denoiser.Denoiser.__call__`."""
+        mask = visibility[:, None].expand(tokens.shape[0], 1, -1, -1)
+        if self._additive:
+            zero = torch.zeros((), dtype=self.model.dtype, device=self.device)
+            mask = torch.where(mask, zero, torch.finfo(self.model.dtype).min)
+        layers = None
+        if context is not None or freeze_rows is not None:
+            pairs = context.layers if context is not None and len(context) else [(None, None)] * self._layers
+            layers = [_FrozenLayer(keys, values, freeze_rows) for keys, values in pairs]
+        arguments: dict[str, Any] = {
+            "input_ids": tokens,
+            "attention_mask": mask,
+            "position_ids": positions,
+            "past_key_values": Cache(layers=layers) if layers is not None else None,
+            "use_cache": layers is not None,
+        }
+        edge = None
+        if self.logits_shift:
+            # The head alone is applied to the rows gathered, so the shift costs no more logits than are wanted.
+            hidden = self.model.get_decoder()(**arguments).last_hidden_state
+            logits = self.model.get_output_embeddings()(
+                _rows_before(hidden, positions, visibility, logit_rows, context.edge if context is not None else None)
+            )
+            if freeze_rows is not None:
+                edge = _frozen_edge(hidden, positions, freeze_rows, context.edge if context is not None else None)
+        else:
+            logits = self.model(**arguments, logits_to_keep=logit_rows if logit_rows is not None else 0).logits
+        if freeze_rows is None or layers is None:
+            return logits, None
+        return logits, FrozenContext([layer.new_context for layer in layers if layer.new_context is not None], edge)
+
+
+def check_vocabulary(size: int) -> None:
+    """Raise ValueError when token ids of a vocabulary of ``size`` do not fit into the int32 of ranks and traces."""
+    if size > MAX_VOCABULARY:
+        raise ValueError(f"a vocabulary of {size} is beyond the int32 that traces hold token ids in ({MAX_VOCABULARY})")
+
+
+def _rows_before(
+    hidden: torch.Tensor,
+    positions: torch.Tensor,
+    visibility: torch.Tensor,
+    logit_rows: torch.Tensor | None,
+    edge: FrozenEdge | None,
+) -> torch.Tensor:
+    """Hidden states [B, K, width] of the row before each wanted row: visible to it, one position before its own.
+
+    A row sees one consistent sequence, so there is at most one such row. A row that has none (position 0) keeps its
+    own, as Dream's loop does; a prompt has no empty beginning, so nothing masked ever stands there.
+    """
+    live = hidden.shape[1]
+    rows = torch.arange(live, device=hidden.device) if logit_rows is None else logit_rows
+    wanted = positions[:, rows, None] - 1
+    seen = visibility[:, rows]
+    frozen = seen.shape[-1] - live
+    before = seen[..., frozen:] & (positions[:, None, :] == wanted)
+    if edge is not None and len(edge.columns):
+        before_edge = seen[..., edge.columns] & (edge.positions[:, None, edge.columns] == wanted)
+        before = torch.cat([before, before_edge], dim=-1)
+        hidden = torch.cat([hidden, edge.hidden.expand(len(hidden), -1, -1)], dim=1)
+    source = torch.where(before.any(dim=-1), before.to(torch.uint8).argmax(dim=-1), rows)
+    return torch.gather(hidden, 1, source[..., None].expand(-1, -1, hidden.shape[-1]))
+
+
+def _frozen_edge(
+    hidden: torch.Tensor, positions: torch.Tensor, freeze_rows: torch.Tensor, old: FrozenEdge | None
+) -> FrozenEdge:
+    """The edge of a context that grows by ``freeze_rows``; a row that was no edge before never becomes one."""
+    new_positions, new_hidden = positions[:, freeze_rows], hidden[:, freeze_rows]
+    columns = torch.arange(len(freeze_rows), device=hidden.device)
+    if old is not None:
+        batch = len(new_positions)
+        columns = torch.cat([old.columns, old.positions.shape[1] + columns])
+        new_positions = torch.cat([old.positions.expand(batch, -1), new_positions], dim=1)
+        new_hidden = torch.cat([old.hidden.expand(batch, -1, -1), new_hidden], dim=1)
+    if len(new_positions) > 1:
+        return FrozenEdge(new_positions, columns, new_hidden)
+    is_edge = ~torch.isin(new_positions[0, columns] + 1, new_positions[0])
+    return FrozenEdge(new_positions, columns[is_edge], new_hidden[:, is_edge])

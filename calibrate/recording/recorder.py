@@ -1,0 +1,292 @@
+"""Recording acceptance traces: the decode loop, observed, one Parquet shard after a few prompts.
+
+A recording is named by its folder and by the facts in its manifest (``calibrate.traces.folder``). Started again it goes
+on: prompts found in whole shards are not decoded again. What is recorded reaches this module as arrays on the host, as
+the loop needed them for its own decisions, so that recording moves nothing else off the device.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from calibrate.models.checkpoint import Checkpoint, check_attention
+from calibrate.prompts.encoding import prompt_set_hash
+from calibrate.recording.stopping import signals_held
+from calibrate.traces.folder import check_folder, claim_folder, recorded_samples
+from calibrate.traces.table import MAX_RANK, TraceError, Traces, read_traces, traces_to_table, write_shard
+from calibrate.version import tool_version
+from verify.decoding import DecodeConfig, DecodeResult, Observer, StepFact, decode_batch
+from verify.policies.contract import Policy
+
+
+class TraceBuilder:
+    """An observer that turns denoising steps into trace columns; steps of several samples may come interleaved."""
+
+    def __init__(self) -> None:
+        self._facts: dict[int, list[StepFact]] = {}
+
+    def __len__(self) -> int:
+        return sum(map(len, self._facts.values()))
+
+    def on_step(self, fact: StepFact) -> None:
+        # The loop hands over arrays that it does not change afterwards, so references are enough.
+        self._facts.setdefault(fact.sample, []).append(fact)
+
+    def drop_samples(self, samples: Iterable[int]) -> None:
+        """Forget the steps of prompts that are written, or that were not finished."""
+        for sample in samples:
+            self._facts.pop(sample, None)
+
+    def build(self, metadata: dict[str, Any] | None = None, samples: Iterable[int] | None = None) -> Traces:
+        """The steps of ``samples`` (None: of all) as :class:`Traces`; at least one step is needed."""
+        facts = self._ordered(samples)
+        masked = [fact.masked_position for fact in facts]
+        commits = [fact.commit_position for fact in facts]
+        return Traces(
+            sample=np.array([fact.sample for fact in facts], dtype=np.int32),
+            block=np.array([fact.block for fact in facts], dtype=np.int32),
+            step=np.array([fact.step for fact in facts], dtype=np.int32),
+            masked_ptr=np.cumsum([0, *map(len, masked)], dtype=np.int64),
+            masked_position=np.concatenate(masked).astype(np.int16),
+            top_token=np.concatenate([fact.top_token for fact in facts]).astype(np.int32),
+            top_probability=np.concatenate([fact.top_probability for fact in facts]).astype(np.float32),
+            commit_ptr=np.cumsum([0, *map(len, commits)], dtype=np.int64),
+            commit_position=np.concatenate(commits).astype(np.int16),
+            commit_token=np.concatenate([fact.commit_token for fact in facts]).astype(np.int32),
+            metadata=metadata or {},
+        )
+
+    def table(self, samples: Iterable[int] | None = None) -> pa.Table:
+        """The steps of ``samples`` (None: of all) as they are written."""
+        return traces_to_table(self.build(samples=samples), [fact.event for fact in self._ordered(samples)])
+
+    def _ordered(self, samples: Iterable[int] | None) -> list[StepFact]:
+        return [fact for sample in sorted(self._facts if samples is None else samples) for fact in self._facts[sample]]
+
+
+@dataclass(frozen=True)
+class RecordingSpeed:
+    """What one call recorded, without the prompts that were there before.
+
+    Attributes:
+        prompts: prompts decoded.
+        tokens: tokens generated, each answer up to its first end token.
+        seconds: wall time, from the first forward to the last shard.
+    """
+
+    prompts: int
+    tokens: int
+    seconds: float
+
+    def sentence(self) -> str:
+        if not self.prompts:
+            return "nothing was left to record"
+        seconds = max(self.seconds, 1e-9)
+        return (
+            f"recorded {self.prompts} prompts, {self.tokens} tokens in {self.seconds:.1f} s: "
+            f"{self.prompts / seconds:.3g} prompts/s, {self.tokens / seconds:.4g} tokens/s"
+        )
+
+
+def run_facts(
+    checkpoint: Checkpoint,
+    policy: Policy,
+    config: DecodeConfig,
+    prompts: Sequence[Sequence[int]],
+    *,
+    chat: bool = False,
+    prompt_source: str | None = None,
+) -> dict[str, Any]:
+    """The facts that a trace is valid for; written to the manifest and compared on a rerun.
+
+    ``chat`` says that the prompts went through the checkpoint's chat template, ``prompt_source`` where they came from;
+    what tells prompt sets apart is their hash.
+
+    Raises:
+        CheckpointError: a context mode that the checkpoint was not trained for.
+        TraceError: a block length or a number of vocabulary ranks that a trace cannot hold.
+    """
+    check_attention(checkpoint, config.context)
+    denoiser = checkpoint.denoiser
+    top_j = min(config.top_j, denoiser.vocabulary_size - 1)
+    for option, value in (("block length", config.block_length), ("top_j", top_j)):
+        if value > MAX_RANK:
+            raise TraceError(f"{option} is {value}; traces keep ranks in 16 bits, so give at most {MAX_RANK}")
+    return {
+        "model": checkpoint.name,
+        "model_source": checkpoint.source or checkpoint.name,
+        "model_revision": checkpoint.revision,
+        "dtype": checkpoint.dtype,
+        "device": denoiser.device.type,
+        "device_name": _device_name(denoiser.device),
+        "mask_token_id": denoiser.mask_token_id,
+        "end_token_ids": list(config.end_token_ids),
+        "policy": policy.spec,
+        "temperature": policy.temperature,
+        "block_length": config.block_length,
+        "generation_length": config.generation_length,
+        "context": config.context,
+        "top_j": top_j,
+        "seed": config.seed,
+        "prompts": len(prompts),
+        "prompt_set_hash": prompt_set_hash(prompts),
+        "prompt_source": prompt_source,
+        "chat": chat,
+        "tool_version": tool_version(),
+    }
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+
+
+def record(
+    checkpoint: Checkpoint,
+    prompts: Sequence[Sequence[int]],
+    policy: Policy,
+    config: DecodeConfig,
+    folder: str | Path,
+    *,
+    batch_size: int = 1,
+    chat: bool = False,
+    prompt_source: str | None = None,
+    shard_prompts: int = 4,
+    on_prompt: Callable[[int, int], None] | None = None,
+    on_end: Callable[[RecordingSpeed], None] | None = None,
+) -> Traces:
+    """Record plain decodes of ``prompts`` into ``folder``; go on where an earlier recording stopped.
+
+    Ctrl-C (or any error) writes the prompts that are finished before it is passed on. Several processes record
+    together with :func:`calibrate.recording.group.record_in_group`.
+
+    Args:
+        checkpoint: the model.
+        prompts: token ids per prompt; the index of a prompt is its ``sample``.
+        policy: the unmasking policy.
+        config: lengths and context mode; its back-end plays no part, as nothing is drafted.
+        folder: the trace folder; made when missing.
+        batch_size: prompts decoded at a time. A batch changes the last bits of probabilities. In float32 that changes
+            no commit, only, rarely, which of two tied tokens comes first (docs/recording.md); in low precision it may
+            change more. So every shard says the size it was recorded with.
+        chat, prompt_source: whether the prompts went through the chat template, and where they came from; facts of the
+            manifest, nothing more.
+        shard_prompts: prompts per shard, so what a kill can lose besides those being decoded.
+        on_prompt: called with (prompts done, prompts in all) at the start and after every prompt.
+        on_end: told what this call recorded and how fast.
+
+    Returns:
+        The whole trace, read back from disk.
+
+    Raises:
+        TraceError: the folder holds a trace of other facts, a broken shard, or files that are no trace; or another
+            recording is writing there.
+        verify.layout.LayoutError: a batch size below 1, or lengths that do not fit.
+    """
+    folder = Path(folder)
+    facts = run_facts(checkpoint, policy, config, prompts, chat=chat, prompt_source=prompt_source)
+    report = on_prompt or (lambda *_: None)
+    if check_folder(folder, facts) and len(recorded_samples(folder)) == len(prompts):
+        report(len(prompts), len(prompts))  # complete: perhaps in a place where nothing can be written
+        if on_end is not None:
+            on_end(RecordingSpeed(0, 0, 0.0))
+        return read_traces(folder)
+    lock = claim_folder(folder, facts)
+    try:
+        done = recorded_samples(folder)
+        report(len(done), len(prompts))
+        todo = [sample for sample in range(len(prompts)) if sample not in done]
+        share = Share(checkpoint, prompts, policy, config, folder, batch_size=batch_size, shard_prompts=shard_prompts)
+        start, told = time.perf_counter(), [0, 0]
+
+        def one_more(result: DecodeResult) -> None:
+            told[0] += 1
+            told[1] += result.end
+            report(len(done) + told[0], len(prompts))
+
+        share.record(todo, one_more)
+        if on_end is not None:
+            on_end(RecordingSpeed(told[0], told[1], time.perf_counter() - start))
+    finally:
+        lock.release()
+    return read_traces(folder)
+
+
+class Share:
+    """Records prompts into shards of a folder that is claimed already.
+
+    Args:
+        checkpoint, prompts, policy, config, folder, batch_size, shard_prompts: as in :func:`record`.
+        prefix: of the names of the shards, so that workers never write to one name.
+        observer: told of every step beside the trace builder.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        prompts: Sequence[Sequence[int]],
+        policy: Policy,
+        config: DecodeConfig,
+        folder: Path,
+        *,
+        batch_size: int = 1,
+        shard_prompts: int = 4,
+        prefix: str = "shard-",
+        observer: Observer | None = None,
+    ) -> None:
+        self.denoiser, self.prompts, self.policy, self.config = checkpoint.denoiser, prompts, policy, config
+        self.folder, self.batch_size, self.shard_prompts, self.prefix = folder, batch_size, shard_prompts, prefix
+        self.observer = observer
+        self.shards: list[str] = []
+        self._builder, self._finished = TraceBuilder(), list[int]()
+
+    def on_step(self, fact: StepFact) -> None:
+        self._builder.on_step(fact)
+        if self.observer is not None:
+            self.observer.on_step(fact)
+
+    def record(self, samples: Sequence[int], one_more: Callable[[DecodeResult], None]) -> None:
+        """Decode the prompts ``samples``; whatever stops it, those that are finished are written.
+
+        A prompt is reported after the shard that it fills is written.
+        """
+        if not samples:
+            return
+        todo = [(sample, self.prompts[sample]) for sample in samples]
+        left = len(todo)
+        try:
+            for sample, result in decode_batch(
+                self.denoiser, todo, self.policy, self.config, batch_size=self.batch_size, observer=self
+            ):
+                self._finished.append(sample)
+                left -= 1
+                if len(self._finished) == self.shard_prompts or not left:
+                    self._flush()
+                one_more(result)
+        except BaseException:
+            with signals_held():
+                self._flush()
+            raise
+
+    def _flush(self) -> None:
+        if self._finished:
+            # The first finished sample is in no other shard, so neither is the name.
+            name = f"{self.prefix}{self._finished[0]:06d}.parquet"
+            table = self._builder.table(self._finished)
+            facts = {
+                "batch_size": self.batch_size,
+                "compiled": getattr(self.denoiser, "compile_backend", None),
+                "tool_version": tool_version(),
+            }
+            write_shard(self.folder / name, table, facts)
+            self.shards.append(name)
+            self._builder.drop_samples(self._finished)
+            self._finished.clear()

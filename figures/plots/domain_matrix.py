@@ -1,0 +1,183 @@
+"""Does a graph travel? Held-out nfe reduction of graphs made on one domain (rows) and run on another (columns).
+
+The confidence chain stands below as a row of its own: it is made on nothing, so what a foreign graph keeps above it is
+what calibration on other prompts is still worth.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from figures.canvas.output import Table
+from figures.canvas.style import (
+    INK,
+    LABEL_SIZE,
+    SEQUENTIAL,
+    TEXT_SIZE,
+    TITLE_SIZE,
+    method_style,
+    new_figure,
+    on_colour,
+    set_heading,
+)
+from figures.plots.ablation import Ablation, AblationRow, best_method, usual_budget
+from figures.records.fields import FigureDataError
+from figures.records.run import BASELINES
+
+ARROW = " -> "
+CHAIN = "chain"
+FRAME = "#E69F00"  # stands out from every colour of the map
+_TABLE = ("method", "budget", "made_on", "run_on", "prompts", "nfe_reduction", "low", "high")
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """``cells[made_on, run_on]`` of one calibrated method; ``chain[run_on]`` where the study has it."""
+
+    method: str
+    budget: int
+    made_on: list[str]
+    run_on: list[str]
+    cells: dict[tuple[str, str], AblationRow]
+    chain: dict[str, AblationRow]
+
+
+def matrix(ablation: Ablation, method: str | None = None, budget: int | None = None) -> Matrix:
+    """The matrix of ``method`` (by default the calibrated one that does best) at ``budget`` (10, or the largest).
+
+    Raises:
+        FigureDataError: no test rows, a setting that is not "made on -> run on", no such method, or an empty cell.
+    """
+    chosen = usual_budget(ablation, budget)
+    rows = [row for row in ablation.held_out() if row.budget == chosen]
+    method = best_method(rows) if method is None else method
+    cells: dict[tuple[str, str], AblationRow] = {}
+    chain: dict[str, AblationRow] = {}
+    for row in rows:
+        made_on, arrow, run_on = row.setting.partition(ARROW)
+        if not arrow:
+            raise FigureDataError(f'{ablation.path}: expected settings "made on -> run on", found "{row.setting}"')
+        if row.method == method:
+            cells[made_on, run_on] = row
+        elif row.method == CHAIN:
+            chain.setdefault(run_on, row)  # the same for every domain it is "made" on
+    names = list(dict.fromkeys(made for made, _ in cells)), list(dict.fromkeys(run for _, run in cells))
+    if not cells:
+        raise FigureDataError(f"{ablation.path}: no test rows of {method} at budget {chosen}")
+    missing = [f"{made}{ARROW}{run}" for made in names[0] for run in names[1] if (made, run) not in cells]
+    if missing:
+        raise FigureDataError(f"{ablation.path}: the study is not finished, it lacks {', '.join(missing)} for {method}")
+    return Matrix(method, chosen, *names, cells, {run: row for run, row in chain.items() if run in names[1]})
+
+
+def calibrated_methods(ablation: Ablation) -> list[str]:
+    """The methods that a matrix can be drawn for; a baseline is made on nothing."""
+    return [method for method in ablation.methods() if method not in BASELINES]
+
+
+def table_domain_matrix(ablation: Ablation, method: str | None = None, budget: int | None = None) -> Table:
+    """Every cell, one row each; the chain is made on nothing."""
+    found = matrix(ablation, method, budget)
+    named = [(made, run, found.cells[made, run]) for made in found.made_on for run in found.run_on]
+    rows = [*named, *((None, run, found.chain[run]) for run in found.run_on if run in found.chain)]
+    return Table(
+        _TABLE,
+        tuple(
+            (row.method, row.budget, made, run, row.prompts, row.nfe_reduction, row.nfe_reduction_low,
+             row.nfe_reduction_high)
+            for made, run, row in rows
+        ),
+    )  # fmt: skip
+
+
+def draw_domain_matrix(ablation: Ablation, method: str | None = None, budget: int | None = None) -> Figure:
+    """Draw the matrix with a number and its interval in every cell; the best graph of each column is framed.
+
+    Raises:
+        FigureDataError: as :func:`matrix`.
+    """
+    found = matrix(ablation, method, budget)
+    lines = [*found.made_on, *([CHAIN] if found.chain else [])]
+    values = [row.nfe_reduction for row in (*found.cells.values(), *found.chain.values())]
+    norm = Normalize(min(values), max(max(values), min(values) + 1e-9))
+    figure = new_figure(height=1.55 + 0.62 * len(lines))
+    axes = figure.subplots()
+    for column, run in enumerate(found.run_on):
+        best = max(found.cells[made, run].nfe_reduction for made in found.made_on)
+        for line, made in enumerate(found.made_on):
+            row = found.cells[made, run]
+            _draw_cell(axes, column, line, row, norm, framed=row.nfe_reduction == best)
+        if run in found.chain:
+            _draw_cell(axes, column, len(lines) - 0.85, found.chain[run], norm, framed=False)
+    label = method_style(found.method).label
+    axes.set_xlim(-0.5, len(found.run_on) - 0.5)
+    bottom = len(lines) - (0.35 if found.chain else 0.5)
+    axes.set_ylim(bottom, -0.5)
+    axes.set_xticks(range(len(found.run_on)), found.run_on)
+    places = [*range(len(found.made_on)), *([len(lines) - 0.85] if found.chain else [])]
+    axes.set_yticks(places, [*found.made_on, *(["confidence\nchain"] if found.chain else [])])
+    axes.tick_params(labelsize=TEXT_SIZE, colors=INK, length=0)
+    axes.set_xlabel("run on prompts of", fontsize=LABEL_SIZE, color=INK)
+    axes.set_ylabel("graph made on", fontsize=LABEL_SIZE, color=INK)
+    axes.set_title(f"{label}, D = {found.budget}", fontsize=TITLE_SIZE, color=INK, loc="left")
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    _colour_bar(figure, axes, norm)
+    note = (
+        f"NFE reduction (× fewer forwards) on {ablation.prompts_said()} of the column, 95 % intervals over prompts in "
+        f"brackets; the best graph of each column is framed. {ablation.about()}"
+    )
+    set_heading(figure, headline(found), note.rstrip())
+    return figure
+
+
+def headline(found: Matrix) -> str:
+    """How much of the gain a graph keeps on the domain that suits it least, against the graph made there."""
+    kept = {
+        (made, run): row.nfe_reduction / found.cells[run, run].nfe_reduction
+        for (made, run), row in found.cells.items()
+        if made != run and (run, run) in found.cells
+    }
+    if not kept:
+        return f"NFE reduction of {method_style(found.method).label} graphs across domains, D = {found.budget}"
+    made, run = min(kept, key=lambda cell: kept[cell])
+    share = kept[made, run]
+    if share >= 1:
+        return f"D = {found.budget}: on every domain, graphs made elsewhere do as well as the graph made there"
+    return (
+        f"D = {found.budget}: a graph made on {made} keeps {100 * share:.0f} % of the NFE reduction on {run}; "
+        "no other pair keeps less"
+    )
+
+
+def _draw_cell(axes: Axes, x: float, y: float, row: AblationRow, norm: Normalize, framed: bool) -> None:
+    red, green, blue, _ = SEQUENTIAL(float(norm(row.nfe_reduction)))
+    axes.add_patch(
+        Rectangle((x - 0.49, y - 0.48), 0.98, 0.96, facecolor=(red, green, blue), linewidth=0, gid=row.setting)
+    )
+    if framed:
+        axes.add_patch(
+            Rectangle((x - 0.475, y - 0.46), 0.95, 0.92, fill=False, edgecolor=FRAME, linewidth=2.2, gid="best")
+        )
+    colour = on_colour(red, green, blue)
+    low, high = row.nfe_reduction_low, row.nfe_reduction_high
+    rise = 0.0 if low is None else -0.14
+    axes.text(
+        x, y + rise, f"{row.nfe_reduction:.2f}×", ha="center", va="center", fontsize=LABEL_SIZE, fontweight="bold",
+        color=colour,
+    )  # fmt: skip
+    if low is not None:
+        axes.text(x, y + 0.24, f"[{low:.2f}, {high:.2f}]", ha="center", va="center", fontsize=7.0, color=colour)
+
+
+def _colour_bar(figure: Figure, axes: Axes, norm: Normalize) -> None:
+    bar = figure.colorbar(ScalarMappable(norm, SEQUENTIAL), ax=axes, pad=0.02, aspect=18)
+    bar.set_label("NFE reduction (×)", fontsize=LABEL_SIZE, color=INK)
+    bar.ax.tick_params(labelsize=TEXT_SIZE, colors=INK)
+    bar.outline.set_visible(False)

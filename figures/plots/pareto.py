@@ -1,0 +1,190 @@
+"""The front of a study of two objectives beside the fronts of fixed methods: on the folds, and on test prompts.
+
+A front that was chosen by its values on the folds is too good by them; the panel of test prompts shows the same graphs
+where nothing was chosen. The exact graphs are those of the minimum cut and the integer program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from figures.canvas.output import Table
+from figures.canvas.style import (
+    FAINT,
+    INK,
+    LABEL_SIZE,
+    figure_legend,
+    legend_inches,
+    marker_size,
+    method_order,
+    method_style,
+    new_figure,
+    set_heading,
+    style_axes,
+)
+from figures.records.fields import FigureDataError
+from figures.records.study import MAXIMIZE, OPTUNA, Axis, FrontPoint, StudyFile, one_reading
+
+COLUMNS = 5
+_TABLE = ("split", "method", "budget", "x", "y")
+#: Names of objectives, as axes say them.
+WORDS = {
+    "tokens_per_forward": "tokens per forward pass",
+    "rows": "rows per forward pass, L (1 + D)",
+    "forwards_per_step": "forwards per denoising step",
+}
+
+
+def fronts(study: StudyFile, split: str) -> dict[str, list[FrontPoint]]:
+    """Per method its points on ``split`` ("validation" or "test") by ascending x, methods in the order of legends.
+
+    The published rule comes in one reading, the one that does best on the folds.
+
+    Raises:
+        FigureDataError: a study of one objective, or one without a front.
+    """
+    if not study.axes or not study.front:
+        raise FigureDataError(f"{study.path}: no front of two objectives, so there is none to draw")
+    points = [point for point in study.front if split == "validation" or point.test_values is not None]
+    sign = 1 if _y(study).direction == MAXIMIZE else -1
+    score: dict[str, list[float]] = {}
+    for point in study.front:
+        score.setdefault(point.method, []).append(sign * _values(study, point, "validation")[1])
+    methods = one_reading(list(score), {name: sum(values) / len(values) for name, values in score.items()})
+    found = {
+        method: sorted({_values(study, p, split): p for p in points if p.method == method}.items())
+        for method in sorted(methods, key=method_order)
+    }
+    return {method: [point for _, point in own] for method, own in found.items() if own}
+
+
+def _x(study: StudyFile) -> Axis:
+    return study.axes[1 if _swapped(study) else 0]
+
+
+def _y(study: StudyFile) -> Axis:
+    return study.axes[0 if _swapped(study) else 1]
+
+
+def _swapped(study: StudyFile) -> bool:
+    """Rows, a cost that is chosen, stand on the x axis, wherever the study has them."""
+    return study.axes[1].name == "rows"
+
+
+def _values(study: StudyFile, point: FrontPoint, split: str) -> tuple[float, float]:
+    """(x, y) of a point."""
+    first, second = point.values if split == "validation" or point.test_values is None else point.test_values
+    return (second, first) if _swapped(study) else (first, second)
+
+
+def table_pareto(study: StudyFile) -> Table:
+    """Every drawn point of a front, one row each."""
+    rows = [
+        (split, method, point.budget, *_values(study, point, split))
+        for split in ("validation", "test")
+        for method, own in fronts(study, split).items()
+        for point in own
+    ]
+    return Table(_TABLE, tuple(rows))
+
+
+def draw_pareto(study: StudyFile) -> Figure:
+    """Draw the fronts on the folds, and beside them the same graphs on test prompts where the study has them.
+
+    Raises:
+        FigureDataError: a study of one objective, or one without a front.
+    """
+    panels = [(split, found) for split in ("validation", "test") if (found := fronts(study, split))]
+    methods = sorted({method for _, found in panels for method in found}, key=method_order)
+    handles = [_handle(method) for method in methods]
+    cloud = Line2D([], [], linestyle="none", marker="o", markersize=3, color=FAINT, alpha=0.5, label="trials")
+    handles.append(cloud)
+    below = 0.1 + legend_inches(handles, COLUMNS)
+    figure = new_figure(height=4.4 + below)
+    grid = figure.subplots(1, len(panels), squeeze=False, sharex=True, sharey=True)[0]
+    for axes, (split, found) in zip(grid, panels, strict=True):
+        title = "held-out folds, which the study saw" if split == "validation" else "test prompts"
+        style_axes(axes, x_label=_label(_x(study)), title=title, grid="both")
+        if split == "validation":
+            _draw_cloud(axes, study)
+        for method, own in found.items():
+            _draw_front(axes, method, [_values(study, point, split) for point in own], joined=_swapped(study))
+    grid[0].set_ylabel(_label(_y(study)), fontsize=LABEL_SIZE, color=INK)
+    _set_limits(grid[0], [_values(study, p, split) for split, found in panels for own in found.values() for p in own])
+    better = "higher and further left" if _y(study).direction == MAXIMIZE else "lower and further left"
+    note = (
+        f"{study.search_prompts} search and {study.test_prompts} test prompts, {len(study.trials)} trials; {better} is "
+        f"better. A front chosen on the folds looks too good there. {study.about()}"
+    )
+    set_heading(figure, headline(study), note.rstrip(), footer=below)
+    figure_legend(figure, handles, COLUMNS, 0.02)
+    return figure
+
+
+def headline(study: StudyFile) -> str:
+    """How often Optuna's graphs beat the best fixed graph, on test prompts where there are some."""
+    split = "test" if fronts(study, "test") else "validation"
+    found = fronts(study, split)
+    where = "On test prompts" if split == "test" else "On held-out folds"
+    own = [_values(study, point, split) for point in found.pop(OPTUNA, [])]
+    others = [_values(study, point, split) for points in found.values() for point in points]
+    if not own or not others:
+        return f"{_label(_y(study))} against {_label(_x(study))}"
+    if _swapped(study):
+        best: dict[float, float] = {}
+        for x, y in others:
+            best[x] = max(best.get(x, y), y)
+        reached: dict[float, float] = {}
+        for x, y in own:
+            reached[x] = max(reached.get(x, y), y)
+        common = sorted(set(best) & set(reached))
+        if not common:
+            return f"{where} no budget has both an Optuna graph and a fixed one"
+        won, equal = sum(reached[x] > best[x] for x in common), sum(reached[x] == best[x] for x in common)
+        also = f" and equal it at {equal}" if equal else ""
+        return f"{where} Optuna's graphs beat the best fixed graph at {won} of {len(common)} budgets{also}"
+    won = sum(all(x < a and y < b for a, b in others) for x, y in own)
+    return f"{where} {won} of {len(own)} graphs of Optuna's front beat every fixed graph on both domains"
+
+
+def _label(axis: Axis) -> str:
+    name = WORDS.get(axis.name, axis.name.replace("_", " "))
+    return f"{name}, {axis.domain}" if axis.domain else name
+
+
+def _handle(method: str) -> Line2D:
+    style = method_style(method)
+    line = Line2D([], [], color=style.colour, marker=style.marker, linewidth=1.8, label=style.label)
+    line.set_markersize(marker_size(style))
+    return line
+
+
+def _draw_cloud(axes: Axes, study: StudyFile) -> None:
+    values = [trial.values[::-1] if _swapped(study) else trial.values for trial in study.trials if trial.values]
+    axes.plot(
+        [x for x, _ in values], [y for _, y in values], linestyle="none", marker="o", markersize=3, color=FAINT,
+        alpha=0.35, markeredgewidth=0, zorder=1, gid="trials",
+    )  # fmt: skip
+
+
+def _draw_front(axes: Axes, method: str, points: Sequence[tuple[float, float]], joined: bool) -> None:
+    """Points by x; joined along budgets. Of two domains only a front of several points is one."""
+    style = method_style(method)
+    optuna = method == OPTUNA
+    axes.plot(
+        [x for x, _ in points], [y for _, y in points], color=style.colour, marker=style.marker,
+        markersize=marker_size(style), linewidth=2.0 if optuna else 1.2, alpha=1.0 if optuna else 0.85,
+        linestyle="-" if joined or len(points) > 1 else "none", zorder=5 if optuna else 3, gid=method,
+    )  # fmt: skip
+
+
+def _set_limits(axes: Axes, points: Sequence[tuple[float, float]]) -> None:
+    """What fronts span; trials far off are cut, as they say nothing."""
+    for values, set_limits in (([x for x, _ in points], axes.set_xlim), ([y for _, y in points], axes.set_ylim)):
+        low, high = min(values), max(values)
+        margin = 0.06 * (high - low) or 0.05 * abs(high) or 1.0
+        set_limits(low - margin, high + margin)

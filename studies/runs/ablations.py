@@ -1,0 +1,232 @@
+"""Ablation studies: one thing varied, everything else held, each with held-out values and intervals.
+
+A study is a list of settings. For each setting traces are recorded (or found again in the run directory), graphs are
+searched on the search split, and replayed on the test split. Replay is exact (docs/method.md), so no model runs beyond
+the recordings; ``benchmarks/identity.py`` holds replay and runtime together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from calibrate.bundled import DOMAINS
+from calibrate.models.checkpoint import Checkpoint, check_attention, load_checkpoint
+from calibrate.files import write_atomically
+from calibrate.version import tool_version
+from drafting.anchors import AnchorTable
+from drafting.trie import PrefixTrie
+from studies.runs.configuration import CalibrationConfig, encoded_splits
+from studies.runs.evaluation import predict
+from studies.statistics.intervals import interval_columns
+from drafting.searches.methods import PUBLISHED_READINGS, SearchInput, certify, find_graphs
+from calibrate.progress import Reporter, SilentReporter
+from drafting.prompt_counts import PromptCounts
+from studies.runs.recordings import record_split
+from studies.runs.run_directory import open_run, slug, write_results
+from verify.layout import exactness
+from verify.policies.specification import make_policy
+
+#: Columns of a study's CSV, in order.
+COLUMNS = (
+    "study", "setting", "method", "budget", "nodes", "split", "prompts", "accepted_length", "accepted_length_low",
+    "accepted_length_high", "nfe_reduction", "nfe_reduction_low", "nfe_reduction_high", "forwards_plain",
+    "forwards_predicted", "bound", "gap", "search_seconds",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One cell of a study: a configuration with one policy, and perhaps a test set that is not its own.
+
+    Attributes:
+        label: how the cell is named in tables.
+        config: its configuration; ``config.policies[0]`` is the policy.
+        test_prompts_from: prompt source of the test split when it differs from that of the search split.
+    """
+
+    label: str
+    config: CalibrationConfig
+    test_prompts_from: str | None = None
+
+
+def _one(base: CalibrationConfig, **changes: Any) -> CalibrationConfig:
+    return replace(base, **changes)
+
+
+def _policy(base: CalibrationConfig) -> Iterator[Setting]:
+    for spec in ("static:1", "static:2", "threshold:0.95", "threshold:0.9", "threshold:0.8", "threshold:0.7"):
+        yield Setting(spec, _one(base, policies=(spec,)))
+
+
+def _block_length(base: CalibrationConfig) -> Iterator[Setting]:
+    for length in (8, 16, 32):
+        yield Setting(str(length), _one(base, block_length=length))
+
+
+def _temperature(base: CalibrationConfig) -> Iterator[Setting]:
+    for temperature in (0.0, 0.25, 0.5, 0.75, 1.0):
+        yield Setting(f"{temperature:g}", _one(base, temperature=temperature))
+
+
+def _domain(base: CalibrationConfig) -> Iterator[Setting]:
+    sources = {domain: f"bundled/{domain}" for domain in DOMAINS} | {"both": "bundled"}
+    for made_on, search in sources.items():
+        for run_on, test in sources.items():
+            yield Setting(f"{made_on} -> {run_on}", _one(base, prompts=search), test)
+
+
+def _accumulation(base: CalibrationConfig) -> Iterator[Setting]:
+    yield Setting(base.policies[0], _one(base, methods=tuple(f"published:{name}" for name in PUBLISHED_READINGS)))
+
+
+def _method(base: CalibrationConfig) -> Iterator[Setting]:
+    for spec in ("static:1", "threshold:0.9"):
+        yield Setting(spec, _one(base, policies=(spec,)))
+
+
+@dataclass(frozen=True)
+class Study:
+    """A named study: what it asks, its settings, and the methods and budgets it uses unless told otherwise."""
+
+    question: str
+    settings: Callable[[CalibrationConfig], Iterator[Setting]]
+    methods: tuple[str, ...] = ("chain", "published:degree1/all", "greedy")
+    budgets: tuple[int, ...] = (3, 5, 8, 10, 16, 32)
+
+
+STUDIES: dict[str, Study] = {
+    "method": Study(
+        "Which search finds the better graph for a budget?",
+        _method,
+        ("chain", "tree_greedy", "sequoia", "published:degree0", "published:degree1/all", "published:total/all",
+         "greedy", "bundled_greedy", "swap", "cut", "exact"),
+    ),
+    "accumulation": Study("Which reading of the published rule does best?", _accumulation),
+    "domain": Study("What does a graph found on one domain do on another?", _domain, ("chain", "greedy"), (5, 10, 16)),
+    "temperature": Study("What is left of the gain when tokens are sampled?", _temperature, budgets=(5, 10, 16)),
+    "block-length": Study("How does the gain depend on the block length?", _block_length, budgets=(3, 5, 10, 16)),
+    "policy": Study("How much is left to win under faster decode rules?", _policy, budgets=(3, 5, 10, 16)),
+}  # fmt: skip
+
+
+class StudyError(ValueError):
+    """A study that is not known."""
+
+
+def run_study(
+    name: str,
+    base: CalibrationConfig,
+    out: str | Path,
+    *,
+    methods: Sequence[str] | None = None,
+    budgets: Sequence[int] | None = None,
+    overwrite: bool = False,
+    reporter: Reporter | None = None,
+) -> list[dict[str, Any]]:
+    """Run a study into a run directory (``results.json``, ``study.csv``); a study that was stopped goes on.
+
+    Args:
+        name: one of :data:`STUDIES`.
+        base: what is held; the study changes one thing of it. Its methods and budgets play no part.
+        out: the run directory.
+        methods: instead of the study's own.
+        budgets: likewise.
+        overwrite: replace a run that is there.
+        reporter: shows progress.
+
+    Returns:
+        rows with :data:`COLUMNS`, of both splits.
+
+    Raises:
+        StudyError: no such study.
+        ValueError: (and its subclasses) as in ``studies.runs.calibration.calibrate``.
+    """
+    if name not in STUDIES:
+        raise StudyError(f"unknown study {name!r}, expected one of {', '.join(STUDIES)}")
+    study = STUDIES[name]
+    reporter = reporter or SilentReporter()
+    base = replace(base, methods=tuple(methods or study.methods), budgets=tuple(budgets or study.budgets))
+    if name == "accumulation" and methods:
+        raise StudyError(
+            "the accumulation study varies the readings of the published rule; --methods has no place there"
+        )
+    base.check()
+    if not any(budget > 0 for budget in base.budgets):
+        raise StudyError(f"a study needs a budget above 0, got {list(base.budgets)}")
+    if not exactness(base.context, base.backend).exact:
+        raise StudyError(
+            f"context {base.context!r} with back-end {base.backend!r} is near-lossless, so a replay would not be what "
+            "the runtime needs; use dual or block_causal, or --backend expanded"
+        )
+    settings = list(study.settings(base))
+    for setting in settings:
+        setting.config.check()
+    checkpoint = load_checkpoint(base.model, dtype=base.dtype, device=base.device, mask_token_id=base.mask_token_id)
+    check_attention(checkpoint, base.context)
+    said = {"study": name, **asdict(base), "tool_version": tool_version(), "model_revision": checkpoint.revision}
+    path = open_run(out, said, overwrite)
+    rows: list[dict[str, Any]] = []
+    for setting in settings:
+        rows += _run_setting(name, setting, checkpoint, path, reporter)
+        write_results(path, said, {"question": study.question, "rows": rows})
+        write_csv(path / "study.csv", rows)
+    return rows
+
+
+def _run_setting(
+    name: str, setting: Setting, checkpoint: Checkpoint, path: Path, reporter: Reporter
+) -> list[dict[str, Any]]:
+    config = setting.config
+    test_source = setting.test_prompts_from
+    search_ids, test_ids = encoded_splits(replace(config, held_out=test_source or config.held_out), checkpoint)
+    tables = {}
+    for split, ids, source in (("search", search_ids, config.prompts), ("test", test_ids, test_source or "own")):
+        # Recordings are shared between settings that decode the same prompts by the same rule.
+        folder = path / "traces" / "-".join(
+            [slug(config.policies[0]), f"L{config.block_length}", f"T{config.temperature:g}", split, slug(source)]
+        )  # fmt: skip
+        traces = record_split(
+            config, config.policies[0], checkpoint, ids, folder, reporter, f"{setting.label}, {split}"
+        )
+        tables[split] = AnchorTable.from_traces(traces, max_depth=None)
+    budgets = sorted(budget for budget in set(config.budgets) if budget > 0)
+    trie = PrefixTrie.from_anchors(tables["search"])
+    step_size = make_policy(config.policies[0], config.temperature).step_size
+    given = SearchInput(trie, budgets[-1], config.block_length, step_size)
+    rows = []
+    for method in config.methods:
+        for budget, found in find_graphs(method, given, budgets).items():
+            found = certify(found, given.sweep().bound(budget), tables["search"])
+            for split, anchors in tables.items():
+                value = predict(found.nodes, anchors)
+                row = {
+                    "study": name,
+                    "setting": setting.label,
+                    "method": method,
+                    "budget": budget,
+                    "nodes": len(found.nodes),
+                    "split": split,
+                    **value.row(),
+                    **interval_columns(PromptCounts.of(found.nodes, anchors), seed=config.seed),
+                    "bound": found.bound if split == "search" else None,
+                    "gap": found.gap if split == "search" else None,
+                    "search_seconds": found.seconds,
+                }
+                rows.append(row)
+    return rows
+
+
+def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write rows as CSV with :data:`COLUMNS`; numbers with six significant digits, nothing for what is not known."""
+    lines = [",".join(COLUMNS)]
+    for row in rows:
+        cells = []
+        for column in COLUMNS:
+            value = row.get(column)
+            cells.append("" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value))
+        lines.append(",".join(f'"{cell}"' if "," in cell else cell for cell in cells))
+    with write_atomically(path) as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")

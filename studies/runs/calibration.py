@@ -1,0 +1,338 @@
+"""The whole path: record, search, predict, export, verify. One function, one run directory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import combinations, product
+from pathlib import Path
+from typing import Any
+
+from calibrate.models.checkpoint import Checkpoint, check_attention, load_checkpoint
+from calibrate.traces.table import Traces
+from calibrate.version import tool_version
+from calibrate.recording.workers import Workers
+from drafting.anchors import AnchorTable
+from drafting.graph import DraftGraph
+from drafting.trie import PrefixTrie
+from drafting.values import accepted_histogram, alive_nodes
+from studies.runs.configuration import CalibrationConfig, encode_splits, prompt_splits
+from studies.runs.evaluation import Measurement, Prediction, measure, predict, rank_counts, recorded_outputs
+from studies.statistics.intervals import PromptBootstrap, interval_columns, interval_fields
+from drafting.searches.methods import PUBLISHED_READINGS, FoundGraph, SearchInput, certify, find_graphs
+from calibrate.progress import Reporter, SilentReporter
+from drafting.prompt_counts import PromptCounts
+from studies.runs.recordings import decode_config, record_split, share_split
+from studies.runs.run_directory import open_run, slug, write_results
+from verify.decoding import DecodeConfig
+from verify.graph.formulas import Formula
+from verify.graph.file import Validity, save_graph
+from verify.policies.contract import Policy
+from verify.policies.specification import make_policy
+
+
+@dataclass(eq=False)
+class PolicyRun:
+    """One policy's part of a run: its traces and what became of them."""
+
+    policy: Policy
+    decode: DecodeConfig
+    search: AnchorTable
+    test: AnchorTable
+    trie: PrefixTrie
+    search_traces: Traces
+    plain: list[list[int]]
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    comparisons: list[dict[str, Any]] = field(default_factory=list)
+    readings: list[dict[str, Any]] = field(default_factory=list)
+    histograms: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A graph to be verified and reported: what found it, for which budget, and what was found."""
+
+    method: str
+    reading: str | None
+    budget: int
+    found: FoundGraph
+
+    def stem(self, policy: Policy) -> str:
+        """The name of its files."""
+        return f"{slug(policy.spec)}-{slug(self.method)}-D{self.budget}"
+
+
+def calibrate(
+    config: CalibrationConfig,
+    out: str | Path,
+    *,
+    overwrite: bool = False,
+    reporter: Reporter | None = None,
+    workers: Workers | None = None,
+) -> dict[str, Any] | None:
+    """Run the whole path and write the run directory; a run that was stopped goes on.
+
+    With ``workers`` all of them record, and then the leader goes on alone: what follows is a search on the host and a
+    measurement that is sequential on purpose.
+
+    Returns:
+        the content of ``results.json``; None on workers that do not lead.
+
+    Raises:
+        ValueError: (and its subclasses) a configuration that does not fit, see the parts.
+        calibrate.recording.workers.WorkerError: a worker that failed or is lost; the recording goes on where it stopped.
+    """
+    reporter = reporter or SilentReporter()
+    config.check()
+    budgets = sorted(set(config.budgets))
+    splits = prompt_splits(config)
+    checkpoint = load_checkpoint(
+        config.model,
+        dtype=config.dtype,
+        device=config.device if workers is None else workers.device(config.device),
+        mask_token_id=config.mask_token_id,
+        revision=config.revision,
+    )
+    check_attention(checkpoint, config.context)
+    search_ids, test_ids = encode_splits(splits, checkpoint, chat=config.chat)
+    plain_config = {**asdict(config), "tool_version": tool_version(), "model_revision": checkpoint.revision}
+    del plain_config["batch_size"]  # a run may be continued with another; the shards say which it was
+    path = open_run(out, plain_config, overwrite) if workers is None or workers.leads else Path(out)
+    if workers is not None:
+        for spec, (split, ids) in product(config.policies, (("search", search_ids), ("test", test_ids))):
+            folder = _trace_folder(path, spec, split)
+            share_split(config, spec, checkpoint, ids, folder, reporter, f"{spec}, {split}", workers)
+        if not workers.leads:
+            return None
+    sections: dict[str, Any] = {"rows": [], "comparisons": [], "readings": [], "histograms": [], "rank_counts": []}
+    for spec in config.policies:
+        run = _record_policy(config, spec, checkpoint, search_ids, test_ids, path, reporter)
+        _search_policy(config, run, checkpoint, test_ids, path, reporter, budgets)
+        sections["rows"] += run.rows
+        sections["comparisons"] += run.comparisons
+        sections["readings"] += run.readings
+        sections["histograms"] += run.histograms
+        counts = rank_counts(run.search, config.block_length, run.search_traces.top_j)
+        sections["rank_counts"].append({"policy": spec, "split": "search", **counts})
+        write_results(path, plain_config, sections)
+    return {"config": plain_config, **sections}
+
+
+def _trace_folder(path: Path, spec: str, split: str) -> Path:
+    return path / "traces" / slug(spec) / split
+
+
+def _record_policy(
+    config: CalibrationConfig,
+    spec: str,
+    checkpoint: Checkpoint,
+    search_ids: Sequence[Sequence[int]],
+    test_ids: Sequence[Sequence[int]],
+    path: Path,
+    reporter: Reporter,
+) -> PolicyRun:
+    traces = {
+        split: record_split(
+            config, spec, checkpoint, ids, _trace_folder(path, spec, split), reporter, f"{spec}, {split}"
+        )
+        for split, ids in (("search", search_ids), ("test", test_ids))
+    }
+    search = AnchorTable.from_traces(traces["search"], max_depth=None)
+    return PolicyRun(
+        policy=make_policy(spec, config.temperature),
+        decode=decode_config(config, checkpoint),
+        search=search,
+        test=AnchorTable.from_traces(traces["test"], max_depth=None),
+        trie=PrefixTrie.from_anchors(search),
+        search_traces=traces["search"],
+        plain=recorded_outputs(traces["test"], len(test_ids)),
+    )
+
+
+def _search_policy(
+    config: CalibrationConfig,
+    run: PolicyRun,
+    checkpoint: Checkpoint,
+    test_ids: Sequence[Sequence[int]],
+    path: Path,
+    reporter: Reporter,
+    budgets: Sequence[int],
+) -> None:
+    given = SearchInput(run.trie, max(budgets), config.block_length, run.policy.step_size)
+    drafting = [budget for budget in budgets if budget > 0]
+    graphs: list[Candidate] = []
+    for method in config.methods:
+        reading = _best_reading(run, given, drafting) if method == "published" else None
+        found = find_graphs(f"published:{reading}" if reading else method, given, drafting)
+        graphs += [Candidate(method, reading, budget, graph) for budget, graph in found.items()]
+    if config.certify and drafting:
+        sweep = given.sweep()
+        graphs = [replace(graph, found=certify(graph.found, sweep.bound(graph.budget), run.search)) for graph in graphs]
+    if 0 in budgets:
+        graphs.insert(0, Candidate("plain", None, 0, FoundGraph((), 0.0)))
+    measured_ids = test_ids[: config.measured_prompts]
+    with reporter.task(f"verify {run.policy.spec}", len(graphs) * len(measured_ids)) as advance_to:
+        done = 0
+
+        def one_more() -> None:
+            nonlocal done
+            done += 1
+            advance_to(done)
+
+        for graph in graphs:
+            measured = measure(
+                checkpoint, measured_ids, run.policy, run.decode, graph.found.nodes, run.plain,
+                cache=path / "measured" / f"{graph.stem(run.policy)}.json", on_prompt=one_more,
+            )  # fmt: skip
+            _report(config, run, checkpoint, path, graph, measured)
+    run.comparisons += compare_on_test(run.policy.spec, graphs, run.test, config.seed)
+
+
+def compare_on_test(policy: str, graphs: Sequence[Candidate], test: AnchorTable, seed: int) -> list[dict[str, Any]]:
+    """Every method against every earlier one of the same budget: the paired difference on the test prompts.
+
+    Empty when the split holds fewer than two prompts, from which no interval follows.
+    """
+    rows: list[dict[str, Any]] = []
+    if len(test.samples()) < 2:
+        return rows
+    counts = [(graph, PromptCounts.of(graph.found.nodes, test)) for graph in graphs if graph.budget > 0]
+    for (second, baseline), (first, counted) in combinations(counts, 2):
+        if first.budget != second.budget:
+            continue
+        found = PromptBootstrap(baseline.prompts, seed=seed).compare(counted, baseline)
+        difference = found.nfe_reduction_difference
+        rows.append(
+            {
+                "policy": policy,
+                "budget": first.budget,
+                "first": first.method,
+                "second": second.method,
+                "split": "test",
+                "difference": difference.estimate,
+                "low": difference.low,
+                "high": difference.high,
+                "distinguishable": found.distinguishable,
+                "sentence": found.sentence(first.method, second.method),
+            }
+        )
+    return rows
+
+
+def _best_reading(run: PolicyRun, given: SearchInput, budgets: Sequence[int]) -> str:
+    """The reading of the published rule with the fewest forwards on the *search* split, summed over the budgets."""
+    totals: dict[str, int] = {}
+    for reading in PUBLISHED_READINGS:
+        totals[reading] = 0
+        for budget, found in find_graphs(f"published:{reading}", given, budgets).items():
+            for split, anchors in (("search", run.search), ("test", run.test)):
+                value = predict(found.nodes, anchors)
+                totals[reading] += value.forwards_predicted if split == "search" else 0
+                name = {"policy": run.policy.spec, "reading": reading, "budget": budget, "split": split}
+                run.readings.append({**name, **value.row()})
+    return min(totals, key=lambda reading: totals[reading])
+
+
+def _report(
+    config: CalibrationConfig,
+    run: PolicyRun,
+    checkpoint: Checkpoint,
+    path: Path,
+    graph: Candidate,
+    measured: Measurement,
+) -> None:
+    nodes = graph.found.nodes
+    predictions = {"search": predict(nodes, run.search), "test": predict(nodes, run.test)}
+    tables = {"search": run.search, "test": run.test}
+    graph_path = None
+    if nodes:
+        graph_path = f"graphs/{graph.stem(run.policy)}.json"
+        _export(config, run, checkpoint, path / graph_path, graph, predictions)
+    for split, found in predictions.items():
+        on_test = split == "test"
+        row = {
+            "method": graph.method,
+            "reading": graph.reading,
+            "budget": graph.budget,
+            "nodes": len(nodes),
+            "policy": run.policy.spec,
+            "context": config.context,
+            "split": split,
+            **found.row(),
+            **interval_columns(PromptCounts.of(nodes, tables[split]), seed=config.seed),
+            "bound": graph.found.bound if not on_test else None,
+            "gap": graph.found.gap if not on_test else None,
+            "search_seconds": graph.found.seconds,
+            "measured_prompts": measured.prompts if on_test else None,
+            "forwards_measured": measured.forwards if on_test else None,
+            "forwards_predicted_measured": sum(found.forwards_per_prompt[: measured.prompts]) if on_test else None,
+            "tokens_identical": measured.tokens_identical if on_test else None,
+            "rows_computed": measured.rows if on_test else None,
+            "seconds": measured.seconds if on_test else None,
+            "exact": config.exact,
+            "graph": graph_path,
+        }
+        run.rows.append(row)
+        name = {"method": graph.method, "budget": graph.budget, "policy": run.policy.spec, "split": split}
+        run.histograms.append({**name, "counts": found.visited_counts})
+
+
+def _export(
+    config: CalibrationConfig,
+    run: PolicyRun,
+    checkpoint: Checkpoint,
+    path: Path,
+    graph: Candidate,
+    predictions: dict[str, Prediction],
+) -> None:
+    draft_graph = DraftGraph.from_formulas(graph.found.nodes, run.policy.step_size)
+    values = {split: found.row() for split, found in predictions.items()}
+    for split, anchors in (("search", run.search), ("test", run.test)):
+        values[split] |= interval_fields(PromptCounts.of(graph.found.nodes, anchors), seed=config.seed)
+    if graph.found.bound is not None:
+        values["search"] |= {"bound": graph.found.bound, "gap": graph.found.gap}
+    ordered = draft_graph.draft_nodes()
+    counts, reach = node_statistics(ordered, run.trie)
+    provenance = {
+        "tool": "draftgraph",
+        "tool_version": tool_version(),
+        "search": graph.method,
+        "reading": graph.reading,
+        "budget": graph.budget,
+        "seed": config.seed,
+        "trace_hash": run.search_traces.trace_hash(),
+        "prompt_set_hash": run.search_traces.metadata["prompt_set_hash"],
+        "prompts": int(run.search_traces.metadata["prompts"]),
+        "dtype": config.dtype,
+        "generation_length": config.generation_length,
+        "node_counts": [int(run.trie.total), *counts],
+        "node_reach": [1.0, *reach],
+        "accepted_histogram": accepted_histogram(ordered, run.search).tolist(),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_graph(draft_graph.to_graph_file(validity(config, run, checkpoint), provenance, values), path)
+
+
+def validity(config: CalibrationConfig, run: PolicyRun, checkpoint: Checkpoint) -> Validity:
+    """For whom a graph found in this run is valid."""
+    return Validity(
+        model=checkpoint.name,
+        model_revision=checkpoint.revision,
+        policy=run.policy.spec,
+        block_length=config.block_length,
+        context=config.context,
+        temperature=config.temperature,
+        top_j=run.search_traces.top_j,
+    )
+
+
+def node_statistics(nodes: Sequence[Formula], trie: PrefixTrie) -> tuple[list[int], list[float]]:
+    """Per node: anchors whose chain contains it, and the share of anchors at which this graph accepts it."""
+    alive = alive_nodes(nodes, trie)
+    ids = trie.state_ids(nodes)
+    counts, reach = [], []
+    for state in ids.tolist():
+        counts.append(int(trie.state_count[state]) if state >= 0 else 0)
+        accepted = trie.count[alive & (trie.state == state)].sum() if state >= 0 else 0
+        reach.append(float(accepted / trie.total) if trie.total else 0.0)
+    return counts, reach

@@ -1,0 +1,130 @@
+"""What a study depends on, and the prompts that follow from it."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from calibrate.models.checkpoint import Checkpoint
+from calibrate.prompts.encoding import encode_for
+from calibrate.prompts.prompt import Prompt
+from calibrate.prompts.source import has_splits, load_prompt_set
+from drafting.searches.methods import check_method
+from verify.layout import SequenceLayout, exactness
+from verify.policies.specification import make_policy
+
+Tokens = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class CalibrationConfig:
+    """Everything a calibration run depends on; written to ``config.json`` as it is.
+
+    ``search_prompts`` and ``test_prompts`` cut the splits; None takes them whole. The runtime verifier runs on the
+    first ``measured_prompts`` of the test split; None is all of them. ``prompts`` and ``held_out`` are ``bundled``,
+    ``datasets:NAME`` or JSONL files; a file for ``prompts`` without one for ``held_out`` is cut in two, by prompt.
+    ``chat`` puts them into the model's chat template, ``revision`` names one of a hub model. ``certify`` bounds every
+    graph by the price sweep (``drafting.searches.closure``), so that each row says how far it can be from the best of its size.
+    ``batch_size`` is for recording alone and changes no token in float32, so a run may be continued with another.
+    """
+
+    model: str = "bundled"
+    prompts: str = "bundled"
+    held_out: str | None = None
+    policies: tuple[str, ...] = ("threshold:0.9",)
+    temperature: float = 0.0
+    block_length: int = 32
+    generation_length: int = 96
+    context: str = "dual"
+    backend: str = "packed"
+    budgets: tuple[int, ...] = (0, 3, 5, 8, 10)
+    methods: tuple[str, ...] = ("chain", "published", "greedy")
+    top_j: int = 8
+    seed: int = 0
+    dtype: str = "float32"
+    device: str = "cpu"
+    search_prompts: int | None = 64
+    test_prompts: int | None = 48
+    measured_prompts: int | None = None
+    mask_token_id: int | None = None
+    certify: bool = True
+    chat: bool = False
+    revision: str | None = None
+    batch_size: int = 1
+
+    def __post_init__(self) -> None:
+        """Write every policy in its one canonical spelling, each once; raises PolicyError for one that is unknown."""
+        canonical = dict.fromkeys(make_policy(spec, self.temperature).spec for spec in self.policies)
+        object.__setattr__(self, "policies", tuple(canonical))
+
+    def check(self) -> None:
+        """Check everything that needs no model, before any work is done.
+
+        Raises:
+            ValueError: no budget or one below 0, an unknown method, context mode or back-end, lengths that do not fit,
+                a batch of nothing.
+        """
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size is {self.batch_size}, expected at least 1")
+        if not self.budgets or min(self.budgets) < 0:
+            raise ValueError(f"budgets must be numbers of drafts of at least 0, got {list(self.budgets)}")
+        for method in self.methods:
+            if method != "published":
+                check_method(method)
+        exactness(self.context, self.backend)
+        SequenceLayout.make(1, self.generation_length, self.block_length, self.context)
+
+    @property
+    def exact(self) -> bool:
+        """Whether losslessness is promised: an exact context mode and back-end, in float32."""
+        return exactness(self.context, self.backend).exact and self.dtype == "float32"
+
+
+def encoded_splits(config: CalibrationConfig, checkpoint: Checkpoint) -> tuple[list[Tokens], list[Tokens]]:
+    """Token ids of the search and the test prompts of a configuration.
+
+    Raises:
+        ValueError: (PromptError) a prompt set that cannot be read or encoded.
+    """
+    return encode_splits(prompt_splits(config), checkpoint, chat=config.chat)
+
+
+def encode_splits(
+    splits: tuple[list[Prompt], list[Prompt]], checkpoint: Checkpoint, *, chat: bool = False
+) -> tuple[list[Tokens], list[Tokens]]:
+    """Token ids of both splits.
+
+    Raises:
+        ValueError: a prompt that cannot be encoded, or one that is in both splits.
+    """
+    search, test = (encode_for(checkpoint, split, chat=chat) for split in splits)
+    shared = set(search) & set(test)
+    if shared:
+        names = [prompt.id for prompt, ids in zip(splits[1], test, strict=True) if ids in shared]
+        raise ValueError(
+            f"{len(names)} held-out prompts are also search prompts (first {names[0]!r}); a value on prompts that the "
+            "search has seen is no held-out value. Give other held-out prompts"
+        )
+    return search, test
+
+
+def prompt_splits(config: CalibrationConfig) -> tuple[list[Prompt], list[Prompt]]:
+    """Search and test prompts. A file without ``held_out`` is shuffled by the seed, then cut in two halves.
+
+    Prompts that say the same count once. Raises ``ValueError`` as in ``load_prompt_set``.
+    """
+    search = load_prompt_set(config.prompts, "calibration")
+    if config.held_out is not None or has_splits(config.prompts):
+        test = load_prompt_set(config.held_out or config.prompts, "test")
+    else:
+        distinct = list({(prompt.text, prompt.tokens): prompt for prompt in search}.values())
+        if len(distinct) < 2:
+            raise ValueError(
+                f"{config.prompts} holds one distinct prompt; a search and a held-out split need at least two, "
+                "or give --held-out"
+            )
+        # Shuffled, as files are often ordered by domain: every split is to hold all of them.
+        random.Random(config.seed).shuffle(distinct)
+        half = (len(distinct) + 1) // 2
+        search, test = distinct[:half], distinct[half:]
+    return search[: config.search_prompts], test[: config.test_prompts]

@@ -1,0 +1,180 @@
+"""Evaluating a graph: what the traces predict, and what the runtime verifier then really needs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from calibrate.models.checkpoint import Checkpoint
+from calibrate.files import write_json
+from calibrate.traces.table import Traces
+from drafting.anchors import AnchorTable
+from drafting.replay import ReplayResult, replay
+from verify.decoding import DecodeConfig, decode
+from verify.drafts import DraftFiller
+from verify.graph.formulas import Formula
+from verify.policies.contract import Policy
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What replay predicts on one split.
+
+    ``visited_counts[m]`` forwards accept ``m`` drafts; ``forwards_per_prompt`` is in the order of the prompts.
+    """
+
+    prompts: int
+    accepted_length: float
+    accepted_length_visited: float
+    forwards_plain: int
+    forwards_predicted: int
+    nfe_reduction: float
+    visited_counts: list[int]
+    forwards_per_prompt: list[int]
+
+    def row(self) -> dict[str, Any]:
+        """The scalar fields, as result rows and graph files hold them."""
+        return {key: value for key, value in asdict(self).items() if not isinstance(value, list)}
+
+
+def predict(nodes: Iterable[Formula], anchors: AnchorTable) -> Prediction:
+    """Replay ``nodes`` over the decodes of ``anchors`` (a table with whole chains)."""
+    result: ReplayResult = replay(nodes, anchors)
+    return Prediction(
+        prompts=len(result.samples),
+        accepted_length=float(np.nan_to_num(result.accepted_length)),
+        accepted_length_visited=float(np.nan_to_num(result.accepted_length_visited)),
+        forwards_plain=result.plain_forwards,
+        forwards_predicted=result.forwards,
+        nfe_reduction=result.nfe_reduction,
+        visited_counts=result.visited_histogram.tolist(),
+        forwards_per_prompt=result.forwards_per_sample.tolist(),
+    )
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What the runtime verifier needed on recorded prompts.
+
+    Attributes:
+        prompts: prompts decoded.
+        identical: of these, prompts whose tokens equal the recorded plain decode, token by token.
+        forwards: forward passes counted.
+        rows: rows over all forwards.
+        steps: denoising steps.
+        seconds: wall time, on whatever machine this was; no claim rests on it.
+        forwards_per_prompt: per prompt, in the order given.
+    """
+
+    prompts: int
+    identical: int
+    forwards: int
+    rows: int
+    steps: int
+    seconds: float
+    forwards_per_prompt: list[int]
+
+    @property
+    def tokens_identical(self) -> float:
+        return self.identical / self.prompts if self.prompts else 1.0
+
+
+def recorded_outputs(traces: Traces, prompts: int) -> list[list[int]]:
+    """Generated tokens of each of the first ``prompts`` recorded decodes, as ``DecodeResult.tokens`` gives them."""
+    written = traces.committed_blocks()
+    outputs = []
+    for sample in range(prompts):
+        tokens: list[int] = []
+        block = 0
+        while (sample, block) in written:
+            tokens += [token for _, token in sorted(written[sample, block].items())]
+            block += 1
+        outputs.append(tokens)
+    return outputs
+
+
+def measure(
+    checkpoint: Checkpoint,
+    prompts: Sequence[Sequence[int]],
+    policy: Policy,
+    config: DecodeConfig,
+    nodes: Sequence[Formula],
+    plain: Sequence[Sequence[int]],
+    *,
+    cache: Path | None = None,
+    on_prompt: Callable[[], None] | None = None,
+) -> Measurement:
+    """Decode ``prompts`` with the graph ``nodes`` and compare with the recorded plain tokens.
+
+    Args:
+        checkpoint: the model.
+        prompts: token ids, the same as recorded, in the same order (a prompt's index keys its noise).
+        policy: the unmasking policy.
+        config: lengths, context mode, back-end.
+        nodes: the draft formulas, root left out.
+        plain: the recorded tokens per prompt.
+        cache: a JSON file; a whole measurement of the same nodes found there is used instead of a new one.
+        on_prompt: called after every prompt.
+    """
+    key = _measurement_key(nodes, prompts, config)
+    known = _read_measurement(cache, key) if cache is not None else None
+    if known is not None:
+        for _ in prompts if on_prompt else ():
+            on_prompt()  # type: ignore[misc]
+        return known
+    filler = DraftFiller(nodes)
+    identical = rows = steps = 0
+    forwards: list[int] = []
+    start = time.perf_counter()
+    for sample, prompt in enumerate(prompts):
+        result = decode(checkpoint.denoiser, prompt, policy, config, filler, sample=sample)
+        identical += result.tokens == list(plain[sample])
+        rows += result.rows
+        steps += result.steps
+        forwards.append(result.forwards)
+        if on_prompt is not None:
+            on_prompt()
+    seconds = time.perf_counter() - start
+    measurement = Measurement(len(prompts), identical, sum(forwards), rows, steps, seconds, forwards)
+    if cache is not None:
+        write_json(cache, {"key": key, **asdict(measurement)})
+    return measurement
+
+
+def _read_measurement(cache: Path, key: str) -> Measurement | None:
+    """The measurement in ``cache`` if it is whole and of the same ``key``; a damaged one is measured again."""
+    try:
+        found = json.loads(cache.read_text(encoding="utf-8"))
+        return Measurement(**found) if found.pop("key", None) == key else None
+    except (OSError, ValueError, TypeError, AttributeError):
+        return None
+
+
+def _measurement_key(nodes: Sequence[Formula], prompts: Sequence[Sequence[int]], config: DecodeConfig) -> str:
+    said: Any = [sorted(nodes), [list(prompt) for prompt in prompts], asdict(config)]
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+
+
+def rank_counts(anchors: AnchorTable, block_length: int, top_j: int, max_depth: int = 32) -> dict[str, Any]:
+    """How often each (position rank, vocabulary rank) is committed by the next step, and each position rank at depth d.
+
+    Returns:
+        ``position_by_vocabulary`` [L][J] and ``position_by_depth`` [L][depth], counts of anchors.
+    """
+    depth_of_state = np.arange(len(anchors.code)) - np.repeat(anchors.chain_ptr[:-1], anchors.lengths())
+    depth = np.repeat(depth_of_state, np.diff(anchors.pair_ptr))
+    i, j = anchors.pair_i.astype(np.int64) - 1, anchors.pair_j.astype(np.int64) - 1
+    first = depth == 0
+    by_vocabulary = np.zeros((block_length, top_j), dtype=np.int64)
+    np.add.at(by_vocabulary, (i[first], j[first]), 1)
+    by_depth = np.zeros((block_length, max_depth), dtype=np.int64)
+    shallow = depth < max_depth
+    np.add.at(by_depth, (i[shallow], depth[shallow]), 1)
+    return {"position_by_vocabulary": by_vocabulary.tolist(), "position_by_depth": by_depth.tolist()}

@@ -1,0 +1,176 @@
+"""From trace folders to what a study searches on and what it is judged on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from calibrate.bundled import MODEL_DIR
+from calibrate.models.chat import chat_ids
+from calibrate.prompts.encoding import encode_prompts, prompt_set_hash
+from calibrate.prompts.prompt import BUNDLED, SPLITS, Prompt, PromptError
+from calibrate.prompts.source import load_prompt_set
+from calibrate.traces.table import Traces, differing_facts, read_traces
+from drafting.anchors import AnchorTable
+from studies.statistics.crossval import SplitError, prompt_folds
+from studies.tuning.fold_objective import FoldObjective
+from studies.tuning.optuna_study import StudyConfig, StudyData, StudyError
+from verify.policies.specification import make_policy
+
+#: Without a test recording, one prompt in this many is kept from the search; always the same ones.
+TEST_SHARE = 4
+_TEST_SEED = 0
+_SAME = ("model", "model_revision", "policy", "temperature", "block_length", "context", "top_j", "generation_length")
+
+
+@dataclass(frozen=True, eq=False)
+class StudyInput:
+    """A study's data, and the prompts that it never sees.
+
+    Attributes:
+        data: the search prompts, in folds.
+        test: anchors of the test prompts.
+        test_tokens: tokens that all test prompts together generated.
+        test_domains: domain of each test prompt, or None.
+        facts: metadata of the recording.
+    """
+
+    data: StudyData
+    test: AnchorTable
+    test_tokens: int
+    test_domains: Mapping[int, str] | None
+    facts: dict[str, Any]
+
+
+def load_study_input(
+    traces: str | Path,
+    config: StudyConfig,
+    *,
+    test: str | Path | None = None,
+    prompts: str | None = None,
+) -> StudyInput:
+    """Read the traces and cut them.
+
+    Args:
+        traces: a trace folder.
+        config: what the study will be.
+        test: another recording of the same model and rule on other prompts; None: a quarter of the prompts of
+            ``traces`` is kept from the search.
+        prompts: the prompt set that was recorded, when domains are wanted and it is not a bundled one.
+
+    Raises:
+        StudyError: recordings that do not belong together; a prompt set that is not the recorded one.
+        studies.statistics.crossval.SplitError: too few prompts.
+    """
+    found = read_traces(traces)
+    domains = find_domains(found.metadata, prompts)
+    if test is None:
+        everyone = np.unique(found.sample)
+        least = 2 * TEST_SHARE
+        if len(everyone) < max(least, config.folds + 2):
+            raise SplitError(
+                f"{traces} holds {len(everyone)} prompts; {config.folds} folds and a test split of their own need at "
+                f"least {max(least, config.folds + 2)}. Record more prompts, or give a test recording with --test"
+            )
+        kept = prompt_folds(everyone, TEST_SHARE, _TEST_SEED)[0]
+        search, held = found.select(np.setdiff1d(everyone, kept)), found.select(kept)
+        trace_hash, test_domains = found.trace_hash(), domains
+    else:
+        search, held = found, read_traces(test)
+        _check_same_run(found.metadata, held.metadata, traces, test)
+        test_domains = find_domains(held.metadata)
+        trace_hash = hashlib.sha256((search.trace_hash() + held.trace_hash()).encode()).hexdigest()
+    if len(np.unique(held.sample)) < 2:
+        raise SplitError(f"an interval needs at least 2 test prompts, {test} has {len(np.unique(held.sample))}")
+    return StudyInput(
+        data=study_data(search, config, trace_hash=trace_hash, domains=domains),
+        test=AnchorTable.from_traces(held, max_depth=None),
+        test_tokens=len(held.commit_token),
+        test_domains=test_domains,
+        facts=found.metadata,
+    )
+
+
+def study_data(
+    search: Traces, config: StudyConfig, *, trace_hash: str | None = None, domains: Mapping[int, str] | None = None
+) -> StudyData:
+    """Fold the prompts of ``search`` for a study of ``config``."""
+    budgets: Sequence[int] = config.budgets
+    if config.kind == "rows":
+        # The budget is a parameter there: every one up to the largest.
+        budgets = range(1, max(config.budgets, default=0) + 1)
+    objective = FoldObjective(
+        AnchorTable.from_traces(search, max_depth=None),
+        budgets,
+        config.folds,
+        make_policy(search.metadata["policy"]).step_size,
+        domains,
+        seed=config.seed,
+        max_states=config.max_states,
+    )
+    commits = np.repeat(search.sample, np.diff(search.commit_ptr))
+    tokens = np.bincount(commits, minlength=int(search.sample.max(initial=0)) + 1)
+    return StudyData(
+        objective=objective,
+        trace_hash=trace_hash or search.trace_hash(),
+        block_length=int(search.metadata["block_length"]),
+        tokens=tokens[objective.samples],
+        domains=domains,
+    )
+
+
+def find_domains(run: Mapping[str, Any], prompts: str | None = None) -> dict[int, str] | None:
+    """Domain of every prompt of a recording, or None when it is not known.
+
+    The prompt sets tried are ``prompts``, or the bundled ones for the bundled model; one counts only when its token
+    ids have the hash that the recording notes. Nothing is fetched: the tokenizer was there when it was recorded.
+
+    Raises:
+        StudyError: ``prompts`` was given and is not what was recorded.
+    """
+    has_splits = prompts is None or prompts.partition("/")[0] == BUNDLED or prompts.startswith("datasets:")
+    splits = SPLITS if has_splits else (SPLITS[0],)
+    wanted, count = run.get("prompt_set_hash"), run.get("prompts")
+    if wanted is None or (prompts is None and run.get("model") != BUNDLED):
+        return None
+    for split in splits:
+        prompt_set = load_prompt_set(prompts or BUNDLED, split)[:count]
+        if _hash(prompt_set, str(run.get("model_source") or run.get("model")), bool(run.get("chat"))) == wanted:
+            domains = {index: prompt.domain for index, prompt in enumerate(prompt_set)}
+            return domains if len(set(domains.values())) > 1 else None
+    if prompts is not None:
+        raise StudyError(f"{prompts} is not the prompt set of this recording (its hash is {wanted[:12]}...)")
+    return None
+
+
+def _hash(prompts: Sequence[Prompt], model: str, chat: bool) -> str | None:
+    from transformers import AutoTokenizer
+
+    tokenizer = None
+    if any(prompt.tokens is None for prompt in prompts):
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(
+                str(MODEL_DIR) if model == BUNDLED else model, local_files_only=True
+            )
+        except (OSError, ValueError, KeyError):
+            return None
+    try:
+        template = partial(chat_ids, tokenizer) if chat and tokenizer is not None else None
+        return prompt_set_hash(encode_prompts(prompts, tokenizer, 1 << 31, chat=template))
+    except PromptError:
+        return None
+
+
+def _check_same_run(first: Mapping[str, Any], second: Mapping[str, Any], traces: object, test: object) -> None:
+    different = differing_facts(first, second, _SAME)
+    if different:
+        listed = "; ".join(f"{key}: {first.get(key)!r} and {second.get(key)!r}" for key in different)
+        raise StudyError(f"{traces} and {test} were not recorded alike ({listed}); a graph is valid for one only")
+    if first.get("prompt_set_hash") == second.get("prompt_set_hash") is not None:
+        raise StudyError(f"{traces} and {test} are recordings of the same prompts; test prompts must be others")

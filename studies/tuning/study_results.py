@@ -1,0 +1,234 @@
+"""What came out of a study: its trials, baselines on the same folds, and the judgement on test prompts."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+from optuna.trial import FrozenTrial, TrialState
+
+from calibrate.files import write_json
+from drafting.parametric.candidates import Candidates
+from drafting.parametric.construction import parametric
+from drafting.prompt_counts import PromptCounts
+from drafting.searches.construction import Construction
+from studies.runs.run_directory import read_json
+from studies.statistics.crossval import search_graphs
+from studies.statistics.intervals import Comparison, Interval, PromptBootstrap, interval_columns
+from studies.tuning.optuna_study import STUDY_VERSION, StudyConfig, StudyError, study_facts
+from studies.tuning.study_data import StudyInput
+
+STUDY_FORMAT = "draftgraph-study"
+STUDY_NAME = "study.json"
+OPTUNA = "optuna"
+#: Fixed graphs to beat; "exact" is the proven best graph of its budget on the search prompts.
+BASELINES = ("chain", "tree_greedy", "published:degree1/all", "published:degree1/chosen", "greedy", "cut", "exact")
+_IMPORTANCE_TRIALS = 10
+
+
+def study_results(given: StudyInput, config: StudyConfig, study: optuna.Study) -> dict[str, Any]:
+    """The content of ``study.json`` for a study of one objective.
+
+    Raises:
+        StudyError: no trial was finished.
+    """
+    data = given.data
+    objective = data.objective
+    best = study.best_trial if _complete(study) else None
+    if best is None:
+        raise StudyError(f"the study {study.study_name!r} has no finished trial")
+    tuned = final_graph(given, best.params)
+    rows: list[dict[str, Any]] = []
+    counts: dict[str, list[PromptCounts]] = {}
+    for method in (*BASELINES, OPTUNA):
+        if method == OPTUNA:
+            held = objective.forwards(best.params)
+            graphs = {budget: tuned.order[:budget] for budget in objective.budgets}
+        else:
+            held = objective.baseline(method, data.block_length)
+            found = search_graphs(method, objective.anchors, objective.budgets, data.block_length, objective.step_size)
+            graphs = {budget: found[budget].nodes for budget in objective.budgets}
+        counts[method] = [PromptCounts.of(graphs[budget], given.test) for budget in objective.budgets]
+        for budget, forwards, count in zip(objective.budgets, held.sum(axis=1), counts[method], strict=True):
+            rows.append(_row(method, budget, "validation", int(objective.plain.sum()), int(forwards)))
+            row = _row(method, budget, "test", int(count.plain.sum()), int(count.forwards.sum()))
+            rows.append({**row, **interval_columns(count)})
+    against = {method: compare(counts[OPTUNA], counts[method], objective.budgets, method) for method in BASELINES}
+    return {
+        **shared_header(given, config, study),
+        "objective": "forward passes per denoising step on held-out prompts, mean over the budgets",
+        "trials": trial_rows(study),
+        "best": {
+            "number": best.number,
+            "value": best.value,
+            "params": best.params,
+            "warm_start": best.user_attrs.get("warm_start"),
+            "nodes": [[list(pair) for pair in node] for node in tuned.order],
+            "complete": tuned.complete,
+        },
+        "importances": importances(study),
+        "baselines": rows,
+        "comparison": against["greedy"],
+        "comparisons": against,
+        "pareto": [],
+    }
+
+
+def final_graph(given: StudyInput, params: Mapping[str, float]) -> Construction:
+    """The graph of tuned parameters, built from all search prompts."""
+    return parametric(final_candidates(given), without_budget(params), given.data.objective.budgets[-1])
+
+
+def final_candidates(given: StudyInput) -> Candidates:
+    """Candidates over all search prompts."""
+    objective = given.data.objective
+    return Candidates.from_anchors(
+        objective.anchors,
+        objective.budgets[-1],
+        objective.step_size,
+        given.data.domains,
+        reference_budget=objective.budgets[len(objective.budgets) // 2],
+    )
+
+
+def compare(
+    first: Sequence[PromptCounts], second: Sequence[PromptCounts], budgets: Sequence[int], name: str
+) -> dict[str, Any]:
+    """Paired comparison on test prompts, over all budgets together and for each one; difference in nfe reduction."""
+    bootstrap = PromptBootstrap(first[0].prompts)
+    whole = _told(bootstrap.compare(_together(first), _together(second)), name)
+    each = [
+        {"budget": budget, **_told(bootstrap.compare(a, b), name)}
+        for budget, a, b in zip(budgets, first, second, strict=True)
+    ]
+    return {"against": name, **whole, "by_budget": each}
+
+
+def trial_rows(study: optuna.Study) -> list[dict[str, Any]]:
+    """One row per trial, in order: what histories and parallel coordinates are drawn from."""
+    return [
+        {
+            "number": trial.number,
+            "params": trial.params,
+            **({"value": trial.values[0] if trial.values else None} if len(study.directions) == 1 else {}),
+            "values": trial.values,
+            "state": _state(trial),
+            "seconds": trial.duration.total_seconds() if trial.duration else None,
+            "warm_start": trial.user_attrs.get("warm_start"),
+            "prompts_seen": trial.user_attrs.get("pruned_after"),
+        }
+        for trial in study.get_trials(deepcopy=False)
+        if trial.state.is_finished()
+    ]
+
+
+def importances(study: optuna.Study) -> list[dict[str, float]]:
+    """Per objective, the share of each parameter in what separates good trials from others (PED-ANOVA).
+
+    Empty with fewer than 10 complete trials, which say nothing about 11 parameters.
+    """
+    if len(_complete(study)) < _IMPORTANCE_TRIALS:
+        return []
+    found = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for index in range(len(study.directions)):
+            target = None if len(study.directions) == 1 else _value_of(index)
+            found.append(get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(), target=target))
+    return found
+
+
+def write_study(out: str | Path, results: dict[str, Any], overwrite: bool = False) -> Path:
+    """Write ``out``/study.json; an older state of the same study is replaced.
+
+    Raises:
+        StudyError: another study stands there and ``overwrite`` is off.
+    """
+    path = Path(out) / STUDY_NAME
+    check_study_output(path, results["config"], results["trace_hash"], overwrite)
+    write_json(path, results)
+    return path
+
+
+def check_study_output(path: Path, config: dict[str, Any], trace_hash: str, overwrite: bool) -> None:
+    """Raise :class:`StudyError` when ``path`` holds another study and ``overwrite`` is off."""
+    if overwrite or not path.exists():
+        return
+    there = read_json(path)
+    if not isinstance(there, dict) or there.get("config") != config or there.get("trace_hash") != trace_hash:
+        raise StudyError(f"{path} holds another study; give another --out, or --overwrite")
+
+
+def shared_header(given: StudyInput, config: StudyConfig, study: optuna.Study) -> dict[str, Any]:
+    """What every ``study.json`` begins with."""
+    facts = study_facts(given.data, config)
+    return {
+        "format": STUDY_FORMAT,
+        "version": STUDY_VERSION,
+        "name": study.study_name,
+        "trace_hash": facts["trace_hash"],
+        "config": facts["config"],
+        "run": {key: given.facts.get(key) for key in ("model", "model_revision", "policy", "context", "block_length")},
+        "search_prompts": len(given.data.objective.samples),
+        "test_prompts": len(given.test.samples()),
+        "optuna_version": optuna.__version__,
+    }
+
+
+def _told(found: Comparison, name: str) -> dict[str, Any]:
+    difference: Interval = found.nfe_reduction_difference
+    return {
+        "difference": difference.estimate,
+        "interval": difference.pair(),
+        "level": difference.level,
+        "prompts": difference.prompts,
+        "contains_zero": not found.distinguishable,
+        "forwards_ratio": found.nfe_reduction_ratio.estimate,
+        "sentence": found.sentence("the Optuna graph", f"the {name} graph"),
+    }
+
+
+def _together(counts: Sequence[PromptCounts]) -> PromptCounts:
+    """All budgets as one: forwards and everything else added up per prompt."""
+    return PromptCounts(
+        samples=counts[0].samples,
+        plain=np.sum([count.plain for count in counts], axis=0),
+        forwards=np.sum([count.forwards for count in counts], axis=0),
+        accepted=np.sum([count.accepted for count in counts], axis=0),
+        anchors=np.sum([count.anchors for count in counts], axis=0),
+    )
+
+
+def _row(method: str, budget: int, split: str, plain: int, forwards: int) -> dict[str, Any]:
+    return {
+        "method": method,
+        "budget": budget,
+        "split": split,
+        "forwards_plain": plain,
+        "forwards": forwards,
+        "nfe_reduction": plain / forwards,
+    }
+
+
+def without_budget(params: Mapping[str, float]) -> dict[str, float]:
+    """The parameters of the constructor alone."""
+    return {name: value for name, value in params.items() if name != "budget"}
+
+
+def _complete(study: optuna.Study) -> list[FrozenTrial]:
+    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+
+
+def _state(trial: FrozenTrial) -> str:
+    if trial.state is TrialState.COMPLETE and "pruned_after" in trial.user_attrs:
+        return "pruned"
+    return trial.state.name.lower()
+
+
+def _value_of(index: int) -> Any:
+    return lambda trial: trial.values[index]

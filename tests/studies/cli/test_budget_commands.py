@@ -1,0 +1,255 @@
+"""``latency`` and ``budget``: from traces and a latency file to a verdict, and what is refused on the way."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from drafting.anchors import AnchorTable
+from drafting.searches.methods import SearchInput, find_graphs
+from drafting.trie import PrefixTrie
+from studies.cli.app import app, console, load_commands
+from studies.cli.latency_command import parse_drafts
+from studies.pricing.budget import choose_budget
+from studies.pricing.latency import LatencyTable, load_latency, save_latency
+from studies.runs.evaluation import predict
+from studies.runs.splits import read_splits
+from tests.studies.cli.test_statistics_commands import LENGTH, save
+from tests.support.toy import toy_traces
+from verify.graph.file import load_graph
+
+load_commands()
+console.width = 160
+CHEAP = [10.0, 10.1, 10.2, 10.3, 14.0]
+DEAR = [10.0, 40.0, 70.0, 100.0, 130.0]
+
+
+def run(*arguments: object, code: int = 0) -> str:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == code, result.output
+    return " ".join(result.output.split())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("budget")
+    for seed, name in enumerate(("search", "validation", "test")):
+        save(toy_traces(seed, samples=12, blocks=2, length=LENGTH, noise=0.2), root / name)
+    return root
+
+
+def latency_file(path: Path, times: list[float], **change: object) -> Path:
+    facts: dict = {
+        "device": "cpu", "dtype": "float32", "model": "toy", "backend": "packed", "block_length": LENGTH,
+        "context_length": 16, "batch": 1, "refresh": 12.0, "repeats": 5, "drafts": tuple(range(len(times))),
+        "latency": tuple(times), "low": tuple(times), "high": tuple(times),
+    } | change  # fmt: skip
+    facts["rows"] = tuple(LENGTH * (1 + drafts) for drafts in facts["drafts"])
+    save_latency(LatencyTable(**facts), path)
+    return path
+
+
+def test_the_budget_is_chosen_on_one_split_and_reported_on_another(folder: Path, tmp_path: Path) -> None:
+    latency, out = latency_file(tmp_path / "latency.json", CHEAP), tmp_path / "new" / "graph.json"
+    said = run("budget", folder, "--latency", latency, "--out", out)
+    graph, saved = load_graph(out), json.loads((tmp_path / "new" / "graph.budget.json").read_text())
+    search, judge = read_splits([folder / "search", folder / "test"]).tables
+    given = SearchInput(PrefixTrie.from_anchors(search), 4, LENGTH, 1)
+    nodes = {budget: found.nodes for budget, found in find_graphs("greedy", given, range(1, 5)).items()}
+    expected = choose_budget(nodes, search, judge, load_latency(latency))
+    assert graph.budget == expected.best.budget == saved["budget"] > 0
+    assert saved["rows"][graph.budget]["speedup"] == expected.best.speedup
+    assert saved["sentence"] == expected.sentence and saved["budget_chosen_on"] == "search"
+    assert graph.values["test"] == predict(graph.nodes[1:], judge).row()
+    assert graph.latency is not None and graph.latency["latency"] == CHEAP
+    assert f"D = {graph.budget} is predicted" in said and "held-out" in said
+
+
+def test_from_a_model_to_a_verdict(
+    checkpoint: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Recorded under one spelling of the model's path and timed under another: it is the same model."""
+    others = tmp_path / "others.jsonl"
+    others.write_text(
+        "".join(json.dumps({"tokens": [4 + (5 * n + k) % 40 for k in range(6)]}) + "\n" for n in range(3))
+    )
+    sizes = ["--block-length", 8, "--generation-length", 16, "--top-j", 4, "--policy", "static:1"]
+    run("record", "--model", checkpoint, "--prompts", prompts, "--limit", 3, *sizes, "--out", tmp_path / "t" / "search")
+    run("record", "--model", checkpoint, "--prompts", others, *sizes, "--out", tmp_path / "t" / "test")
+    monkeypatch.chdir(checkpoint)
+    latency = tmp_path / "made" / "latency.json"
+    numbers = ["--drafts", "0-2", "--repeats", 3, "--block-length", 8, "--context-length", 8]
+    run("latency", "--model", "./", *numbers, "--out", latency)
+    said = run("budget", tmp_path / "t", "--latency", latency, "--out", tmp_path / "b" / "graph.json")
+    saved = json.loads((tmp_path / "b" / "graph.budget.json").read_text())
+    assert saved["validity"]["model"] == saved["latency"]["model"] == checkpoint.name
+    assert saved["sentence"].split(":")[0] in said and [row["budget"] for row in saved["rows"]] == [0, 1, 2]
+    if saved["budget"]:
+        assert str(tmp_path) not in (tmp_path / "b" / "graph.json").read_text()
+
+
+def test_validation_prompts_choose_when_given(folder: Path, tmp_path: Path) -> None:
+    latency, out = latency_file(tmp_path / "latency.json", CHEAP), tmp_path / "graph.json"
+    run("budget", folder, "--latency", latency, "--validation", folder / "validation", "--out", out)
+    saved = json.loads((tmp_path / "graph.budget.json").read_text())
+    search, chooser, judge = read_splits([folder / name for name in ("search", "validation", "test")]).tables
+    given = SearchInput(PrefixTrie.from_anchors(search), 4, LENGTH, 1)
+    nodes = {budget: found.nodes for budget, found in find_graphs("greedy", given, range(1, 5)).items()}
+    expected = choose_budget(nodes, chooser, judge, load_latency(latency))
+    assert [row["choice_speedup"] for row in saved["rows"]] == [row.choice_speedup for row in expected.rows]
+    assert saved["budget_chosen_on"] == "validation" and set(load_graph(out).values) == {"search", "validation", "test"}
+
+
+def test_a_method_that_is_not_nested_is_searched_per_budget(folder: Path, tmp_path: Path) -> None:
+    latency, out = latency_file(tmp_path / "latency.json", CHEAP), tmp_path / "graph.json"
+    run("budget", folder, "--latency", latency, "--method", "swap", "--out", out)
+    splits = read_splits([folder / "search", folder / "test"])
+    given = SearchInput(PrefixTrie.from_anchors(splits.tables[0]), 4, LENGTH, 1)
+    nodes = {budget: found.nodes for budget, found in find_graphs("swap", given, range(1, 5)).items()}
+    saved = json.loads((tmp_path / "graph.budget.json").read_text())
+    expected = [predict(nodes.get(budget, ()), splits.tables[1]).forwards_predicted for budget in range(5)]
+    assert [row["forwards"] for row in saved["rows"]] == expected
+    assert "unknown method 'best'" in run("budget", folder, "--latency", latency, "--method", "best", code=1)
+
+
+def test_do_not_speculate_is_a_result_that_is_kept(folder: Path, tmp_path: Path) -> None:
+    latency, out = latency_file(tmp_path / "latency.json", DEAR), tmp_path / "graph.json"
+    said = run("budget", folder, "--latency", latency, "--out", out)
+    saved = json.loads((tmp_path / "graph.budget.json").read_text())
+    assert saved["budget"] == 0 and saved["sentence"].startswith("Do not speculate on this device")
+    assert len(saved["rows"]) == 5 and not out.exists() and "no graph is written" in said
+    # The verdict is as precious as a graph: it is not written over unasked.
+    assert "graph.budget.json exists" in run("budget", folder, "--latency", latency, "--out", out, code=1)
+    cheap = latency_file(tmp_path / "cheap.json", CHEAP)
+    run("budget", folder, "--latency", cheap, "--out", out, "--overwrite")
+    assert load_graph(out).budget > 0
+    run("budget", folder, "--latency", latency, "--out", out, "--overwrite")
+    assert not out.exists()  # a graph beside the verdict against it would be taken for its result
+
+
+def test_the_latency_of_another_model_or_dtype_is_refused(folder: Path, tmp_path: Path) -> None:
+    for change, expected in (
+        ({"model": "other"}, "measured with model 'other', the traces were recorded with 'toy'"),
+        ({"dtype": "bfloat16"}, "measured with dtype 'bfloat16', the traces were recorded with 'float32'"),
+    ):
+        latency = latency_file(tmp_path / "latency.json", CHEAP, **change)
+        said = run("budget", folder, "--latency", latency, code=1)
+        assert expected in said and "--any-model" in said
+        assert f"But the latency was {expected}" in run("budget", folder, "--latency", latency, "--any-model")
+    latency = latency_file(tmp_path / "latency.json", CHEAP, block_length=LENGTH, model="toy")
+    odd = json.loads(latency.read_text())
+    odd |= {"block_length": 2 * LENGTH, "rows": [2 * rows for rows in odd["rows"]]}
+    latency.write_text(json.dumps(odd))
+    assert "measured for block length 20, the traces have 10" in run("budget", folder, "--latency", latency, code=1)
+
+
+def test_a_table_of_another_context_is_refused(folder: Path, tmp_path: Path) -> None:
+    """Refreshes cost otherwise there, and a model that can be both could be timed as either."""
+    latency = latency_file(tmp_path / "latency.json", CHEAP, context="block_causal")
+    said = run("budget", folder, "--latency", latency, code=1)
+    assert "measured with block_causal context, the traces were recorded with dual" in said
+    assert "measure with --context dual" in said
+
+
+@pytest.mark.parametrize("context", ["none", "prefix"])
+def test_contexts_with_other_rows_than_were_timed_are_refused(tmp_path: Path, context: str) -> None:
+    for seed, name in enumerate(("search", "test")):
+        save(toy_traces(seed, samples=3, length=LENGTH), tmp_path / name, context=context)
+    latency = latency_file(tmp_path / "latency.json", CHEAP)
+    said = run("budget", tmp_path, "--latency", latency, "--any-model", code=1)
+    assert f"recorded with context '{context}'" in said and "one block over a frozen context" in said
+
+
+def test_held_out_prompts_must_be_others(folder: Path, tmp_path: Path) -> None:
+    latency = latency_file(tmp_path / "latency.json", CHEAP)
+    said = run("budget", folder, "--latency", latency, "--held-out", folder / "search", code=1)
+    assert "12 of the 12 prompts" in said
+    said = run("budget", folder / "search", "--latency", latency, code=1)
+    assert "holds no folder 'test'" in said and "--held-out" in said
+
+
+def test_without_any_anchor_there_is_nothing_to_draft(tmp_path: Path) -> None:
+    for seed, name in enumerate(("search", "test")):
+        whole = toy_traces(seed, samples=3, blocks=1, length=LENGTH, rule=f"static:{LENGTH}")
+        assert AnchorTable.from_traces(whole).n_anchors == 0
+        save(whole, tmp_path / name, policy=f"static:{LENGTH}")
+    latency = latency_file(tmp_path / "latency.json", CHEAP)
+    assert "Do not speculate" in run("budget", tmp_path, "--latency", latency)
+
+
+def test_numbers_of_drafts() -> None:
+    assert parse_drafts("0-3") == (0, 1, 2, 3) and parse_drafts("4,1") == (4, 1) and parse_drafts("2-2") == (2,)
+    with pytest.raises(ValueError, match="'4-2' runs backwards; write 2-4"):
+        parse_drafts("4-2")
+
+
+def test_a_missing_latency_file_is_called_that(folder: Path, tmp_path: Path) -> None:
+    said = run("budget", folder, "--latency", tmp_path / "no.json", code=1)
+    assert "no.json is no file" in said and "draftgraph latency" in said and "run directory" not in said
+
+
+def test_a_folder_of_latency_files_is_listed(folder: Path, tmp_path: Path) -> None:
+    said = run("budget", folder, "--latency", tmp_path, code=1)
+    assert f"{tmp_path} is a folder, expected a latency file" in said
+    one = latency_file(tmp_path / "batch-1-context-128.json", CHEAP)
+    other = latency_file(tmp_path / "batch-4-context-128.json", CHEAP)
+    said = run("budget", folder, "--latency", tmp_path, code=1)
+    assert f"{tmp_path} is a folder of tables; name one: {one}, {other}" in said
+
+
+@pytest.mark.parametrize("inner", ["", "traces"])
+def test_the_folder_of_a_run_is_sent_to_its_policies(folder: Path, tmp_path: Path, inner: str) -> None:
+    traces = tmp_path / "run" / "traces" / "static-1"
+    shutil.copytree(folder, traces)
+    said = run("budget", tmp_path / "run" / inner, "--latency", latency_file(tmp_path / "latency.json", CHEAP), code=1)
+    assert f"--held-out, or name a policy's folder: {traces}" in said
+    said = run("budget", folder / "test", "--latency", tmp_path / "latency.json", code=1)
+    assert said.endswith("with --held-out")
+
+
+def test_several_policies_are_priced_at_once(folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "threshold-0.9"  # the suffix of a name is no suffix of a file
+    shutil.copytree(folder, other)
+    latency, out = latency_file(tmp_path / "latency.json", CHEAP), tmp_path / "priced"
+    said = run("budget", folder, other, "--latency", latency, "--out", out, "--figures")
+    alone = run("budget", folder, "--latency", latency, "--out", tmp_path / "alone.json")
+    assert said.count("is predicted to be") == 2 and alone.count("is predicted to be") == 1
+    for name in (folder.name, "threshold-0.9"):
+        assert load_graph(out / f"{name}.json") == load_graph(tmp_path / "alone.json")
+        assert (out / f"{name}.budget.json").read_text() == (tmp_path / "alone.budget.json").read_text()
+        assert (out / "figures" / f"speedup-{name}.png").is_file()
+    assert (out / "figures" / "latency.png").is_file() and "figure " in said
+    assert not (tmp_path / "figures").exists()  # that of the latency file is not this command's
+    # Verdicts come after all tables, paths after all verdicts.
+    assert said.rindex("ms each") < said.index("is predicted") < said.rindex("is predicted") < said.index("graph ")
+    assert "exists; give another --out" in run("budget", folder, other, "--latency", latency, "--out", out, code=1)
+
+
+def test_figures_are_never_drawn_into_a_package(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a clone of the repository, ./figures is source code."""
+    latency = latency_file(tmp_path / "measured" / "latency.json", CHEAP)
+    package = tmp_path / "clone" / "figures"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    monkeypatch.chdir(package.parent)
+    run("budget", folder, "--latency", latency, "--out", "best.json", "--figures")
+    assert {path.stem for path in Path("best-figures").iterdir()} == {"latency", "speedup-best"}
+    said = run("plot", "best.budget.json", latency)
+    assert "best-figures/speedup-best.png" in said
+    assert (latency.parent / "latency-figures" / "latency.png").is_file()
+    run("plot", ".")
+    assert Path("saved-figures", "speedup-best.png").is_file()
+    assert [path.name for path in package.iterdir()] == ["__init__.py"]
+
+
+def test_several_policies_need_room_for_their_files(folder: Path, tmp_path: Path) -> None:
+    latency = latency_file(tmp_path / "latency.json", CHEAP)
+    budget = ["budget", folder, folder, "--latency", latency]
+    assert "several TRACES are called" in run(*budget, "--out", tmp_path / "out", code=1)
+    assert "a file; for several TRACES give a folder" in run(*budget, "--out", latency, code=1)
+    assert "belong to one TRACES" in run(*budget, "--held-out", folder / "test", code=1)
+    assert "--figures draws what --out wrote" in run(*budget[:2], *budget[3:], "--figures", code=1)

@@ -1,0 +1,212 @@
+"""Budgets priced by latency: literal tables whose best budget is visible, and files that are none."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from calibrate.models.checkpoint import Checkpoint
+from calibrate.models.hugging_face import HuggingFaceDenoiser
+from calibrate.recording.recorder import TraceBuilder
+from drafting.anchors import AnchorTable
+from drafting.replay import replay
+from drafting.searches.chain import confidence_chain
+from studies.pricing.budget import BudgetChoice, choose_budget
+from studies.pricing.latency import LatencyError, LatencyTable, load_latency
+from tests.support.models import END_ID, MASK_ID, tiny_llama
+from verify.decoding import DecodeConfig, decode
+from verify.engines.slots import SlotEngine
+from verify.graph.formulas import Formula
+from verify.policies.specification import make_policy
+
+PROMPTS = [[3 + (5 * sample + k) % 40 for k in range(6)] for sample in range(6)]
+CONFIG = DecodeConfig(block_length=8, generation_length=16, top_j=4)
+
+
+@pytest.fixture(scope="module")
+def checkpoint() -> Checkpoint:
+    denoiser = HuggingFaceDenoiser(tiny_llama(3), MASK_ID)
+    return Checkpoint("tiny", None, denoiser, None, (END_ID,), 8, (), "float32")
+
+
+@pytest.fixture(scope="module")
+def anchors(checkpoint: Checkpoint) -> AnchorTable:
+    builder = TraceBuilder()
+    for sample, prompt in enumerate(PROMPTS):
+        decode(checkpoint.denoiser, prompt, make_policy("static:1"), CONFIG, sample=sample, observer=builder)
+    return AnchorTable.from_traces(builder.build(), max_depth=None)
+
+
+def table(latency: list[float], refresh: float = 10.0) -> LatencyTable:
+    drafts = tuple(range(len(latency)))
+    values = tuple(latency)
+    rows = tuple(8 * (1 + d) for d in drafts)
+    return LatencyTable(
+        "cpu", "float32", "tiny", "packed", 8, 16, 1, drafts, rows, values, values, values, refresh, 5
+    )  # fmt: skip
+
+
+ORDER = confidence_chain(4, 8, 1).order
+
+
+def choose(
+    anchors: AnchorTable, priced: LatencyTable, order: tuple[Formula, ...] = ORDER, seed: int = 0
+) -> BudgetChoice:
+    """The choice over the prefixes of ``order``, chosen and judged on the same prompts."""
+    return choose_budget({d: order[:d] for d in priced.drafts}, anchors, anchors, priced, seed=seed)
+
+
+def test_free_drafts_take_the_budget_with_the_fewest_forwards(anchors: AnchorTable) -> None:
+    choice = choose(anchors, table([10.0] * 5))
+    fewest = min(replay(ORDER[:d], anchors).forwards for d in range(5))
+    assert choice.best.forwards == fewest
+    # Of budgets with equally many forwards the smallest is taken.
+    assert choice.best.budget == min(row.budget for row in choice.rows if row.forwards == fewest)
+    blocks, plain = anchors.n_blocks, replay((), anchors).forwards
+    assert choice.best.speedup == pytest.approx(plain / fewest)
+    assert choice.rows[0].milliseconds_per_prompt == pytest.approx(10.0 * plain / 6)
+    assert blocks == 12
+
+
+def test_dear_drafts_are_not_taken_and_said_so(anchors: AnchorTable) -> None:
+    choice = choose(anchors, table([10.0, 30.0, 50.0, 70.0, 90.0]))
+    assert choice.best.budget == 0 and choice.best.speedup == 1.0 and not choice.at_edge
+    # Some of these forwards carry no draft: the refreshes, and those with one masked position left.
+    mean = choice.rows[1].milliseconds_per_forward
+    assert 10.0 < mean < 30.0
+    assert "Do not speculate" in choice.sentence and f"{mean / 10.0:.2f} times as long" in choice.sentence
+
+
+def test_a_staircase_has_its_optimum_at_the_end_of_a_step(anchors: AnchorTable) -> None:
+    choice = choose(anchors, table([10.0, 10.0, 10.1, 40.0, 40.0]))
+    assert choice.best.budget in (1, 2)
+    assert not choice.at_edge
+    assert f"D = {choice.best.budget}" in choice.sentence
+
+
+def test_refresh_forwards_are_paid_by_every_budget(anchors: AnchorTable) -> None:
+    cheap, dear = (choose(anchors, table([10.0] * 5, refresh)) for refresh in (1.0, 1000.0))
+    assert cheap.rows[3].speedup > dear.rows[3].speedup > 1.0
+    assert dear.rows[3].speedup < 1.1
+
+
+def test_edge_is_warned_of_and_interval_holds_the_estimate(anchors: AnchorTable) -> None:
+    choice = choose(anchors, table([10.0, 10.0, 10.0]), ORDER[:1])  # D = 2 was measured, but there is no second node
+    assert [row.budget for row in choice.rows] == [0, 1]
+    assert choice.best.budget == 1 and choice.at_edge and "largest budget looked at" in choice.sentence
+    for row in choice.rows:
+        assert row.speedup_low <= row.speedup <= row.speedup_high
+
+
+@pytest.mark.parametrize("order", [ORDER, (((1, 1), (2, 1)), ((7, 1),), ((1, 2),), ((1, 1), (2, 1), (3, 1), (4, 1)))])
+def test_every_forward_is_priced_with_the_drafts_that_it_really_carries(
+    checkpoint: Checkpoint, anchors: AnchorTable, monkeypatch: pytest.MonkeyPatch, order: tuple[Formula, ...]
+) -> None:
+    """Against the runtime: what each step forward of each decode held, priced one by one."""
+    priced = table([10.0, 13.0, 17.0, 26.0, 41.0], refresh=100.0)
+    carried: list[int] = []
+    step = SlotEngine.step
+
+    def spy(self, slots, states):
+        carried.extend(len(state) - 1 for state in states)
+        return step(self, slots, states)
+
+    monkeypatch.setattr(SlotEngine, "step", spy)
+    for sample in range(6):
+        decode(checkpoint.denoiser, PROMPTS[sample], make_policy("static:1"), CONFIG, order, sample=sample)
+    assert len(set(carried)) > 2  # anchors near a block's end fill fewer
+    paid = 100.0 * anchors.n_blocks + sum(priced.at(drafts) for drafts in carried)
+    choice = choose_budget({4: order}, anchors, anchors, priced)
+    assert choice.rows[-1].budget == 4
+    assert choice.rows[-1].milliseconds_per_prompt == pytest.approx(paid / 6)
+    # A number that was not measured costs what the next larger one does; a batch waits for its fullest sequence.
+    sparse = dataclasses.replace(
+        priced, drafts=(0, 4), rows=(8, 40), latency=(10.0, 41.0), low=(10.0, 41.0), high=(10.0, 41.0)
+    )
+    dearer = choose_budget({4: order}, anchors, anchors, sparse).rows[-1].milliseconds_per_prompt
+    batch = dataclasses.replace(priced, batch=2, rows=tuple(2 * rows for rows in priced.rows))
+    whole = choose_budget({4: order}, anchors, anchors, batch).rows[-1].milliseconds_per_prompt
+    assert choice.rows[-1].milliseconds_per_prompt < dearer <= whole
+    assert whole == pytest.approx((100.0 * anchors.n_blocks + 41.0 * len(carried)) / 6)
+
+
+def test_the_verdict_multiplies_up(anchors: AnchorTable) -> None:
+    """Forwards saved over the time of the mean forward is the speed-up, in the rows and in what is said of them."""
+    choice = choose(anchors, table([10.0, 12.0, 13.0, 14.0, 15.0], refresh=20.0))
+    plain = choice.rows[0]
+    for row in choice.rows:
+        longer = row.milliseconds_per_forward / plain.milliseconds_per_forward
+        assert plain.forwards / row.forwards / longer == pytest.approx(row.speedup)
+        assert row.milliseconds_per_forward * row.forwards == pytest.approx(6 * row.milliseconds_per_prompt)
+    numbers = re.search(r"be ([\d.]+) times as fast.*: ([\d.]+) times fewer.*each ([\d.]+) times", choice.sentence)
+    assert choice.best.budget > 0 and numbers is not None
+    speedup, fewer, longer = (float(number) for number in numbers.groups())
+    assert fewer / longer == pytest.approx(speedup, abs=0.02)  # each is rounded
+
+
+def test_one_split_chooses_and_another_judges(anchors: AnchorTable) -> None:
+    """A graph that is worth its price on the choosing prompts only is taken, and the judge says what it is worth."""
+    chooser, judge = anchors.select([0, 1, 2]), anchors.select([3, 4, 5])
+    first = next(chain[0] for chain in chooser.chains() if chain and (chain[0],) != ORDER[:1])
+    for graphs, priced in (
+        ({1: ORDER[:1], 2: (ORDER[0], first)}, table([10.0, 10.0, 10.0])),
+        ({1: ORDER[:1], 2: ORDER[:2]}, table([10.0, 11.0, 14.0])),
+    ):
+        choice = choose_budget(graphs, chooser, judge, priced)
+        on_choice = choose_budget(graphs, chooser, chooser, priced)
+        on_judge = choose_budget(graphs, judge, judge, priced)
+        assert [row.choice_speedup for row in choice.rows] == [row.speedup for row in on_choice.rows]
+        assert choice.best.budget == on_choice.best.budget
+        assert [row.speedup for row in choice.rows] == [row.speedup for row in on_judge.rows]
+        assert f"{choice.best.speedup:.2f} times as fast" in choice.sentence and "held-out" in choice.sentence
+        assert choice.best.forwards == replay(graphs[choice.best.budget], judge).forwards
+
+
+def test_held_out_prompts_must_be_two_at_least(anchors: AnchorTable) -> None:
+    with pytest.raises(ValueError, match="at least 2 held-out prompts, got 1"):
+        choose_budget({}, anchors, anchors.select([0]), table([10.0]))
+
+
+def test_broken_latency_files(tmp_path: Path) -> None:
+    path = tmp_path / "latency.json"
+    good = {"format": "draftgraph-latency", "version": 1, **dataclasses.asdict(table([1.0, 2.0]))}
+    for change, expected in (
+        ({"format": "other"}, "is no latency file"),
+        ({"version": 9}, "version 9"),
+        ({"latency": [1.0]}, "as long as each other"),
+        ({"latency": [0.0, 1.0]}, "not above 0"),
+        ({"latency": ["1.0", 2.0]}, r"latency must hold numbers, found '1.0'"),
+        ({"latency": 1.0}, "latency must be a list of numbers, found 1.0"),
+        ({"drafts": ["0", "1"]}, "drafts must hold integers of at least 0, found '0'"),
+        ({"drafts": [True, False]}, "drafts must hold integers of at least 0, found True"),
+        ({"drafts": [0, 0]}, "drafts must ascend"),
+        ({"rows": [8, 24]}, r"rows must be batch \* block length"),
+        ({"refresh": None}, "refresh must be a number, found None"),
+        ({"batch": "1"}, "batch must be an integer of at least 1, found '1'"),
+        ({"device": 7}, "device must be a text, found 7"),
+        ({"unit": "s"}, "times in 's', expected 'ms'"),
+    ):
+        path.write_text(json.dumps(good | change))
+        with pytest.raises(LatencyError, match=expected):
+            load_latency(path)
+    path.write_text(json.dumps({key: value for key, value in good.items() if key != "refresh"}))
+    with pytest.raises(LatencyError, match="lacks refresh"):
+        load_latency(path)
+
+
+def test_bootstrap_is_seeded(anchors: AnchorTable) -> None:
+    first, second = (choose(anchors, table([10.0] * 5), seed=4) for _ in range(2))
+    assert first == second
+    assert not np.isnan(first.best.speedup_low)
+
+
+def test_the_verdict_of_a_batch_says_what_it_takes_for_granted(anchors: AnchorTable) -> None:
+    one = table([10.0, 10.5, 11.0])
+    two = dataclasses.replace(one, batch=2, rows=tuple(2 * rows for rows in one.rows))
+    assert "as if their refreshes stayed in step" in choose(anchors, two).sentence
+    assert "as if their refreshes stayed in step" not in choose(anchors, one).sentence

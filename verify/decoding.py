@@ -1,0 +1,245 @@
+"""The decode loop, the only one: plain decoding is speculation with an empty graph, recording is the loop observed.
+
+A *counted forward* is a call of the model that a sequence took part in. A block's refresh forward is counted like any
+other and uses its distribution for one denoising step; a block that is complete after it pays no other. A step that
+commits nothing is a denoising step too: it used a distribution, and the next one is paid for.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+
+from verify.denoiser import Denoiser, SlotDenoiser
+from verify.drafts import DraftFiller
+from verify.engines.contract import Engine
+from verify.engines.rows import RowEngine
+from verify.engines.slots import SlotEngine
+from verify.layout import Exactness, LayoutError, SequenceLayout, exactness
+from verify.policies.contract import Policy
+from verify.ranking import LaggedRanker, Ranker
+from verify.sequence import (
+    MAX_EMPTY_STEPS,
+    DecodeError,
+    DecodeResult,
+    DecodeRules,
+    Observer,
+    SequenceDecoder,
+    StepFact,
+)
+
+__all__ = [
+    "MAX_EMPTY_STEPS",
+    "DecodeConfig",
+    "DecodeError",
+    "DecodeResult",
+    "Observer",
+    "StepFact",
+    "decode",
+    "decode_batch",
+    "make_engine",
+]
+
+
+@dataclass(frozen=True)
+class DecodeConfig:
+    """Everything besides model, prompt, policy and graph that a decode depends on.
+
+    Attributes:
+        block_length: positions per block, ``L``.
+        generation_length: positions to generate; rounded up to whole blocks in block-causal mode.
+        context: one of ``none``, ``prefix``, ``dual``, ``block_causal``.
+        backend: ``packed`` or ``expanded``, how drafts enter a forward.
+        end_token_ids: decoding stops after the block in which one of them was committed.
+        top_j: vocabulary ranks kept, ``J``.
+        seed: seed of stochastic policies.
+    """
+
+    block_length: int = 32
+    generation_length: int = 96
+    context: str = "dual"
+    backend: str = "packed"
+    end_token_ids: tuple[int, ...] = ()
+    top_j: int = 8
+    seed: int = 0
+
+
+Graph = DraftFiller | Iterable[Sequence[Sequence[int]]]
+
+
+def decode(
+    denoiser: Denoiser,
+    prompt: Sequence[int],
+    policy: Policy,
+    config: DecodeConfig,
+    graph: Graph = (),
+    *,
+    sample: int = 0,
+    observer: Observer | None = None,
+    ranker: Ranker | None = None,
+    engine: Engine | None = None,
+) -> DecodeResult:
+    """Decode one prompt, plainly (empty ``graph``) or with drafts.
+
+    Args:
+        denoiser: the model.
+        prompt: token ids, at least one.
+        policy: the unmasking policy.
+        config: lengths, context mode, back-end.
+        graph: draft formulas without the root, or a prepared filler.
+        sample: the prompt's number; keys the noise of stochastic policies.
+        observer: told of every denoising step.
+        ranker: where ranks come from; the lagged distribution when left out.
+        engine: what runs the forwards; one that suits the denoiser when left out.
+
+    Raises:
+        LayoutError: lengths or context mode do not fit, or a formula needs a vocabulary rank above ``top_j``.
+        DecodeError: the policy commits what no state of the block can hold (a position that is not masked, a token
+            outside the vocabulary, the mask token), nothing where it must not, or nothing ``MAX_EMPTY_STEPS`` times in
+            a row; or the prompt holds the mask token or an id outside the vocabulary.
+        FloatingPointError: the model returned logits that cannot be ranked.
+    """
+    results = decode_batch(
+        denoiser, [(sample, prompt)], policy, config, graph, observer=observer, ranker=ranker, engine=engine
+    )
+    return next(results)[1]
+
+
+def decode_batch(
+    denoiser: Denoiser,
+    prompts: Iterable[tuple[int, Sequence[int]]],
+    policy: Policy,
+    config: DecodeConfig,
+    graph: Graph = (),
+    *,
+    batch_size: int = 1,
+    observer: Observer | None = None,
+    ranker: Ranker | None = None,
+    engine: Engine | None = None,
+) -> Iterator[tuple[int, DecodeResult]]:
+    """Decode prompts, up to ``batch_size`` at a time, each at its own length, block and step and with its own drafts.
+
+    A prompt that is done gives its place to the next one (continuous batching). Tokens, steps and forwards of a prompt
+    are those it has alone; in low precision the shape of the batch changes the last bits, as it does everywhere.
+
+    Args:
+        prompts: (sample, token ids) of every prompt.
+        batch_size: sequences per forward; what it can cost in memory is in docs/gpu.md.
+        engine: must have room for ``batch_size`` slots and the longest prompt; it serves one decode at a time.
+        denoiser, policy, config, graph, observer, ranker: as in :func:`decode`.
+
+    Yields:
+        (sample, result), in the order in which prompts are done.
+
+    Raises:
+        The errors of :func:`decode`; those about prompts, lengths and the graph before anything is run.
+        EngineError: the engine handed in was made for something else.
+    """
+    if config.top_j < 1:
+        raise LayoutError(f"top_j is {config.top_j}, expected at least 1")
+    if batch_size < 1:
+        raise LayoutError(f"batch_size is {batch_size}, expected at least 1")
+    prompts = list(prompts)
+    for _, prompt in prompts:
+        _check_prompt(prompt, denoiser)
+    filler = graph if isinstance(graph, DraftFiller) else DraftFiller(graph)
+    if filler.max_vocabulary_rank > config.top_j:
+        raise LayoutError(
+            f"the graph names vocabulary rank {filler.max_vocabulary_rank}, but only top_j={config.top_j} are kept; "
+            f"raise top_j"
+        )
+    promise = exactness(config.context, config.backend)
+    layouts = [
+        SequenceLayout.make(len(prompt), config.generation_length, config.block_length, config.context)
+        for _, prompt in prompts
+    ]
+    rules = DecodeRules(
+        policy,
+        filler,
+        ranker or LaggedRanker(),
+        denoiser.mask_token_id,
+        denoiser.vocabulary_size,
+        config.end_token_ids,
+        config.seed,
+        observer,
+    )
+    if engine is not None:
+        engine.check(denoiser, config.context, config.backend, len(filler))
+    elif prompts:
+        engine = make_engine(denoiser, config, layouts, min(batch_size, len(prompts)), len(filler))
+    if engine is None:
+        return iter(())
+    waiting = deque(zip(prompts, layouts, strict=True))
+    return _run(engine, rules, waiting, batch_size, config.top_j, promise)
+
+
+def make_engine(
+    denoiser: Denoiser, config: DecodeConfig, layouts: Sequence[SequenceLayout], slots: int, drafts: int
+) -> Engine:
+    """The engine that suits a denoiser: static buffers where it offers slots, else one call per sequence.
+
+    Args:
+        denoiser: the model.
+        config: context mode and back-end.
+        layouts: of all sequences that will be decoded.
+        slots: sequences at a time.
+        drafts: the most drafts at an anchor.
+    """
+    if getattr(denoiser, "offers_slots", False):
+        return SlotEngine(cast(SlotDenoiser, denoiser), config.context, config.backend, slots, layouts, drafts)
+    return RowEngine(denoiser, config.context, config.backend)
+
+
+def _run(
+    engine: Engine,
+    rules: DecodeRules,
+    waiting: deque[tuple[tuple[int, Sequence[int]], SequenceLayout]],
+    batch_size: int,
+    top_j: int,
+    promise: Exactness,
+) -> Iterator[tuple[int, DecodeResult]]:
+    active: list[SequenceDecoder] = []  # by slot; slots in use stay gapless from 0
+    while waiting or active:
+        while waiting and len(active) < batch_size:
+            (sample, prompt), layout = waiting.popleft()
+            engine.open(len(active), sample, layout)
+            active.append(SequenceDecoder(rules, prompt, layout, sample))
+        _advance(engine, active, rules.mask_token_id, top_j)
+        for slot in reversed(range(len(active))):
+            if not active[slot].done:
+                continue
+            finished, last = active[slot], active.pop()
+            if slot < len(active):
+                engine.move(len(active), slot)
+                active[slot] = last
+            yield finished.sample, finished.result(promise)
+
+
+@torch.inference_mode()
+def _advance(engine: Engine, active: Sequence[SequenceDecoder], mask_token_id: int, top_j: int) -> None:
+    """One forward: of the blocks that begin, if there are any, else of all sequences together."""
+    due = [slot for slot, sequence in enumerate(active) if sequence.refresh_due]
+    slots = due or range(len(active))
+    chosen = [active[slot] for slot in slots]
+    if due:
+        result = engine.refresh(due, [one.tokens for one in chosen], [one.start for one in chosen])
+    else:
+        result = engine.step(slots, [one.states for one in chosen])
+    for sequence, ranked, rows in zip(chosen, result.rank(mask_token_id, top_j), result.rows, strict=True):
+        sequence.advance(ranked, rows)
+
+
+def _check_prompt(prompt: Sequence[int], denoiser: Denoiser) -> None:
+    for k, token in enumerate(prompt):
+        if not 0 <= token < denoiser.vocabulary_size:
+            raise DecodeError(
+                f"the prompt holds token id {token} at index {k}; the model's vocabulary has {denoiser.vocabulary_size}"
+            )
+        if token == denoiser.mask_token_id:
+            raise DecodeError(
+                f"the prompt holds the mask token {token} at index {k}; a prompt is given, only what follows is decoded"
+            )

@@ -1,0 +1,87 @@
+"""Context modes: what is frozen while a block is solved, and the refresh forward that freezes it.
+
+Every block begins with one refresh forward. It is a forward like any other: it computes the block's first
+distribution, and on the way the keys and values that stay frozen until the block is done.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from verify.denoiser import Denoiser, context_length
+from verify.engines.packing import BlockLogits, Frame
+from verify.layout import SequenceLayout
+
+
+class ContextKeeper:
+    """Holds the frozen context of one sequence from block to block.
+
+    ====================  ==========================  ==============================
+    mode                  frozen                      live rows of a draft forward
+    ====================  ==========================  ==============================
+    ``none``              nothing                     the whole sequence
+    ``prefix``            rows before the block       block and suffix
+    ``dual``              rows before and after       the block
+    ``block_causal``      rows before the block       the block
+    ====================  ==========================  ==============================
+
+    ``prefix`` and ``dual`` recompute the whole sequence at each block's start. ``block_causal`` computes only the
+    rows that are not frozen yet (the finished block before this one, at first the prompt) together with the new block
+    in one forward, so no separate forward is paid to store a finished block.
+    """
+
+    def __init__(self, denoiser: Denoiser, layout: SequenceLayout, mode: str) -> None:
+        self.denoiser = denoiser
+        self.layout = layout
+        self.mode = mode
+        self._context: Any | None = None
+        self._positions = torch.arange(layout.length, device=denoiser.device)
+
+    def refresh(self, sequence: torch.Tensor, start: int) -> tuple[BlockLogits, Frame]:
+        """Run the refresh forward of the block at ``start``.
+
+        Args:
+            sequence: int64 [N], all tokens, later blocks masked.
+            start: the block's first position.
+
+        Returns:
+            The block's logits [1, L, V] with the rows computed, and the frame for the block's further forwards.
+        """
+        if self.mode == "block_causal":
+            return self._refresh_block_causal(sequence, start)
+        return self._refresh_bidirectional(sequence, start)
+
+    def _refresh_bidirectional(self, sequence: torch.Tensor, start: int) -> tuple[BlockLogits, Frame]:
+        length = len(sequence)
+        stop = start + self.layout.block_length
+        rows = self._positions
+        block, suffix = rows[start:stop], rows[stop:]
+        frozen = {"none": None, "prefix": rows[:start], "dual": torch.cat([rows[:start], suffix])}[self.mode]
+        everything = torch.ones(1, length, length, dtype=torch.bool, device=sequence.device)
+        logits, context = self.denoiser(
+            sequence[None], rows[None], everything, None, logit_rows=block, freeze_rows=frozen
+        )
+        live = {"none": rows, "prefix": rows[start:], "dual": block}[self.mode]
+        offset = start if self.mode == "none" else 0
+        frame = Frame(sequence[live], live, offset, self.layout.block_length, context)
+        return BlockLogits(logits, length), frame
+
+    def _refresh_block_causal(self, sequence: torch.Tensor, start: int) -> tuple[BlockLogits, Frame]:
+        frozen = context_length(self._context)
+        stop = start + self.layout.block_length
+        rows = self._positions[frozen:stop]
+        block_of = self._positions[:stop] // self.layout.block_length
+        visibility = block_of[None, :] <= block_of[frozen:, None]
+        logits, context = self.denoiser(
+            sequence[rows][None],
+            rows[None],
+            visibility[None],
+            self._context,
+            logit_rows=torch.arange(start - frozen, stop - frozen, device=sequence.device),
+            freeze_rows=torch.arange(start - frozen, device=sequence.device),
+        )
+        self._context = context
+        block = self._positions[start:stop]
+        return BlockLogits(logits, len(rows)), Frame(sequence[block], block, 0, self.layout.block_length, context)

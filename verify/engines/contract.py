@@ -1,0 +1,99 @@
+"""The contract of engines: how the forward passes of several sequences are run, each sequence in a slot of its own.
+
+The decode loop asks for two things, a refresh forward at the start of a block and a step forward with drafts, and gets
+the logits of masked positions, of all slots together so that they are ranked in one go. ``verify.engines.rows`` is the
+plain reference, ``verify.engines.slots`` does the same in one padded call over static buffers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from verify.denoiser import Denoiser
+from verify.layout import SequenceLayout
+from verify.ranking import RankedBlocks, gather_blocks, rank_rows
+
+
+class EngineError(ValueError):
+    """An engine that does not fit what it is to run."""
+
+
+@dataclass(frozen=True, eq=False)
+class BatchLogits:
+    """Logits of the masked positions that one forward over several slots computed.
+
+    Attributes:
+        logits: [n, V], on the device; slot after slot, in it unit after unit, offsets ascending.
+        unit: int [n], 0 for the root, ``1 + d`` for draft ``d`` of its slot.
+        offset: int [n], offsets in the block.
+        bounds: the ``k``-th slot of the call owns rows ``bounds[k]:bounds[k + 1]``.
+        units: root and drafts per slot.
+        rows: rows that each slot paid for, padding left out.
+        length: positions per block, ``L``.
+    """
+
+    logits: torch.Tensor
+    unit: np.ndarray
+    offset: np.ndarray
+    bounds: list[int]
+    units: list[int]
+    rows: list[int]
+    length: int
+
+    def rank(self, mask_token_id: int, top_j: int) -> list[RankedBlocks]:
+        """Rank all rows with one transfer to the host; one :class:`RankedBlocks` per slot. Errors as in ``ranking``."""
+        token, probability = rank_rows(self.logits, mask_token_id, top_j)
+        ranked = []
+        for k, units in enumerate(self.units):
+            part = slice(self.bounds[k], self.bounds[k + 1])
+            ranked.append(
+                gather_blocks(
+                    (token[part], probability[part]),
+                    self.logits[part],
+                    self.unit[part],
+                    self.offset[part],
+                    units,
+                    self.length,
+                )
+            )
+        return ranked
+
+
+def masked_rows(states: Sequence[np.ndarray], mask_token_id: int) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """``unit``, ``offset`` and ``bounds`` of :class:`BatchLogits` for the states int64 [1 + D, L] of every slot."""
+    found = [np.nonzero(state == mask_token_id) for state in states]
+    bounds = np.cumsum([0, *(len(unit) for unit, _ in found)]).tolist()
+    return np.concatenate([unit for unit, _ in found]), np.concatenate([offset for _, offset in found]), bounds
+
+
+class Engine(Protocol):
+    """Runs the forwards of the sequences that stand in its slots."""
+
+    def check(self, denoiser: Denoiser, context: str, backend: str, drafts: int) -> None:
+        """Raise :class:`EngineError` unless this engine runs ``denoiser`` so, with up to ``drafts`` drafts."""
+        ...
+
+    def open(self, slot: int, sample: int, layout: SequenceLayout) -> None:
+        """A new sequence, prompt number ``sample``, takes ``slot``; whatever stood there is forgotten.
+
+        Raises:
+            EngineError: there is no such slot, or no room for a sequence of this layout.
+        """
+        ...
+
+    def move(self, source: int, target: int) -> None:
+        """The sequence in slot ``source`` goes on in ``target``, so that slots in use stay gapless from 0."""
+        ...
+
+    def refresh(self, slots: Sequence[int], sequences: Sequence[np.ndarray], starts: Sequence[int]) -> BatchLogits:
+        """Refresh forwards: ``sequences`` int64 [N], later blocks masked; ``starts`` the first positions of blocks."""
+        ...
+
+    def step(self, slots: Sequence[int], states: Sequence[np.ndarray]) -> BatchLogits:
+        """Forwards of blocks that were refreshed: ``states`` int64 [1 + D, L] per slot, the real block first."""
+        ...

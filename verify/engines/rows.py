@@ -1,0 +1,75 @@
+"""The plain engine: one call of the denoiser per sequence and forward."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from verify.denoiser import Denoiser
+from verify.engines.context import ContextKeeper
+from verify.engines.contract import BatchLogits, EngineError, masked_rows
+from verify.engines.packing import FORWARDS, Frame
+from verify.layout import SequenceLayout
+
+
+class RowEngine:
+    """One call of the denoiser per sequence and forward; contexts are values. The reference for every other engine."""
+
+    def __init__(self, denoiser: Denoiser, context: str, backend: str) -> None:
+        self.denoiser, self.context, self.backend = denoiser, context, backend
+        self.forward = FORWARDS[backend]
+        self._keepers: dict[int, ContextKeeper] = {}
+        self._frames: dict[int, Frame] = {}
+
+    def check(self, denoiser: Denoiser, context: str, backend: str, drafts: int) -> None:
+        """See :meth:`Engine.check`; the number of drafts does not matter here."""
+        if denoiser is not self.denoiser or (context, backend) != (self.context, self.backend):
+            raise EngineError(
+                f"the engine was made for another model, or for {self.context}, {self.backend} and not {context}, "
+                f"{backend}; make one with verify.decoding.make_engine"
+            )
+
+    def open(self, slot: int, sample: int, layout: SequenceLayout) -> None:
+        self._keepers[slot] = ContextKeeper(self.denoiser, layout, self.context)
+
+    def move(self, source: int, target: int) -> None:
+        self._keepers[target] = self._keepers.pop(source)
+        self._frames[target] = self._frames.pop(source)
+
+    def refresh(self, slots: Sequence[int], sequences: Sequence[np.ndarray], starts: Sequence[int]) -> BatchLogits:
+        logits, states, rows = [], [], []
+        for slot, sequence, start in zip(slots, sequences, starts, strict=True):
+            keeper = self._keepers[slot]
+            result, self._frames[slot] = keeper.refresh(
+                torch.from_numpy(sequence.copy()).to(self.denoiser.device), start
+            )
+            logits.append(result.logits)
+            states.append(sequence[None, start : start + keeper.layout.block_length])
+            rows.append(result.rows)
+        return self._collect(logits, states, rows)
+
+    def step(self, slots: Sequence[int], states: Sequence[np.ndarray]) -> BatchLogits:
+        results = [
+            self.forward(self.denoiser, self._frames[slot], torch.from_numpy(state).to(self.denoiser.device))
+            for slot, state in zip(slots, states, strict=True)
+        ]
+        return self._collect([result.logits for result in results], states, [result.rows for result in results])
+
+    def _collect(self, logits: list[torch.Tensor], states: Sequence[np.ndarray], rows: list[int]) -> BatchLogits:
+        unit, offset, bounds = masked_rows(states, self.denoiser.mask_token_id)
+        picked = []
+        for k, whole in enumerate(logits):
+            part = slice(bounds[k], bounds[k + 1])
+            device = whole.device
+            picked.append(whole[torch.from_numpy(unit[part]).to(device), torch.from_numpy(offset[part]).to(device)])
+        return BatchLogits(
+            torch.cat(picked) if len(picked) > 1 else picked[0],
+            unit,
+            offset,
+            bounds,
+            [len(state) for state in states],
+            rows,
+            states[0].shape[1],
+        )

@@ -1,0 +1,71 @@
+"""What a graph file says about worth and time: values per split, and the latency table of one device."""
+
+from __future__ import annotations
+
+from verify.files.strict_json import (
+    MAX_INTEGER,
+    Words,
+    expect_integer,
+    expect_list,
+    expect_number,
+    expect_object,
+    expect_plain,
+    expect_text,
+    fail,
+    show,
+)
+
+
+def check_values(value: object) -> None:
+    """Check what a graph is worth, per split: free fields, of which some have a fixed meaning and so a form.
+
+    Raises:
+        StrictJsonError: not an object of objects, a number that is not finite, or a known field of another
+            form.
+    """
+    expect_plain(expect_object(value, "values"), "values")
+    for split, stated in expect_object(value, "values").items():
+        for name, item in expect_object(stated, f"values.{split}").items():
+            _check_field(name, item, f"values.{split}.{name}")
+
+
+def _check_field(name: str, item: object, place: str) -> None:
+    if name in ("accepted_length", "nfe_reduction", "bound", "gap"):
+        expect_number(item, place, 0.0)
+    elif name in ("forwards_predicted", "forwards_plain"):
+        expect_integer(item, place, 0, MAX_INTEGER)
+    elif name.endswith("interval"):
+        ends = expect_list(item, place, "an interval [low, high]")
+        if len(ends) != 2:
+            fail(place, "an interval [low, high]", ends)
+        if expect_number(ends[0], place) > expect_number(ends[1], place):
+            fail(place, "an interval with low <= high", ends)
+
+
+def check_latency(value: object) -> None:
+    """A measured table: ``rows[n]`` rows in one forward took ``latency[n]`` milliseconds on ``device``; None
+    where nothing was measured."""
+    if value is None:
+        return
+    table = expect_object(value, "latency")
+    expect_plain(table, "latency")
+    for name in ("device", "unit", "rows", "latency"):
+        if name not in table:
+            fail(
+                "latency",
+                f"the field {show(name)}",
+                Words(f"only {', '.join(map(show, table)) or 'nothing'}"[:200]),
+            )
+    expect_text(table["device"], "latency.device")
+    if table["unit"] != "ms":
+        fail("latency.unit", '"ms"', table["unit"])
+    rows = expect_list(table["rows"], "latency.rows")
+    times = expect_list(table["latency"], "latency.latency")
+    if len(rows) != len(times) or not rows:
+        found = Words(f"{len(rows)} rows and {len(times)} latencies")
+        fail("latency", "as many latencies as rows, at least one", found)
+    for index, (count, time) in enumerate(zip(rows, times, strict=True)):
+        low = rows[index - 1] + 1 if index else 1
+        expect_integer(count, f"latency.rows[{index}] (strictly ascending)", low, MAX_INTEGER)
+        if expect_number(time, f"latency.latency[{index}]", 0.0) == 0:
+            fail(f"latency.latency[{index}]", "a time above 0", time)
