@@ -4,7 +4,7 @@
 
 Bundled model, static:1, held-out prompts, plainly and with the greedy graph of ten drafts found on calibration prompts.
 A pass decodes all prompts with every engine, in an order drawn anew; a ratio is the processor seconds of the plain
-engine (one call per sequence, contexts as values) over those of the other, in the same pass. Tokens and forwards are
+engine (one call per sequence, caches as values) over those of the other, in the same pass. Tokens and forwards are
 compared on the way: the exit code is 1 when any differ. Compiling takes a minute or two before the first pass.
 """
 
@@ -68,9 +68,9 @@ def engines(checkpoint: Checkpoint, config: DecodeConfig, batches: Sequence[int]
 
     def runner(denoiser: HuggingFaceDenoiser, batch: int, rows: bool = False) -> Callable[..., Books]:
         def run(prompts: Sequence[tuple[int, Sequence[int]]], graph: Sequence[Formula]) -> Books:
-            engine = RowEngine(denoiser, config.context, config.backend) if rows else None
+            engine = RowEngine(denoiser, config.cache, config.backend) if rows else None
             results = decode_batch(denoiser, prompts, policy, config, graph, batch_size=batch, engine=engine)
-            return {sample: (result.tokens, result.forwards) for sample, result in results}
+            return {prompt_index: (result.tokens, result.forwards) for prompt_index, result in results}
 
         return run
 
@@ -139,7 +139,7 @@ def main() -> int:
             "what": "processor seconds of the plain engine over those of each engine, per pass, for the same decodes",
             "passed": not differing,
             "policy": "static:1",
-            "context": config.context,
+            "cache": config.cache,
             "prompts": options.prompts,
             "model": checkpoint.name,
             "model_revision": checkpoint.revision,

@@ -17,8 +17,8 @@ from calibrate.models.checkpoint import DTYPES
 _WARMUP, _REPEATS = 3, 20
 
 
-def packed_visibility(drafts: int, context: int, length: int, device: torch.device) -> torch.Tensor:
-    """bool [r, context + r]: all rows see the frozen ones and their own block."""
+def packed_attention_mask(drafts: int, context: int, length: int, device: torch.device) -> torch.Tensor:
+    """bool [r, context + r]: all rows see the cached ones and their own block."""
     unit = torch.arange(length * (1 + drafts), device=device) // length
     own = unit[:, None] == unit[None, :]
     return torch.cat([torch.ones(len(unit), context, dtype=torch.bool, device=device), own], dim=1)
@@ -62,7 +62,7 @@ def _kernels(
         return torch.randn(batch, count, size, width, generator=generator, device=device, dtype=dtype)
 
     query, key, value = drawn(heads, rows), drawn(key_heads, context + rows), drawn(key_heads, context + rows)
-    visible = packed_visibility(drafts, context, length, device)[None, None]
+    visible = packed_attention_mask(drafts, context, length, device)[None, None]
     addend = torch.zeros(visible.shape, device=device, dtype=dtype).masked_fill_(~visible, torch.finfo(dtype).min)
     group = heads // key_heads
 

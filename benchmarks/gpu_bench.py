@@ -41,7 +41,7 @@ class Sizes:
         table_seconds: for one latency table, by batch.
         repeats: timed forwards per entry, where the time suffices.
         search_prompts, test_prompts: of the bundled model, for traces.
-        identity_prompts, identity_contexts: decoded for the identity check.
+        identity_prompts, identity_caches: decoded for the identity check.
         rounds: times that every prompt is decoded trace-driven, where the time suffices.
         cost_blocks: blocks decoded where shares of a step are measured.
         attention: (rows of drafts D, context, batch) of the attention kernels.
@@ -61,7 +61,7 @@ class Sizes:
     search_prompts: int = 24
     test_prompts: int = 8
     identity_prompts: int = 4
-    identity_contexts: tuple[str, ...] = ("dual", "block_causal")
+    identity_caches: tuple[str, ...] = ("dual", "block_causal")
     rounds: int = 5
     cost_blocks: int = 2
     attention: tuple[tuple[int, int, int], ...] = tuple(
@@ -73,7 +73,7 @@ class Sizes:
 TINY = Sizes(
     shapes=(LLADA_TINY, SDAR_TINY), dtype="float32", block_length=16, generation_length=32, drafts=(0, 1, 4),
     few_drafts=(0, 4), contexts=(32,), batches=(1, 2), table_seconds={1: 0.2, 2: 0.2}, repeats=3, search_prompts=2,
-    test_prompts=2, identity_prompts=1, identity_contexts=("dual",), rounds=1, cost_blocks=1,
+    test_prompts=2, identity_prompts=1, identity_caches=("dual",), rounds=1, cost_blocks=1,
     attention=((0, 32, 1), (4, 32, 2)), compiled=((4, 32, 2),),
 )  # fmt: skip
 

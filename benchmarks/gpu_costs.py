@@ -73,10 +73,10 @@ class Stopwatch:
 
 
 def _sizes(bench: Bench, checkpoint: Checkpoint) -> tuple[DecodeConfig, list[int]]:
-    context = "block_causal" if checkpoint.attention == ("block_causal",) else "dual"
+    cache = "block_causal" if checkpoint.attention == ("block_causal",) else "dual"
     length = bench.sizes.block_length
     prompt = np.random.default_rng(0).integers(0, min(200, checkpoint.mask_token_id), bench.sizes.contexts[0])
-    return DecodeConfig(length, bench.sizes.cost_blocks * length, context), prompt.tolist()
+    return DecodeConfig(length, bench.sizes.cost_blocks * length, cache), prompt.tolist()
 
 
 def costs(bench: Bench, content: dict[str, Any]) -> None:

@@ -30,16 +30,16 @@ BUDGET = 10
 POLICY = "static:1"
 
 
-def bundled_traces(bench: Bench, policy: str = POLICY, context: str = "dual") -> Traces:
+def bundled_traces(bench: Bench, policy: str = POLICY, cache: str = "dual") -> Traces:
     """Plain decodes of the bundled model on the bench's device: prompts to search on, then prompts to test on."""
-    key = f"{policy} {context}"
+    key = f"{policy} {cache}"
     if key not in bench.traces:
         checkpoint = load_checkpoint("bundled", device=str(bench.device))
         count = bench.sizes.search_prompts, bench.sizes.test_prompts
         texts = [*load_prompt_set("bundled", "calibration", count[0]), *load_prompt_set("bundled", "test", count[1])]
         prompts = encode_prompts(texts, checkpoint.tokenizer, checkpoint.denoiser.vocabulary_size)
         config = DecodeConfig(
-            bench.sizes.block_length, bench.sizes.generation_length, context, end_token_ids=checkpoint.end_token_ids
+            bench.sizes.block_length, bench.sizes.generation_length, cache, end_token_ids=checkpoint.end_token_ids
         )
         with tempfile.TemporaryDirectory(prefix="gpu-") as scratch:
             folder = Path(scratch) / "traces"
@@ -70,12 +70,12 @@ def identity(bench: Bench, content: dict[str, Any]) -> None:
     """Speculative tokens equal plain ones and forwards equal those predicted, float32; then bf16 divergence."""
     content["cells"], content["bf16"] = [], []
     texts = load_prompt_set("bundled", "test", bench.sizes.identity_prompts)
-    for context in bench.sizes.identity_contexts:
+    for cache in bench.sizes.identity_caches:
         checkpoint = load_checkpoint("bundled", device=str(bench.device))
         ids = encode_prompts(texts, checkpoint.tokenizer, checkpoint.denoiser.vocabulary_size)
         prompts = list(enumerate(ids))
         config = DecodeConfig(
-            bench.sizes.block_length, bench.sizes.generation_length, context, end_token_ids=checkpoint.end_token_ids
+            bench.sizes.block_length, bench.sizes.generation_length, cache, end_token_ids=checkpoint.end_token_ids
         )
         policy = make_policy(POLICY)
         with tempfile.TemporaryDirectory(prefix="gpu-") as scratch:
@@ -86,10 +86,10 @@ def identity(bench: Bench, content: dict[str, Any]) -> None:
             for batch, graphs in ((1, False), (4, False), *(((4, True),) if bench.on_cuda else ())):
                 with bench.cuda_graphs(checkpoint, graphs):
                     found = dict(decode_batch(checkpoint.denoiser, prompts, policy, config, order, batch_size=batch))
-                predicted = replay(order, anchors).forwards_per_sample.tolist()
+                predicted = replay(order, anchors).forwards_per_prompt.tolist()
                 content["cells"].append(
                     {
-                        "context": context, "graph": name, "budget": len(order), "batch": batch, "cuda_graphs": graphs,
+                        "cache": cache, "graph": name, "budget": len(order), "batch": batch, "cuda_graphs": graphs,
                         "prompts": len(ids), "forwards": sum(one.forwards for one in found.values()),
                         "forwards_plain": sum(one.forwards for one in plain.values()),
                         "tokens_identical": all(found[k].tokens == plain[k].tokens for k in found),
@@ -116,7 +116,7 @@ def _low_precision(bench: Bench, content: dict[str, Any]) -> None:
 
     def tokens(graph: tuple[Formula, ...], batch: int) -> dict[int, list[int]]:
         found = decode_batch(checkpoint.denoiser, prompts, policy, config, graph, batch_size=batch)
-        return {sample: result.tokens for sample, result in found}
+        return {prompt_index: result.tokens for prompt_index, result in found}
 
     plain = tokens((), 1)
     for name, graph, batch in (("plain", (), 4), ("greedy", order, 1), ("greedy", order, 4)):

@@ -51,8 +51,8 @@ def trace_driven(bench: Bench, content: dict[str, Any]) -> None:
         end = time.monotonic() + share
         checkpoint = bench.model(shape)
         graphs = bench.on_cuda
-        context = "block_causal" if checkpoint.attention == ("block_causal",) else "dual"
-        traces = bundled_traces(bench, POLICY, context)
+        cache = "block_causal" if checkpoint.attention == ("block_causal",) else "dual"
+        traces = bundled_traces(bench, POLICY, cache)
         with bench.cuda_graphs(checkpoint, graphs):
             table = bench.latency.get((shape.name, bench.sizes.contexts[0], graphs))
             row = run_shape(bench, checkpoint, traces, bench.sizes.contexts[0], table, end)
@@ -62,7 +62,7 @@ def trace_driven(bench: Bench, content: dict[str, Any]) -> None:
 
 
 def run_shape(
-    bench: Bench, checkpoint: Checkpoint, traces: Traces, context: int, table: LatencyTable | None, end: float
+    bench: Bench, checkpoint: Checkpoint, traces: Traces, cache: int, table: LatencyTable | None, end: float
 ) -> dict[str, Any]:
     """One model: decode every configuration round by round until ``end``, then compare the choice with the best."""
     search, test = split(bench, traces)
@@ -75,57 +75,61 @@ def run_shape(
         test, None, mask_token_id=denoiser.mask_token_id, vocabulary_size=denoiser.vocabulary_size,
         device=denoiser.device,
     )  # fmt: skip
-    samples = np.unique(test.sample).tolist()
-    # So long that about as many rows are frozen as when latency was measured: later blocks too, or half of them so far.
+    prompt_indices = np.unique(test.prompt_index).tolist()
+    # So long that about as many rows are cached as when latency was measured: later blocks too, or half of them so far.
     later = config.generation_length - config.block_length
-    length = max(8, context - (later if config.context == "dual" else later // 2))
-    prompts = {sample: driver.prompt(sample, length) for sample in samples}
+    length = max(8, cache - (later if config.cache == "dual" else later // 2))
+    prompts = {prompt_index: driver.prompt(prompt_index, length) for prompt_index in prompt_indices}
     layouts = [
-        SequenceLayout.make(len(prompt), config.generation_length, config.block_length, config.context)
+        SequenceLayout.make(len(prompt), config.generation_length, config.block_length, config.cache)
         for prompt in prompts.values()
     ]
     driver.inner = make_engine(denoiser, config, layouts, 1, bench.sizes.drafts[-1])
     if table is None:
         table = measure_latency(
-            checkpoint, drafts=bench.sizes.drafts, block_length=config.block_length, context_length=context,
+            checkpoint, drafts=bench.sizes.drafts, block_length=config.block_length, context_length=cache,
             repeats=bench.sizes.repeats, seconds=min(10.0, 0.2 * max(end - time.monotonic(), 1.0)),
             clock=bench.clock,
         )  # fmt: skip
     anchors = AnchorTable.from_traces(test, max_depth=None)
     predicted = {
-        name: dict(zip(samples, replay(nodes, anchors).forwards_per_sample.tolist(), strict=True))
+        name: dict(zip(prompt_indices, replay(nodes, anchors).forwards_per_prompt.tolist(), strict=True))
         for name, nodes in chosen.items()
     }
     seconds: dict[str, list[float]] = {name: [] for name in chosen}
     tokens, as_predicted, wall, rounds = [], True, 0.0, 0
     for name, nodes in chosen.items():  # warm: every number of drafts, and CUDA graphs of them
         if name.partition(" ")[0] in ("plain", *EVERY_BUDGET) and time.monotonic() < end:
-            decode(driver, prompts[samples[0]], policy, config, nodes, sample=samples[0], engine=driver)
+            decode(
+                driver, prompts[prompt_indices[0]], policy, config, nodes, prompt_index=prompt_indices[0], engine=driver
+            )
     driver.seconds = 0.0
-    for turn in range(bench.sizes.rounds * len(samples)):
-        sample = samples[turn % len(samples)]
+    for turn in range(bench.sizes.rounds * len(prompt_indices)):
+        prompt_index = prompt_indices[turn % len(prompt_indices)]
         begin, spent = time.monotonic(), {}
         names = list(chosen) if turn % 2 else list(reversed(chosen))
         for name in names:
             synchronize(bench.device)
             start = bench.clock()
-            result = decode(driver, prompts[sample], policy, config, chosen[name], sample=sample, engine=driver)
+            result = decode(
+                driver, prompts[prompt_index], policy, config, chosen[name], prompt_index=prompt_index, engine=driver
+            )
             synchronize(bench.device)
             spent[name] = bench.clock() - start
-            as_predicted &= result.forwards == predicted[name][sample]
+            as_predicted &= result.forwards == predicted[name][prompt_index]
             if turn and time.monotonic() > end:
                 break
         if len(spent) < len(chosen):  # a round that was cut short says nothing
             break
         for name, value in spent.items():
             seconds[name].append(value)
-        tokens.append((sample, result.end))
+        tokens.append((prompt_index, result.end))
         wall += sum(spent.values())
         rounds += 1
         if time.monotonic() + (time.monotonic() - begin) > end:
             break
     return _row(chosen, seconds, tokens, found, search, test, table) | {
-        "context_length": context, "rounds": rounds, "prompts": len(samples), "policy": policy.spec,
+        "context_length": cache, "rounds": rounds, "prompts": len(prompt_indices), "policy": policy.spec,
         "forwards_as_predicted": as_predicted, "driver_share": driver.seconds / wall if wall else None,
     }  # fmt: skip
 
@@ -138,12 +142,12 @@ def _row(
 
     A configuration's time is the sum over prompts of its median over the rounds that decoded the prompt.
     """
-    sample_of = np.array([sample for sample, _ in tokens])
-    generated = {sample: count for sample, count in tokens}
+    prompt_of = np.array([prompt_index for prompt_index, _ in tokens])
+    generated = {prompt_index: count for prompt_index, count in tokens}
 
     def total(name: str) -> float:
         values = np.array(seconds[name])
-        return float(sum(np.median(values[sample_of == sample]) for sample in generated))
+        return float(sum(np.median(values[prompt_of == prompt_index]) for prompt_index in generated))
 
     times = {name: total(name) for name in chosen}
     done = AnchorTable.from_traces(test.select(generated), max_depth=None)

@@ -2,10 +2,10 @@
 
     python benchmarks/identity.py [--prompts 4] [--random-graphs 30] [--workers 2] [--out FILE]
 
-Policies {static:1, static:2, threshold:0.9, threshold:0.7} x every context mode and back-end that claims exactness x
+Policies {static:1, static:2, threshold:0.9, threshold:0.7} x every cache mode and back-end that claims exactness x
 {published rule, greedy, chain, random graphs}, in float32, on held-out prompts of the bundled model. Graphs are
-calibrated on prompts of the calibration split, under the same policy and context mode. Plain decodes are shared by
-all graphs and both back-ends of a (policy, context mode). Every random graph decodes one prompt, the prompts in turn;
+calibrated on prompts of the calibration split, under the same policy and cache mode. Plain decodes are shared by
+all graphs and both back-ends of a (policy, cache mode). Every random graph decodes one prompt, the prompts in turn;
 the other graphs decode all, first alone and then all in one batch. The plain decodes are themselves run again by the
 plain engine (one call per sequence, nothing static) and in one batch. About ten minutes on two idle cores.
 
@@ -53,14 +53,14 @@ from drafting.trie import PrefixTrie
 from verify.decoding import DecodeConfig, DecodeResult, decode, decode_batch
 from verify.engines.rows import RowEngine
 from verify.graph.formulas import Formula, formula
-from verify.layout import BACKENDS, CONTEXT_MODES, exactness
+from verify.layout import BACKENDS, CACHE_MODES, exactness
 from verify.policies.specification import make_policy
 
 POLICIES = ("static:1", "static:2", "threshold:0.9", "threshold:0.7")
 NAMED = ("published", "greedy", "chain")
 Found = Iterable[tuple[int, DecodeResult]]
 # The costliest first, so that no worker is left alone with it at the end.
-CONTEXTS = tuple(c for c in ("none", "prefix", "dual", "block_causal") if c in CONTEXT_MODES)
+CACHES = tuple(c for c in ("none", "prefix", "dual", "block_causal") if c in CACHE_MODES)
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Options:
 
 @dataclass
 class Cell:
-    """One (policy, context mode, back-end, kind of graph): sums over its decodes.
+    """One (policy, cache mode, back-end, kind of graph): sums over its decodes.
 
     Attributes:
         batch: sequences per forward.
@@ -93,7 +93,7 @@ class Cell:
     """
 
     policy: str
-    context: str
+    cache: str
     backend: str
     graph: str
     batch: int = 1
@@ -129,8 +129,8 @@ def random_graph(seed: int, budget: int, step_size: int | None, top_j: int) -> l
     return nodes[1:]
 
 
-def graphs_of(options: Options, spec: str, context: str, traces: Traces) -> Iterator[tuple[str, int, list[Formula]]]:
-    """(kind, number, draft nodes) of every graph of a (policy, context mode), calibrated on ``traces``."""
+def graphs_of(options: Options, spec: str, cache: str, traces: Traces) -> Iterator[tuple[str, int, list[Formula]]]:
+    """(kind, number, draft nodes) of every graph of a (policy, cache mode), calibrated on ``traces``."""
     policy = make_policy(spec)
     trie = PrefixTrie.from_anchors(AnchorTable.from_traces(traces, max_depth=None))
     for name in NAMED:
@@ -142,7 +142,7 @@ def graphs_of(options: Options, spec: str, context: str, traces: Traces) -> Iter
             built = confidence_chain(options.budget, options.block_length, policy.step_size)
         yield name, 0, list(built.order)
     for number in range(options.random_graphs):
-        seed = options.seed + 1000 * POLICIES.index(spec) + 100000 * CONTEXTS.index(context) + number
+        seed = options.seed + 1000 * POLICIES.index(spec) + 100000 * CACHES.index(cache) + number
         yield "random", number, random_graph(seed, options.random_budget, policy.step_size, options.top_j)
 
 
@@ -150,17 +150,17 @@ _checkpoints: dict[str, Checkpoint] = {}
 
 
 def run_cells(work: tuple[Options, str, str, str]) -> list[Cell]:
-    """All cells of one (policy, context mode); runs in a worker."""
-    options, spec, context, scratch = work
+    """All cells of one (policy, cache mode); runs in a worker."""
+    options, spec, cache, scratch = work
     torch.set_num_threads(1)
     if options.model not in _checkpoints:
         _checkpoints[options.model] = load_checkpoint(options.model)
     checkpoint = _checkpoints[options.model]
     policy = make_policy(spec)
     config = DecodeConfig(
-        options.block_length, options.generation_length, context, "packed", checkpoint.end_token_ids, options.top_j
+        options.block_length, options.generation_length, cache, "packed", checkpoint.end_token_ids, options.top_j
     )
-    folder = Path(scratch) / f"{spec.replace(':', '-')}-{context}"
+    folder = Path(scratch) / f"{spec.replace(':', '-')}-{cache}"
     stamp = {"options": asdict(options), "model_revision": checkpoint.revision}
     done = folder / "cells.json"
     if done.is_file():
@@ -172,7 +172,7 @@ def run_cells(work: tuple[Options, str, str, str]) -> list[Cell]:
     )
     test_ids = prompt_ids(checkpoint, "test", options)
     plain = record(checkpoint, test_ids, policy, config, folder / "test")
-    cells = compare(checkpoint, options, spec, context, calibration, plain, test_ids)
+    cells = compare(checkpoint, options, spec, cache, calibration, plain, test_ids)
     write_json(done, {"stamp": stamp, "cells": [asdict(cell) for cell in cells]})
     return cells
 
@@ -188,7 +188,7 @@ def compare(
     checkpoint: Checkpoint,
     options: Options,
     spec: str,
-    context: str,
+    cache: str,
     calibration: Traces,
     plain: Traces,
     prompts: Sequence[Sequence[int]],
@@ -198,40 +198,40 @@ def compare(
     anchors = AnchorTable.from_traces(plain, max_depth=None)
     written = plain.committed_blocks()
     expected = [
-        [t for key in sorted(written) if key[0] == sample for _, t in sorted(written[key].items())]
-        for sample in range(len(prompts))
+        [t for key in sorted(written) if key[0] == prompt_index for _, t in sorted(written[key].items())]
+        for prompt_index in range(len(prompts))
     ]
     cells: dict[tuple[str, str, int], Cell] = {}
-    backends = [backend for backend in BACKENDS if exactness(context, backend).exact]
+    backends = [backend for backend in BACKENDS if exactness(cache, backend).exact]
 
     def configured(backend: str) -> DecodeConfig:
         return DecodeConfig(
-            options.block_length, options.generation_length, context, backend, checkpoint.end_token_ids, options.top_j
+            options.block_length, options.generation_length, cache, backend, checkpoint.end_token_ids, options.top_j
         )
 
     def enter(kind: str, number: int, backend: str, batch: int, foreseen: ReplayResult, found: Found) -> None:
-        cell = cells.setdefault((backend, kind, batch), Cell(spec, context, backend, kind, batch))
+        cell = cells.setdefault((backend, kind, batch), Cell(spec, cache, backend, kind, batch))
         cell.graphs += 1
-        for sample, result in found:
-            add(cell, number, sample, result, expected[sample], foreseen)
+        for prompt_index, result in found:
+            add(cell, number, prompt_index, result, expected[prompt_index], foreseen)
 
     everyone = list(enumerate(prompts))
     nothing = replay([], anchors)
     config = configured("packed")
     # The traces were recorded with static buffers; the plain engine must have decoded the same.
     alone = [
-        (k, decode(denoiser, ids, policy, config, sample=k, engine=RowEngine(denoiser, context, "packed")))
+        (k, decode(denoiser, ids, policy, config, prompt_index=k, engine=RowEngine(denoiser, cache, "packed")))
         for k, ids in everyone
     ]
     enter("none", 0, "packed", 1, nothing, alone)
     together = decode_batch(denoiser, everyone, policy, config, batch_size=len(prompts))
     enter("none", 0, "packed", len(prompts), nothing, together)
-    for kind, number, nodes in graphs_of(options, spec, context, calibration):
+    for kind, number, nodes in graphs_of(options, spec, cache, calibration):
         foreseen = replay(nodes, anchors)
         chosen = everyone if kind in NAMED else [everyone[number % len(prompts)]]
         for backend in backends:
             config = configured(backend)
-            found = [(k, decode(denoiser, ids, policy, config, nodes, sample=k)) for k, ids in chosen]
+            found = [(k, decode(denoiser, ids, policy, config, nodes, prompt_index=k)) for k, ids in chosen]
             enter(kind, number, backend, 1, foreseen, found)
             if kind in NAMED:
                 together = decode_batch(denoiser, everyone, policy, config, nodes, batch_size=len(prompts))
@@ -239,21 +239,23 @@ def compare(
     return list(cells.values())
 
 
-def add(cell: Cell, number: int, sample: int, result: DecodeResult, tokens: list[int], predicted: ReplayResult) -> None:
+def add(
+    cell: Cell, number: int, prompt_index: int, result: DecodeResult, tokens: list[int], predicted: ReplayResult
+) -> None:
     """Enter one decode into a cell: is it the plain decode's text, in the forwards that were predicted?"""
     same_tokens = result.tokens == tokens
-    foreseen = int(predicted.forwards_per_sample[sample])
+    foreseen = int(predicted.forwards_per_prompt[prompt_index])
     cell.decodes += 1
     cell.tokens_identical += same_tokens
     cell.forwards_identical += foreseen == result.forwards
-    cell.forwards_plain += int(predicted.plain_per_sample[sample])
+    cell.forwards_plain += int(predicted.plain_per_prompt[prompt_index])
     cell.forwards_predicted += foreseen
     cell.forwards_counted += result.forwards
     if not same_tokens or foreseen != result.forwards:
         cell.failures.append(
             {
                 "graph": number,
-                "prompt": sample,
+                "prompt": prompt_index,
                 "tokens_identical": same_tokens,
                 "forwards_predicted": foreseen,
                 "forwards_counted": result.forwards,
@@ -267,8 +269,8 @@ def run_grid(options: Options, workers: int, work_folder: Path | None, console: 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with tempfile.TemporaryDirectory(prefix="identity-") as scratch, Progress(*columns, console=console) as progress:
         place = str(work_folder or scratch)
-        work = [(options, spec, context, place) for context in CONTEXTS for spec in POLICIES]
-        task = progress.add_task("policies x context modes", total=len(work))
+        work = [(options, spec, cache, place) for cache in CACHES for spec in POLICIES]
+        task = progress.add_task("policies x cache modes", total=len(work))
         with multiprocessing.get_context("spawn").Pool(workers) as pool:
             for found in pool.imap_unordered(run_cells, work):
                 cells += found
@@ -278,19 +280,19 @@ def run_grid(options: Options, workers: int, work_folder: Path | None, console: 
     kinds = ("none", *NAMED, "random")
     return sorted(
         cells,
-        key=lambda c: (POLICIES.index(c.policy), CONTEXTS.index(c.context), c.backend, kinds.index(c.graph), c.batch),
+        key=lambda c: (POLICIES.index(c.policy), CACHES.index(c.cache), c.backend, kinds.index(c.graph), c.batch),
     )
 
 
 def show(cells: Sequence[Cell], console: Console) -> None:
     """A table of the grid."""
     table = Table(
-        "policy", "context", "back-end", "graph", "batch", "tokens", "forwards equal", "plain", "predicted", "counted"
+        "policy", "cache", "back-end", "graph", "batch", "tokens", "forwards equal", "plain", "predicted", "counted"
     )
     for cell in cells:
         style = None if cell.passed else "bold red"
         table.add_row(
-            cell.policy, cell.context, cell.backend, cell.graph, str(cell.batch),
+            cell.policy, cell.cache, cell.backend, cell.graph, str(cell.batch),
             f"{cell.tokens_identical}/{cell.decodes}", f"{cell.forwards_identical}/{cell.decodes}",
             str(cell.forwards_plain), str(cell.forwards_predicted), str(cell.forwards_counted), style=style,
         )  # fmt: skip
@@ -304,7 +306,7 @@ def main() -> int:
     for name, text in (
         ("prompts", "held-out prompts"),
         ("calibration-prompts", "prompts that graphs are calibrated on"),
-        ("random-graphs", "random graphs per policy and context mode"),
+        ("random-graphs", "random graphs per policy and cache mode"),
         ("budget", "draft nodes of the named graphs"),
         ("random-budget", "draft nodes of a random graph, at most"),
         ("seed", "seed of the random graphs"),

@@ -62,9 +62,11 @@ def one_pass(
 
     def decode_plainly(done: int, _: int) -> None:
         # The recorder tells of 0 done prompts before the first, and of the last after it.
-        sample = done if plain_first else done - 1
-        if 0 <= sample < len(prompts):
-            plain[:] += timed(lambda: decode(checkpoint.denoiser, prompts[sample], policy, config, sample=sample))
+        prompt_index = done if plain_first else done - 1
+        if 0 <= prompt_index < len(prompts):
+            plain[:] += timed(
+                lambda: decode(checkpoint.denoiser, prompts[prompt_index], policy, config, prompt_index=prompt_index)
+            )
 
     both = timed(lambda: record(checkpoint, prompts, policy, config, folder, on_prompt=decode_plainly))
     return np.stack([plain, both - plain])
@@ -109,7 +111,7 @@ def main() -> int:
     parser.add_argument("--passes", type=int, default=25, help="passes per policy")
     parser.add_argument("--prompts", type=int, default=8, help="prompts per pass")
     parser.add_argument("--policy", action="append", help="unmasking policy, repeatable [static:1 and threshold:0.9]")
-    parser.add_argument("--context", default="dual", help="context mode")
+    parser.add_argument("--cache", default="dual", help="cache mode")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "recording_overhead.json")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -117,7 +119,7 @@ def main() -> int:
     checkpoint = load_checkpoint("bundled")
     prompts = load_prompt_set("bundled", "calibration", options.prompts)
     ids = encode_prompts(prompts, checkpoint.tokenizer, checkpoint.denoiser.vocabulary_size)
-    config = DecodeConfig(32, 96, options.context, end_token_ids=checkpoint.end_token_ids)
+    config = DecodeConfig(32, 96, options.cache, end_token_ids=checkpoint.end_token_ids)
     load_before = os.getloadavg()[0]
     rows = [
         measure(checkpoint, ids, make_policy(spec), config, options.passes)
@@ -129,7 +131,7 @@ def main() -> int:
             "what": "seconds of a recorded pass over seconds of the same decodes without recording, per pass",
             "limit": LIMIT,
             "passed": all(row["passed"] for row in rows),
-            "context": options.context,
+            "cache": options.cache,
             "block_length": config.block_length,
             "generation_length": config.generation_length,
             "top_j": config.top_j,

@@ -84,20 +84,20 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "storage_cost.json")
     options = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    toy = toy_traces(0, samples=8, blocks=1, length=7, noise=0.3)
+    toy = toy_traces(0, prompt_indices=8, blocks=1, length=7, noise=0.3)
     searched = {"toy": (toy, StudyConfig(budgets=(2, 5), folds=2))}
     if options.traces is not None:
         searched[options.traces.name] = (read_traces(options.traces), StudyConfig())
     results = []
     for name, (found, config) in searched.items():
         for prune in (None, 0.1):
-            if prune is not None and len(np.unique(found.sample)) < 20:
+            if prune is not None and len(np.unique(found.prompt_index)) < 20:
                 continue  # the pruner waits for more prompts than there are
             chosen = StudyConfig(budgets=config.budgets, folds=config.folds, prune=prune)
             results.append(
                 {
                     "traces": name,
-                    "prompts": len(np.unique(found.sample)),
+                    "prompts": len(np.unique(found.prompt_index)),
                     "steps": found.n_steps,
                     "budgets": list(config.budgets),
                     "folds": config.folds,

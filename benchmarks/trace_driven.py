@@ -28,7 +28,7 @@ _LOW = -1e4
 
 
 def recorded_config(traces: Traces, backend: str = "packed") -> DecodeConfig:
-    """The lengths, context mode, end tokens and ranks that ``traces`` were recorded with.
+    """The lengths, cache mode, end tokens and ranks that ``traces`` were recorded with.
 
     Raises:
         TraceError: traces without the facts of their run, or of a sampled decode, whose noise is drawn for the recorded
@@ -38,7 +38,7 @@ def recorded_config(traces: Traces, backend: str = "packed") -> DecodeConfig:
     try:
         sampled = run["temperature"] > 0
         config = DecodeConfig(
-            run["block_length"], run["generation_length"], run["context"], backend,
+            run["block_length"], run["generation_length"], run["cache"], backend,
             tuple(run["end_token_ids"]), run["top_j"], run["seed"],
         )  # fmt: skip
     except (KeyError, TypeError) as error:
@@ -100,35 +100,35 @@ class TraceDrivenEngine:
         row = np.repeat(np.arange(traces.n_steps), np.diff(traces.masked_ptr))
         self._entry[row, traces.masked_position] = np.arange(len(row))
         self._never = traces.n_steps
-        self._layouts: dict[int, tuple[int, SequenceLayout]] = {}  # slot -> sample, layout
-        self._blocks: dict[int, tuple[int, int]] = {}  # slot -> sample, block
+        self._layouts: dict[int, tuple[int, SequenceLayout]] = {}  # slot -> prompt_index, layout
+        self._blocks: dict[int, tuple[int, int]] = {}  # slot -> prompt_index, block
 
-    def prompt(self, sample: int, length: int, seed: int = 0) -> list[int]:
-        """Random token ids of about ``length``, for the frozen rows that a long prompt makes.
+    def prompt(self, prompt_index: int, length: int, seed: int = 0) -> list[int]:
+        """Random token ids of about ``length``, for the cached rows that a long prompt makes.
 
         Block-causal decodes count blocks from position 0, so there the length is brought to where the recorded first
         block began: up to ``L - 1`` tokens more.
         """
-        if self.config.context == "block_causal":
-            tail = self._block_length - int(self._first_new(sample).sum())
+        if self.config.cache == "block_causal":
+            tail = self._block_length - int(self._first_new(prompt_index).sum())
             length = tail + -(-max(length - tail, 0) // self._block_length) * self._block_length
-        drawn = np.random.default_rng([seed, sample]).integers(0, self.vocabulary_size - 1, max(length, 1))
+        drawn = np.random.default_rng([seed, prompt_index]).integers(0, self.vocabulary_size - 1, max(length, 1))
         return [int(token) for token in drawn + (drawn >= self.mask_token_id)]
 
-    def check(self, denoiser: Denoiser, context: str, backend: str, drafts: int) -> None:
+    def check(self, denoiser: Denoiser, cache: str, backend: str, drafts: int) -> None:
         """See :meth:`verify.engines.contract.Engine.check`."""
         if (denoiser.mask_token_id, denoiser.vocabulary_size) != (self.mask_token_id, self.vocabulary_size):
             raise EngineError("the trace drives a model with another mask token or vocabulary than this one")
-        if context != self.config.context:
-            raise EngineError(f"the trace was recorded with {self.config.context} context, it cannot drive {context}")
+        if cache != self.config.cache:
+            raise EngineError(f"the trace was recorded with {self.config.cache} cache, it cannot drive {cache}")
         if self.inner is not None:
-            self.inner.check(getattr(self.inner, "denoiser", denoiser), context, backend, drafts)
+            self.inner.check(getattr(self.inner, "denoiser", denoiser), cache, backend, drafts)
 
-    def open(self, slot: int, sample: int, layout: SequenceLayout) -> None:
-        self._first_new(sample)
-        self._layouts[slot] = sample, layout
+    def open(self, slot: int, prompt_index: int, layout: SequenceLayout) -> None:
+        self._first_new(prompt_index)
+        self._layouts[slot] = prompt_index, layout
         if self.inner is not None:
-            self.inner.open(slot, sample, layout)
+            self.inner.open(slot, prompt_index, layout)
 
     def move(self, source: int, target: int) -> None:
         self._layouts[target] = self._layouts.pop(source)
@@ -142,8 +142,8 @@ class TraceDrivenEngine:
         begin = perf_counter()
         states = []
         for slot, sequence, start in zip(slots, sequences, starts, strict=True):
-            sample, layout = self._layouts[slot]
-            self._blocks[slot] = sample, layout.block_starts.index(start)
+            prompt_index, layout = self._layouts[slot]
+            self._blocks[slot] = prompt_index, layout.block_starts.index(start)
             states.append(sequence[None, start : start + self._block_length])
         return self._driven(paid, slots, states, begin)
 
@@ -151,12 +151,14 @@ class TraceDrivenEngine:
         paid = self.inner.step(slots, states) if self.inner is not None else None
         return self._driven(paid, slots, states, perf_counter())
 
-    def _first_new(self, sample: int) -> np.ndarray:
-        """bool [L], the positions of the sample's first block that were generated."""
-        if (sample, 0) not in self._new:
-            known = sorted({sample for sample, _ in self._new})
-            raise TraceError(f"the traces hold no prompt number {sample}, only {len(known)} others ({known[0]}, ...)")
-        return self._new[sample, 0]
+    def _first_new(self, prompt_index: int) -> np.ndarray:
+        """bool [L], the positions of the prompt's first block that were generated."""
+        if (prompt_index, 0) not in self._new:
+            known = sorted({prompt_index for prompt_index, _ in self._new})
+            raise TraceError(
+                f"the traces hold no prompt number {prompt_index}, only {len(known)} others ({known[0]}, ...)"
+            )
+        return self._new[prompt_index, 0]
 
     def _driven(
         self, paid: BatchLogits | None, slots: Sequence[int], states: Sequence[np.ndarray], begin: float
@@ -209,7 +211,7 @@ def _check_tokens(traces: Traces, mask_token_id: int, vocabulary_size: int) -> N
 def _states(
     traces: Traces, mask_token_id: int, block_length: int
 ) -> tuple[dict[tuple[int, int, bytes], int], dict[tuple[int, int], np.ndarray]]:
-    """The trace row of every (sample, block, state) that was reached, and the generated positions of every block.
+    """The trace row of every (prompt_index, block, state) that was reached, and the generated positions of every block.
 
     A state is int64 [L] with -1 where the prompt's tail stands. A step without commits leaves its state as it is; a
     model says the same of it again, so the first row stands for both.
@@ -218,7 +220,7 @@ def _states(
     new: dict[tuple[int, int], np.ndarray] = {}
     state = np.zeros(0, dtype=np.int64)
     for row in range(traces.n_steps):
-        block = int(traces.sample[row]), int(traces.block[row])
+        block = int(traces.prompt_index[row]), int(traces.block[row])
         masked = traces.masked_position[traces.masked_ptr[row] : traces.masked_ptr[row + 1]]
         if traces.step[row] == 1:
             state = np.full(block_length, -1, dtype=np.int64)
@@ -286,6 +288,7 @@ def _settle_order(traces: Traces, values: np.ndarray, fill: np.ndarray, others: 
                 beside[entry] = excess(entry)
                 if step > 1e-4:
                     raise TraceError(
-                        f"sample {traces.sample[row]}, block {traces.block[row]}, step {traces.step[row]}: the order "
+                        f"prompt {traces.prompt_index[row]}, block {traces.block[row]}, step {traces.step[row]}: the "
+                        "order "
                         "of two positions hangs on less than float32 tells apart; this trace cannot drive a decode"
                     )

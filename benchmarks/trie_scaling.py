@@ -89,7 +89,7 @@ def measure(n_anchors: int) -> dict[str, Any]:
         "seconds_greedy_64": round(searched - built, 3),
         "peak_bytes_before_trie": before,
         "peak_bytes": peak,
-        "accepted_length_greedy_64": round(sum(found.gains), 6),
+        "accepted_drafts_greedy_64": round(sum(found.gains), 6),
     }
 
 

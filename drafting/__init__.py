@@ -16,7 +16,7 @@ _HOME = {
     "PrefixTrie": "drafting.trie",
     "ReplayResult": "drafting.replay",
     "accepted_histogram": "drafting.values",
-    "accepted_lengths": "drafting.values",
+    "accepted_per_anchor": "drafting.values",
     "connected_weight": "drafting.values",
     "parent_graph": "drafting.parents",
     "path_value": "drafting.values",

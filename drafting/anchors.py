@@ -27,11 +27,11 @@ _CHUNK = 1 << 15  # anchors per pass of from_traces: bounds the temporary arrays
 
 @dataclass(frozen=True, eq=False)
 class AnchorTable:
-    """Anchors with their chains, ordered by (sample, block, step).
+    """Anchors with their chains, ordered by (prompt_index, block, step).
 
     With ``A`` anchors, ``N`` chain states over all anchors, ``P`` pairs over all chain states, ``B`` blocks:
 
-    Attributes: sample, block, step: int32 [A]; ``step`` is the step whose distribution ranks the positions.
+    Attributes: prompt_index, block, step: int32 [A]; ``step`` is the step whose distribution ranks the positions.
         steps_left: int32 [A], plain denoising steps from the anchor to the complete block (at least 1).
         masked: int32 [A], positions of the block that are masked at the anchor; 0 in a table of literal chains.
         chain_ptr: int64 [A + 1]; anchor ``a`` owns chain states ``chain_ptr[a]:chain_ptr[a + 1]``.
@@ -42,11 +42,11 @@ class AnchorTable:
         truncated: bool [A], the chain went on but was cut at ``max_depth``.
         block_ptr: int64 [B + 1]; block ``b`` owns anchors ``block_ptr[b]:block_ptr[b + 1]``, one for every
             step but the last. ``B`` is 0 for a table of literal chains, which says nothing about decodes.
-        block_sample, block_index, block_steps: int32 [B]; ``block_steps`` counts the block's denoising steps.
+        block_prompt, block_index, block_steps: int32 [B]; ``block_steps`` counts the block's denoising steps.
         max_depth: the cut, or None for whole chains.
     """
 
-    sample: np.ndarray
+    prompt_index: np.ndarray
     block: np.ndarray
     step: np.ndarray
     steps_left: np.ndarray
@@ -58,7 +58,7 @@ class AnchorTable:
     pair_j: np.ndarray
     truncated: np.ndarray
     block_ptr: np.ndarray
-    block_sample: np.ndarray
+    block_prompt: np.ndarray
     block_index: np.ndarray
     block_steps: np.ndarray
     max_depth: int | None
@@ -105,7 +105,7 @@ class AnchorTable:
         length = join(lengths, np.int64)
         block_steps = np.diff(blocks).astype(np.int32)
         return cls._assemble(
-            sample=traces.sample[anchors].astype(np.int32),
+            prompt_index=traces.prompt_index[anchors].astype(np.int32),
             block=traces.block[anchors].astype(np.int32),
             step=traces.step[anchors].astype(np.int32),
             steps_left=(last_row[anchors] - anchors).astype(np.int32),
@@ -116,22 +116,24 @@ class AnchorTable:
             pair_j=join(ranks_j, np.int16),
             truncated=(natural > wanted) & (length == wanted),
             block_ptr=ptr_of(block_steps - 1),
-            block_sample=traces.sample[blocks[:-1]].astype(np.int32),
+            block_prompt=traces.prompt_index[blocks[:-1]].astype(np.int32),
             block_index=traces.block[blocks[:-1]].astype(np.int32),
             block_steps=block_steps,
             max_depth=max_depth,
         )
 
     @classmethod
-    def from_chains(cls, chains: Iterable[Sequence[Formula]], samples: Sequence[int] | None = None) -> AnchorTable:
+    def from_chains(
+        cls, chains: Iterable[Sequence[Formula]], prompt_indices: Sequence[int] | None = None
+    ) -> AnchorTable:
         """A table of literal chains, one anchor each, without blocks (for tests and hand-made counts).
 
         Args:
             chains: per anchor the states S1 < S2 < ..., root left out.
-            samples: prompt of each anchor; by default each anchor is its own prompt.
+            prompt_indices: prompt of each anchor; by default each anchor is its own prompt.
 
         Raises:
-            ValueError: a chain that does not grow from state to state, or ``samples`` of another length.
+            ValueError: a chain that does not grow from state to state, or ``prompt_indices`` of another length.
         """
         length: list[int] = []
         sizes: list[int] = []
@@ -149,10 +151,10 @@ class AnchorTable:
                 before = state
             length.append(len(chain))
         count = len(length)
-        if samples is not None and len(samples) != count:
-            raise ValueError(f"samples must name a prompt for each of {count} chains, got {len(samples)}")
+        if prompt_indices is not None and len(prompt_indices) != count:
+            raise ValueError(f"prompt_indices must name a prompt for each of {count} chains, got {len(prompt_indices)}")
         return cls._without_blocks(
-            sample=np.asarray(range(count) if samples is None else samples, dtype=np.int32),
+            prompt_index=np.asarray(range(count) if prompt_indices is None else prompt_indices, dtype=np.int32),
             length=np.array(length, dtype=np.int64),
             state_size=np.array(sizes, dtype=np.int64),
             pair_i=np.array(flat_i, dtype=np.int16),
@@ -169,7 +171,7 @@ class AnchorTable:
         """
         count, depth = pair_i.shape
         return cls._without_blocks(
-            sample=np.arange(count, dtype=np.int32),
+            prompt_index=np.arange(count, dtype=np.int32),
             length=np.full(count, depth, dtype=np.int64),
             state_size=np.ones(count * depth, dtype=np.int64),
             pair_i=pair_i.ravel().astype(np.int16, copy=False),
@@ -180,15 +182,15 @@ class AnchorTable:
     def _without_blocks(
         cls,
         *,
-        sample: np.ndarray,
+        prompt_index: np.ndarray,
         length: np.ndarray,
         state_size: np.ndarray,
         pair_i: np.ndarray,
         pair_j: np.ndarray,
     ) -> AnchorTable:
-        count = len(sample)
+        count = len(prompt_index)
         return cls._assemble(
-            sample=sample,
+            prompt_index=prompt_index,
             block=np.zeros(count, dtype=np.int32),
             step=np.ones(count, dtype=np.int32),
             steps_left=length.astype(np.int32) + 1,
@@ -199,7 +201,7 @@ class AnchorTable:
             pair_j=pair_j,
             truncated=np.zeros(count, dtype=bool),
             block_ptr=np.zeros(1, dtype=np.int64),
-            block_sample=np.zeros(0, dtype=np.int32),
+            block_prompt=np.zeros(0, dtype=np.int32),
             block_index=np.zeros(0, dtype=np.int32),
             block_steps=np.zeros(0, dtype=np.int32),
             max_depth=None,
@@ -234,7 +236,7 @@ class AnchorTable:
 
     @property
     def n_anchors(self) -> int:
-        return len(self.sample)
+        return len(self.prompt_index)
 
     @property
     def n_blocks(self) -> int:
@@ -244,9 +246,9 @@ class AnchorTable:
         """int64 [A], states in each chain."""
         return np.diff(self.chain_ptr)
 
-    def samples(self) -> np.ndarray:
+    def prompt_indices(self) -> np.ndarray:
         """The distinct prompts, ascending, those without any anchor included."""
-        return np.unique(np.concatenate([self.sample, self.block_sample]))
+        return np.unique(np.concatenate([self.prompt_index, self.block_prompt]))
 
     def chain_of(self, rows: np.ndarray) -> np.ndarray:
         """The anchor that owns each chain state. ``rows`` int64 [n], indices into ``code``."""
@@ -273,16 +275,16 @@ class AnchorTable:
         for anchor in range(self.n_anchors):
             yield self.chain(anchor)
 
-    def select(self, samples: Iterable[int]) -> AnchorTable:
+    def select(self, prompt_indices: Iterable[int]) -> AnchorTable:
         """The anchors and blocks of the given prompts, in the order of this table. Linear."""
-        chosen = np.asarray(list(samples), dtype=np.int64)
-        keep = np.isin(self.sample, chosen)
-        keep_block = np.isin(self.block_sample, chosen)
+        chosen = np.asarray(list(prompt_indices), dtype=np.int64)
+        keep = np.isin(self.prompt_index, chosen)
+        keep_block = np.isin(self.block_prompt, chosen)
         keep_state = np.repeat(keep, self.lengths())
         state_size = np.diff(self.pair_ptr)
         keep_pair = np.repeat(keep_state, state_size)
         return AnchorTable(
-            sample=self.sample[keep],
+            prompt_index=self.prompt_index[keep],
             block=self.block[keep],
             step=self.step[keep],
             steps_left=self.steps_left[keep],
@@ -294,7 +296,7 @@ class AnchorTable:
             pair_j=self.pair_j[keep_pair],
             truncated=self.truncated[keep],
             block_ptr=ptr_of(np.diff(self.block_ptr)[keep_block]),
-            block_sample=self.block_sample[keep_block],
+            block_prompt=self.block_prompt[keep_block],
             block_index=self.block_index[keep_block],
             block_steps=self.block_steps[keep_block],
             max_depth=self.max_depth,

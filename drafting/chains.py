@@ -38,14 +38,14 @@ def block_starts(traces: Traces) -> np.ndarray:
     n = traces.n_steps
     if n == 0:
         return np.zeros(1, dtype=np.int64)
-    change = (np.diff(traces.sample) != 0) | (np.diff(traces.block) != 0)
+    change = (np.diff(traces.prompt_index) != 0) | (np.diff(traces.block) != 0)
     starts = np.concatenate([[0], np.flatnonzero(change) + 1, [n]]).astype(np.int64)
     expected = np.arange(n) - np.repeat(starts[:-1], np.diff(starts)) + 1
     wrong = np.flatnonzero(traces.step != expected)
     if len(wrong):
         row = int(wrong[0])
         raise ValueError(
-            f"trace row {row} (sample {traces.sample[row]}, block {traces.block[row]}) is step "
+            f"trace row {row} (prompt_index {traces.prompt_index[row]}, block {traces.block[row]}) is step "
             f"{traces.step[row]}, expected step {expected[row]}: the steps of a block must be numbered "
             "1, 2, ... in order; record again"
         )
@@ -93,7 +93,7 @@ def derive_chains(
         bad = int(np.argmin(pair_i))
         row = int(rows[anchor[bad]])
         raise ValueError(
-            f"sample {traces.sample[row]}, block {traces.block[row]}: a step after step {traces.step[row]} "
+            f"prompt_index {traces.prompt_index[row]}, block {traces.block[row]}: a step after step {traces.step[row]} "
             f"commits offset {where[bad]}, which was not masked then; chains need a policy that never "
             "commits a position twice"
         )

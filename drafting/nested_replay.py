@@ -24,7 +24,7 @@ class NestedReplay:
         budgets: ascending budgets.
 
     Attributes:
-        samples: int32 [M], the prompts, ascending.
+        prompt_indices: int32 [M], the prompts, ascending.
         plain: int64 [M], forwards of plain decoding, per prompt.
     """
 
@@ -51,8 +51,8 @@ class NestedReplay:
         self._levels = np.concatenate([[0], np.cumsum(widths[widths > 0])])
         self._leaf = nearest[trie.leaf]
         self._block_ptr = anchors.block_ptr
-        self.samples, self._row = np.unique(anchors.block_sample, return_inverse=True)
-        self.plain = self._per_sample(anchors.block_steps[None, :].astype(np.int64))[0]
+        self.prompt_indices, self._row = np.unique(anchors.block_prompt, return_inverse=True)
+        self.plain = self._per_prompt(anchors.block_steps[None, :].astype(np.int64))[0]
 
     def forwards(self, order: Sequence[int]) -> np.ndarray:
         """int64 [budgets, M], forward passes per prompt under the first D states of ``order``."""
@@ -65,7 +65,7 @@ class NestedReplay:
             above = self._parent[low:high]
             needs[low:high] = np.maximum(needs[low:high], needs[above])
             accepted[:, low:high] = accepted[:, above] + (needs[low:high] < self.budgets[:, None])
-        return self._per_sample(self._walk(accepted[:, self._leaf]))
+        return self._per_prompt(self._walk(accepted[:, self._leaf]))
 
     def _walk(self, accepted: np.ndarray) -> np.ndarray:
         """int64 [budgets, B], forwards per block; all blocks of all budgets step at once."""
@@ -83,6 +83,6 @@ class NestedReplay:
             active = active[position[active] < end[active]]
         return forwards.reshape(rows, blocks)
 
-    def _per_sample(self, per_block: np.ndarray) -> np.ndarray:
-        sums = [np.bincount(self._row, weights=row, minlength=len(self.samples)) for row in per_block]
-        return np.array(sums).astype(np.int64).reshape(len(per_block), len(self.samples))
+    def _per_prompt(self, per_block: np.ndarray) -> np.ndarray:
+        sums = [np.bincount(self._row, weights=row, minlength=len(self.prompt_indices)) for row in per_block]
+        return np.array(sums).astype(np.int64).reshape(len(per_block), len(self.prompt_indices))

@@ -21,15 +21,15 @@ class PromptCounts:
     """What one graph costs, per prompt. ``M`` prompts, ascending.
 
     Attributes:
-        samples: int32 [M], the prompts.
+        prompt_indices: int32 [M], the prompts.
         plain, forwards: float64 [M], forward passes without and with the graph.
-        accepted: float64 [M], accepted lengths summed over the prompt's anchors, visited or not.
+        accepted: float64 [M], accepted drafts summed over the prompt's anchors, visited or not.
         anchors: float64 [M], anchors of the prompt; a prompt may have none.
 
     Counts are whole numbers unless they are means over several graphs (see :meth:`mean`).
     """
 
-    samples: np.ndarray
+    prompt_indices: np.ndarray
     plain: np.ndarray
     forwards: np.ndarray
     accepted: np.ndarray
@@ -43,18 +43,19 @@ class PromptCounts:
             IntervalError: the table is another one.
         """
         if len(result.accepted) != anchors.n_anchors or not np.array_equal(
-            result.samples, np.unique(anchors.block_sample)
+            result.prompt_indices, np.unique(anchors.block_prompt)
         ):
             raise IntervalError(
-                f"the replay saw {len(result.accepted)} anchors of {len(result.samples)} prompts, the table holds "
-                f"{anchors.n_anchors} of {len(np.unique(anchors.block_sample))}; give the table that was replayed"
+                f"the replay saw {len(result.accepted)} anchors of {len(result.prompt_indices)} prompts, the table "
+                "holds "
+                f"{anchors.n_anchors} of {len(np.unique(anchors.block_prompt))}; give the table that was replayed"
             )
-        row = np.searchsorted(result.samples, anchors.sample)
-        size = len(result.samples)
+        row = np.searchsorted(result.prompt_indices, anchors.prompt_index)
+        size = len(result.prompt_indices)
         return cls(
-            samples=result.samples,
-            plain=result.plain_per_sample.astype(np.float64),
-            forwards=result.forwards_per_sample.astype(np.float64),
+            prompt_indices=result.prompt_indices,
+            plain=result.plain_per_prompt.astype(np.float64),
+            forwards=result.forwards_per_prompt.astype(np.float64),
             accepted=np.bincount(row, weights=result.accepted, minlength=size),
             anchors=np.bincount(row, minlength=size).astype(np.float64),
         )
@@ -77,7 +78,7 @@ class PromptCounts:
         for other in every[1:]:
             check_paired(every[0], other)
         return cls(
-            samples=every[0].samples,
+            prompt_indices=every[0].prompt_indices,
             plain=every[0].plain,
             forwards=np.mean([part.forwards for part in every], axis=0),
             accepted=np.mean([part.accepted for part in every], axis=0),
@@ -94,19 +95,19 @@ class PromptCounts:
         every = list(parts)
         if not every:
             raise IntervalError("no counts to concatenate")
-        samples = np.concatenate([part.samples for part in every])
-        order = np.argsort(samples, kind="stable")
-        if len(np.unique(samples)) != len(samples):
+        prompt_indices = np.concatenate([part.prompt_indices for part in every])
+        order = np.argsort(prompt_indices, kind="stable")
+        if len(np.unique(prompt_indices)) != len(prompt_indices):
             raise IntervalError("a prompt stands in two parts; the parts must be disjoint")
         columns = {
             name: np.concatenate([getattr(part, name) for part in every])[order]
             for name in ("plain", "forwards", "accepted", "anchors")
         }
-        return cls(samples=samples[order], **columns)
+        return cls(prompt_indices=prompt_indices[order], **columns)
 
     @property
     def prompts(self) -> int:
-        return len(self.samples)
+        return len(self.prompt_indices)
 
     @property
     def nfe_reduction(self) -> float:
@@ -114,17 +115,18 @@ class PromptCounts:
         return float(self.plain.sum() / self.forwards.sum()) if self.prompts else float("nan")
 
     @property
-    def accepted_length(self) -> float:
+    def accepted_drafts(self) -> float:
         """Mean over all anchors: the path_value. 0.0 without any anchor."""
         return float(self.accepted.sum() / max(self.anchors.sum(), 1))
 
 
 def check_paired(a: PromptCounts, b: PromptCounts) -> None:
     """Raise :class:`IntervalError` unless both graphs were replayed on the same decodes."""
-    if not np.array_equal(a.samples, b.samples):
+    if not np.array_equal(a.prompt_indices, b.prompt_indices):
         raise IntervalError(
             f"a paired comparison needs the same prompts for both graphs, got {a.prompts} and {b.prompts} prompts, "
-            f"{len(np.intersect1d(a.samples, b.samples))} of them in both; replay both on one trace folder"
+            f"{len(np.intersect1d(a.prompt_indices, b.prompt_indices))} of them in both; "
+            "replay both on one trace folder"
         )
     if not (np.array_equal(a.plain, b.plain) and np.array_equal(a.anchors, b.anchors)):
         raise IntervalError(

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from drafting.anchors import AnchorTable
-from drafting.values import accepted_lengths
+from drafting.values import accepted_per_anchor
 from verify.graph.formulas import Formula
 
 
@@ -26,19 +26,19 @@ class ReplayResult:
     Attributes:
         forwards: forward passes with the graph.
         plain_forwards: forward passes of the recorded plain decode, one per denoising step.
-        samples: int32 [M], the prompts, ascending.
-        forwards_per_sample, plain_per_sample: int64 [M].
+        prompt_indices: int32 [M], the prompts, ascending.
+        forwards_per_prompt, plain_per_prompt: int64 [M].
         forwards_per_block: int64 [B], in the order of the anchor table.
         visited: bool [A], anchors at which a forward starts.
-        accepted: int64 [A], accepted length at every anchor, visited or not.
+        accepted: int64 [A], accepted drafts at every anchor, visited or not.
         visited_histogram: int64, entry m counts the visited anchors that accept m drafts.
     """
 
     forwards: int
     plain_forwards: int
-    samples: np.ndarray
-    forwards_per_sample: np.ndarray
-    plain_per_sample: np.ndarray
+    prompt_indices: np.ndarray
+    forwards_per_prompt: np.ndarray
+    plain_per_prompt: np.ndarray
     forwards_per_block: np.ndarray
     visited: np.ndarray
     accepted: np.ndarray
@@ -50,13 +50,13 @@ class ReplayResult:
         return self.plain_forwards / self.forwards if self.forwards else float("nan")
 
     @property
-    def accepted_length(self) -> float:
-        """Mean accepted length over all anchors: the path_value of the graph. NaN without any anchor."""
+    def accepted_drafts(self) -> float:
+        """Mean accepted drafts over all anchors: the path_value of the graph. NaN without any anchor."""
         return float(self.accepted.mean()) if len(self.accepted) else float("nan")
 
     @property
-    def accepted_length_visited(self) -> float:
-        """Mean accepted length over the anchors really visited. NaN without any anchor."""
+    def accepted_drafts_visited(self) -> float:
+        """Mean accepted drafts over the anchors really visited. NaN without any anchor."""
         return float(self.accepted[self.visited].mean()) if self.visited.any() else float("nan")
 
 
@@ -76,7 +76,7 @@ def replay(nodes: Iterable[Formula], anchors: AnchorTable) -> ReplayResult:
     """
     if anchors.n_anchors and not anchors.n_blocks:
         raise ValueError("literal chains have no blocks to replay; build the table with AnchorTable.from_traces")
-    accepted = accepted_lengths(nodes, anchors)
+    accepted = accepted_per_anchor(nodes, anchors)
     forwards_per_block = np.ones(anchors.n_blocks, dtype=np.int64)
     visited = np.zeros(anchors.n_anchors, dtype=bool)
     # The next anchor of each block; at the end of its range the block is complete.
@@ -90,13 +90,13 @@ def replay(nodes: Iterable[Formula], anchors: AnchorTable) -> ReplayResult:
         position[active] = here + 1 + accepted[here]
         active = active[position[active] < end[active]]
 
-    samples, row = np.unique(anchors.block_sample, return_inverse=True)
+    prompt_indices, row = np.unique(anchors.block_prompt, return_inverse=True)
     return ReplayResult(
         forwards=int(forwards_per_block.sum()),
         plain_forwards=int(anchors.block_steps.sum()),
-        samples=samples,
-        forwards_per_sample=_sums(row, forwards_per_block, len(samples)),
-        plain_per_sample=_sums(row, anchors.block_steps, len(samples)),
+        prompt_indices=prompt_indices,
+        forwards_per_prompt=_sums(row, forwards_per_block, len(prompt_indices)),
+        plain_per_prompt=_sums(row, anchors.block_steps, len(prompt_indices)),
         forwards_per_block=forwards_per_block,
         visited=visited,
         accepted=accepted,

@@ -189,15 +189,15 @@ class PrefixTrie:
         keys.sort(axis=1)
         return int(states[np.lexsort(keys.T[::-1])[0]])
 
-    def sample_leaf_counts(self) -> tuple[np.ndarray, sparse.csr_array]:
-        """Per prompt, how many anchors end at each trie node: (samples int32 [M], counts [M, T]).
+    def prompt_leaf_counts(self) -> tuple[np.ndarray, sparse.csr_array]:
+        """Per prompt, how many anchors end at each trie node: (prompt_indices int32 [M], counts [M, T]).
 
         Resampling prompts needs nothing else: ``weights @ counts`` are leaf counts of the resample, and
         :meth:`count_from_leaves` turns them into prefix counts.
         """
-        samples, row = np.unique(self.anchors.sample, return_inverse=True)
+        prompt_indices, row = np.unique(self.anchors.prompt_index, return_inverse=True)
         ones = np.ones(len(row), dtype=np.int64)
-        return samples, sparse.csr_array((ones, (row, self.leaf)), shape=(len(samples), self.n_nodes))
+        return prompt_indices, sparse.csr_array((ones, (row, self.leaf)), shape=(len(prompt_indices), self.n_nodes))
 
     def count_from_leaves(self, leaf_count: np.ndarray) -> np.ndarray:
         """Prefix counts [T] from the weight of chains that end at each trie node [T]. O(T)."""

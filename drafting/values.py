@@ -55,8 +55,8 @@ def require_depth(nodes: Iterable[Formula], source: PrefixTrie | AnchorTable) ->
         )
 
 
-def accepted_lengths(nodes: Iterable[Formula], source: PrefixTrie | AnchorTable) -> np.ndarray:
-    """Accepted length at every anchor: the longest prefix of its chain that lies inside ``nodes``.
+def accepted_per_anchor(nodes: Iterable[Formula], source: PrefixTrie | AnchorTable) -> np.ndarray:
+    """Accepted drafts at every anchor: the longest prefix of its chain that lies inside ``nodes``.
 
     Returns:
         int64 [A], in the order of the anchors.
@@ -96,7 +96,7 @@ def alive_nodes(nodes: Iterable[Formula], trie: PrefixTrie) -> np.ndarray:
 
 
 def _accepted_at(nodes: set[Formula], trie: PrefixTrie) -> np.ndarray:
-    """int64 [T]: accepted length of a chain that ends at each trie node."""
+    """int64 [T]: accepted drafts of a chain that ends at each trie node."""
     accepted = alive_nodes(nodes, trie).astype(np.int64)
     accepted[0] = 0
     for depth in range(1, trie.max_depth + 1):
@@ -106,7 +106,7 @@ def _accepted_at(nodes: set[Formula], trie: PrefixTrie) -> np.ndarray:
 
 
 def path_value(nodes: Iterable[Formula], source: PrefixTrie | AnchorTable) -> float:
-    """Expected accepted length over all anchors, with no model assumption.
+    """Expected accepted drafts over all anchors, with no model assumption.
 
     F(V) = mean over anchors of the longest prefix of the anchor's chain that lies inside V
          = (1 / total) * sum over distinct prefixes of count(prefix) * [all its states are in V].
@@ -119,7 +119,7 @@ def path_value(nodes: Iterable[Formula], source: PrefixTrie | AnchorTable) -> fl
     """
     distinct = set(nodes)
     if isinstance(source, AnchorTable):
-        accepted = accepted_lengths(distinct, source)
+        accepted = accepted_per_anchor(distinct, source)
         return float(accepted.mean()) if len(accepted) else 0.0
     require_depth(distinct, source)
     if source.total <= 0:
@@ -129,11 +129,11 @@ def path_value(nodes: Iterable[Formula], source: PrefixTrie | AnchorTable) -> fl
 
 
 def accepted_histogram(nodes: Iterable[Formula], source: PrefixTrie | AnchorTable) -> np.ndarray:
-    """Anchors by accepted length: int64 [longest + 1], entry m counts the anchors that accept m drafts.
+    """Anchors by accepted drafts: int64 [longest + 1], entry m counts the anchors that accept m drafts.
 
     Every anchor counts once, whatever weights a trie carries.
     """
-    return np.bincount(accepted_lengths(nodes, source), minlength=1)
+    return np.bincount(accepted_per_anchor(nodes, source), minlength=1)
 
 
 def connected_weight(
@@ -154,7 +154,7 @@ def connected_weight(
     * total:   as degree1 with all ancestors of q in place of its parents.
 
     It over-counts: an anchor that reached q through a parent outside Q accepts nothing of q, yet is counted
-    for q; and a parent's anchors are counted again for each of its children. So it is no accepted length and
+    for q; and a parent's anchors are counted again for each of its children. So it is no accepted drafts and
     has no unit beyond "anchors, some of them several times". Nothing checks that Q is connected.
 
     Args:

@@ -177,9 +177,9 @@ def _curves(run: Run) -> list[Drawing]:
             lambda: table_nfe_vs_budget(run, "nfe_reduction"),
         ),
         (
-            "accepted_length_vs_budget",
-            lambda: draw_nfe_vs_budget(run, "accepted_length"),
-            lambda: table_nfe_vs_budget(run, "accepted_length"),
+            "accepted_drafts_vs_budget",
+            lambda: draw_nfe_vs_budget(run, "accepted_drafts"),
+            lambda: table_nfe_vs_budget(run, "accepted_drafts"),
         ),
     ]
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # docs/results/precision-*.json and .csv: what bfloat16 changes, through batching and through speculation. Some half an
-# hour on two cores. The bundled model is sure of its tokens; the random one never is, so there every parting shows.
+# hour on two cores. The bundled model is sure of its tokens; the random one never is, so there every divergence shows.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 BIN=${BIN:-.venv/bin}

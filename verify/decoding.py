@@ -52,7 +52,7 @@ class DecodeConfig:
     Attributes:
         block_length: positions per block, ``L``.
         generation_length: positions to generate; rounded up to whole blocks in block-causal mode.
-        context: one of ``none``, ``prefix``, ``dual``, ``block_causal``.
+        cache: one of ``none``, ``prefix``, ``dual``, ``block_causal``.
         backend: ``packed`` or ``expanded``, how drafts enter a forward.
         end_token_ids: decoding stops after the block in which one of them was committed.
         top_j: vocabulary ranks kept, ``J``.
@@ -61,7 +61,7 @@ class DecodeConfig:
 
     block_length: int = 32
     generation_length: int = 96
-    context: str = "dual"
+    cache: str = "dual"
     backend: str = "packed"
     end_token_ids: tuple[int, ...] = ()
     top_j: int = 8
@@ -78,7 +78,7 @@ def decode(
     config: DecodeConfig,
     graph: Graph = (),
     *,
-    sample: int = 0,
+    prompt_index: int = 0,
     observer: Observer | None = None,
     ranker: Ranker | None = None,
     engine: Engine | None = None,
@@ -89,22 +89,22 @@ def decode(
         denoiser: the model.
         prompt: token ids, at least one.
         policy: the unmasking policy.
-        config: lengths, context mode, back-end.
+        config: lengths, cache mode, back-end.
         graph: draft formulas without the root, or a prepared filler.
-        sample: the prompt's number; keys the noise of stochastic policies.
+        prompt_index: the prompt's number; keys the noise of stochastic policies.
         observer: told of every denoising step.
         ranker: where ranks come from; the lagged distribution when left out.
         engine: what runs the forwards; one that suits the denoiser when left out.
 
     Raises:
-        LayoutError: lengths or context mode do not fit, or a formula needs a vocabulary rank above ``top_j``.
+        LayoutError: lengths or cache mode do not fit, or a formula needs a vocabulary rank above ``top_j``.
         DecodeError: the policy commits what no state of the block can hold (a position that is not masked, a token
             outside the vocabulary, the mask token), nothing where it must not, or nothing ``MAX_EMPTY_STEPS`` times in
             a row; or the prompt holds the mask token or an id outside the vocabulary.
         FloatingPointError: the model returned logits that cannot be ranked.
     """
     results = decode_batch(
-        denoiser, [(sample, prompt)], policy, config, graph, observer=observer, ranker=ranker, engine=engine
+        denoiser, [(prompt_index, prompt)], policy, config, graph, observer=observer, ranker=ranker, engine=engine
     )
     return next(results)[1]
 
@@ -127,13 +127,13 @@ def decode_batch(
     are those it has alone; in low precision the shape of the batch changes the last bits, as it does everywhere.
 
     Args:
-        prompts: (sample, token ids) of every prompt.
+        prompts: (prompt_index, token ids) of every prompt.
         batch_size: sequences per forward; what it can cost in memory is in docs/gpu.md.
         engine: must have room for ``batch_size`` slots and the longest prompt; it serves one decode at a time.
         denoiser, policy, config, graph, observer, ranker: as in :func:`decode`.
 
     Yields:
-        (sample, result), in the order in which prompts are done.
+        (prompt_index, result), in the order in which prompts are done.
 
     Raises:
         The errors of :func:`decode`; those about prompts, lengths and the graph before anything is run.
@@ -152,9 +152,9 @@ def decode_batch(
             f"the graph names vocabulary rank {filler.max_vocabulary_rank}, but only top_j={config.top_j} are kept; "
             f"raise top_j"
         )
-    promise = exactness(config.context, config.backend)
+    promise = exactness(config.cache, config.backend)
     layouts = [
-        SequenceLayout.make(len(prompt), config.generation_length, config.block_length, config.context)
+        SequenceLayout.make(len(prompt), config.generation_length, config.block_length, config.cache)
         for _, prompt in prompts
     ]
     rules = DecodeRules(
@@ -168,7 +168,7 @@ def decode_batch(
         observer,
     )
     if engine is not None:
-        engine.check(denoiser, config.context, config.backend, len(filler))
+        engine.check(denoiser, config.cache, config.backend, len(filler))
     elif prompts:
         engine = make_engine(denoiser, config, layouts, min(batch_size, len(prompts)), len(filler))
     if engine is None:
@@ -184,14 +184,14 @@ def make_engine(
 
     Args:
         denoiser: the model.
-        config: context mode and back-end.
+        config: cache mode and back-end.
         layouts: of all sequences that will be decoded.
         slots: sequences at a time.
         drafts: the most drafts at an anchor.
     """
     if getattr(denoiser, "offers_slots", False):
-        return SlotEngine(cast(SlotDenoiser, denoiser), config.context, config.backend, slots, layouts, drafts)
-    return RowEngine(denoiser, config.context, config.backend)
+        return SlotEngine(cast(SlotDenoiser, denoiser), config.cache, config.backend, slots, layouts, drafts)
+    return RowEngine(denoiser, config.cache, config.backend)
 
 
 def _run(
@@ -205,9 +205,9 @@ def _run(
     active: list[SequenceDecoder] = []  # by slot; slots in use stay gapless from 0
     while waiting or active:
         while waiting and len(active) < batch_size:
-            (sample, prompt), layout = waiting.popleft()
-            engine.open(len(active), sample, layout)
-            active.append(SequenceDecoder(rules, prompt, layout, sample))
+            (prompt_index, prompt), layout = waiting.popleft()
+            engine.open(len(active), prompt_index, layout)
+            active.append(SequenceDecoder(rules, prompt, layout, prompt_index))
         _advance(engine, active, rules.mask_token_id, top_j)
         for slot in reversed(range(len(active))):
             if not active[slot].done:
@@ -216,7 +216,7 @@ def _run(
             if slot < len(active):
                 engine.move(len(active), slot)
                 active[slot] = last
-            yield finished.sample, finished.result(promise)
+            yield finished.prompt_index, finished.result(promise)
 
 
 @torch.inference_mode()

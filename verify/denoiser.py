@@ -1,8 +1,9 @@
 """What the runtime asks of a model, and nothing more.
 
 A denoiser maps rows (a token at a position, and the rows it may look at) to logits. Everything the runtime knows of
-attention is in the visibility it passes: prefix caching, dual caching, block-causal models and packed drafts are all
-rows, visibility and a frozen context. An implementation for Hugging Face models is in
+attention is in the attention_mask it passes: prefix caching, dual caching, block-causal models and packed drafts are
+    all
+rows, attention_mask and a cached context. An implementation for Hugging Face models is in
 ``calibrate.models.hugging_face``.
 """
 
@@ -31,33 +32,33 @@ class Denoiser(Protocol):
         self,
         tokens: torch.Tensor,
         positions: torch.Tensor,
-        visibility: torch.Tensor,
-        context: Any | None = None,
+        attention_mask: torch.Tensor,
+        cache: Any | None = None,
         logit_rows: torch.Tensor | None = None,
-        freeze_rows: torch.Tensor | None = None,
+        cache_rows: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, Any | None]:
         """Compute logits for some rows and, where asked, freeze the keys and values of some rows.
 
         Args:
             tokens: int64 [B, R].
             positions: int64 [B, R], position ids; not necessarily ascending, rows of two drafts share positions.
-            visibility: bool [1 or B, R, C + R]; column ``c < C`` is the c-th frozen row, column ``C + r`` is row
+            attention_mask: bool [1 or B, R, C + R]; column ``c < C`` is the c-th cached row, column ``C + r`` is row
                 ``r`` of this call. True means "may look at".
-            context: a frozen context of ``C`` rows from an earlier call, or None (``C = 0``). A context of batch 1
+            cache: a cached context of ``C`` rows from an earlier call, or None (``C = 0``). A cache of batch 1
                 serves any ``B``.
             logit_rows: int64 [K], the rows whose logits are wanted; None means all.
-            freeze_rows: int64 [F]; the returned context then holds the ``C`` old rows followed by these.
+            cache_rows: int64 [F]; the returned cache then holds the ``C`` old rows followed by these.
 
         Returns:
             Logits [B, K, V] (row ``r`` predicts the token *of* row ``r``; models that predict the next token are
-            shifted by their adapter), and the new context, or None when ``freeze_rows`` is None.
+            shifted by their adapter), and the new cache, or None when ``cache_rows`` is None.
         """
         ...
 
 
-def context_length(context: Any | None) -> int:
-    """The number of frozen rows ``C``; a context has a length, None has none."""
-    return 0 if context is None else len(context)
+def context_length(cache: Any | None) -> int:
+    """The number of cached rows ``C``; a cache has a length, None has none."""
+    return 0 if cache is None else len(cache)
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,13 +68,13 @@ class SlotRows:
     Attributes:
         tokens: int64 [b, r].
         positions: int64 [b, r].
-        mask: what :meth:`SlotDenoiser.attention_mask` made of a visibility bool [b, r, columns + r].
+        mask: what :meth:`SlotDenoiser.prepare_mask` made of a attention_mask bool [b, r, columns + r].
         columns: how many columns of the slots' buffers are read before the rows' own; 0 reads none.
         slots: int64 [b], whose rows these are; None means slots 0 to b - 1, whose buffers are then read in place.
         wanted: int64 [n], rows whose logits are wanted, as ``k * r + row``.
-        before: int64 [n], for each of them the row at the position before its own, -1 where that row is frozen.
-        freeze_rows: int64 [b, f], rows whose keys and values are kept; None keeps none.
-        freeze_columns: int64 [b, f], the columns they go to.
+        before: int64 [n], for each of them the row at the position before its own, -1 where that row is cached.
+        cache_rows: int64 [b, f], rows whose keys and values are kept; None keeps none.
+        cache_columns: int64 [b, f], the columns they go to.
         edge_rows: int64 [b], the row before the block, whose last hidden state a shifted model keeps; -1, and None for
             all, where it keeps the one it has.
     """
@@ -85,13 +86,13 @@ class SlotRows:
     slots: torch.Tensor | None
     wanted: torch.Tensor
     before: torch.Tensor
-    freeze_rows: torch.Tensor | None = None
-    freeze_columns: torch.Tensor | None = None
+    cache_rows: torch.Tensor | None = None
+    cache_columns: torch.Tensor | None = None
     edge_rows: torch.Tensor | None = None
 
 
 class SlotDenoiser(Denoiser, Protocol):
-    """A model that keeps the frozen keys and values of many sequences in static buffers (``verify.engines.slots``).
+    """A model that keeps the cached keys and values of many sequences in static buffers (``verify.engines.slots``).
 
     Attributes:
         offers_slots: False in a class that has these methods but cannot serve this model with them.
@@ -107,8 +108,8 @@ class SlotDenoiser(Denoiser, Protocol):
     @property
     def few_shapes(self) -> bool: ...
 
-    def make_slots(self, slots: int, frozen_rows: int, live_rows: int) -> Any:
-        """Make buffers for ``slots`` sequences of up to ``frozen_rows`` frozen and ``live_rows`` live rows each."""
+    def make_slots(self, slots: int, cached_rows: int, live_rows: int) -> Any:
+        """Make buffers for ``slots`` sequences of up to ``cached_rows`` cached and ``live_rows`` live rows each."""
         ...
 
     def move_slot(self, memory: Any, source: int, target: int) -> None:
@@ -119,8 +120,8 @@ class SlotDenoiser(Denoiser, Protocol):
         """Forget what slot ``slot`` holds; columns that nobody may look at must still hold numbers."""
         ...
 
-    def attention_mask(self, visibility: torch.Tensor) -> torch.Tensor:
-        """The model's own form of a visibility bool [b, r, c]; its last two axes stay [r, c], so it can be cut."""
+    def prepare_mask(self, attention_mask: torch.Tensor) -> torch.Tensor:
+        """The model's own form of a attention_mask bool [b, r, c]; its last two axes stay [r, c], so it can be cut."""
         ...
 
     def forward_slots(self, memory: Any, rows: SlotRows) -> torch.Tensor:

@@ -1,15 +1,15 @@
-"""Where blocks lie in a sequence, and which context modes there are, with what each one promises."""
+"""Where blocks lie in a sequence, and which cache modes there are, with what each one promises."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-CONTEXT_MODES = ("none", "prefix", "dual", "block_causal")
+CACHE_MODES = ("none", "prefix", "dual", "block_causal")
 BACKENDS = ("packed", "expanded")
 
 
 class LayoutError(ValueError):
-    """A context mode, back-end or length that does not fit."""
+    """A cache mode, back-end or length that does not fit."""
 
 
 @dataclass(frozen=True)
@@ -21,19 +21,19 @@ class Exactness:
     reason: str
 
 
-def exactness(context: str, backend: str) -> Exactness:
-    """The promise of a context mode and draft back-end.
+def exactness(cache: str, backend: str) -> Exactness:
+    """The promise of a cache mode and draft back-end.
 
     Raises:
         LayoutError: unknown mode or back-end.
     """
     if backend not in BACKENDS:
         raise LayoutError(f"unknown back-end {backend!r}, expected one of {', '.join(BACKENDS)}")
-    match context, backend:
+    match cache, backend:
         case "block_causal", _:
             return Exactness(True, "plain block-causal decoding", "a block sees only itself and finished blocks")
         case "dual", _:
-            return Exactness(True, "plain dual-cache decoding", "prefix and suffix are frozen while a block is solved")
+            return Exactness(True, "plain dual-cache decoding", "prefix and suffix are cached while a block is solved")
         case "prefix", "packed":
             return Exactness(
                 False,
@@ -50,7 +50,7 @@ def exactness(context: str, backend: str) -> Exactness:
             )
         case "none", "expanded":
             return Exactness(True, "plain decoding without a cache", "every draft is a whole sequence of its own")
-    raise LayoutError(f"unknown context mode {context!r}, expected one of {', '.join(CONTEXT_MODES)}")
+    raise LayoutError(f"unknown cache mode {cache!r}, expected one of {', '.join(CACHE_MODES)}")
 
 
 @dataclass(frozen=True)
@@ -72,15 +72,15 @@ class SequenceLayout:
     block_length: int
 
     @classmethod
-    def make(cls, prompt_length: int, generation_length: int, block_length: int, context: str) -> SequenceLayout:
+    def make(cls, prompt_length: int, generation_length: int, block_length: int, cache: str) -> SequenceLayout:
         """Lay out a sequence.
 
         Raises:
-            LayoutError: a length below 1, an empty prompt, an unknown context mode, or (bidirectional modes) a
+            LayoutError: a length below 1, an empty prompt, an unknown cache mode, or (bidirectional modes) a
                 generation length that is no multiple of the block length.
         """
-        if context not in CONTEXT_MODES:
-            raise LayoutError(f"unknown context mode {context!r}, expected one of {', '.join(CONTEXT_MODES)}")
+        if cache not in CACHE_MODES:
+            raise LayoutError(f"unknown cache mode {cache!r}, expected one of {', '.join(CACHE_MODES)}")
         for name, value in (
             ("prompt length", prompt_length),
             ("generation length", generation_length),
@@ -88,7 +88,7 @@ class SequenceLayout:
         ):
             if value < 1:
                 raise LayoutError(f"the {name} is {value}, expected at least 1")
-        if context == "block_causal":
+        if cache == "block_causal":
             first = prompt_length // block_length * block_length
             length = -(-(prompt_length + generation_length) // block_length) * block_length
         else:

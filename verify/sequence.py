@@ -30,7 +30,7 @@ class DecodeError(RuntimeError):
 class StepFact:
     """One denoising step as it happened; array shapes as in ``calibrate.traces.table.Traces``."""
 
-    sample: int
+    prompt_index: int
     block: int
     step: int
     masked_position: np.ndarray
@@ -42,7 +42,7 @@ class StepFact:
 
 
 class Observer(Protocol):
-    """Is told of every denoising step; steps of one sample come in order, those of a batch interleave."""
+    """Is told of every denoising step; steps of one prompt come in order, those of a batch interleave."""
 
     def on_step(self, fact: StepFact) -> None: ...
 
@@ -58,7 +58,7 @@ class DecodeResult:
         forwards: forward passes (NFE) that this sequence took part in.
         rows: its rows over all forwards; padding to the other sequences of a batch is left out.
         accepted: accepted drafts per forward; a refresh forward has 0.
-        exactness: what the context mode and back-end promise.
+        exactness: what the cache mode and back-end promise.
     """
 
     tokens: list[int]
@@ -106,8 +106,8 @@ class SequenceDecoder:
         done: no forward is needed any more.
     """
 
-    def __init__(self, rules: DecodeRules, prompt: Sequence[int], layout: SequenceLayout, sample: int) -> None:
-        self.rules, self.layout, self.sample = rules, layout, sample
+    def __init__(self, rules: DecodeRules, prompt: Sequence[int], layout: SequenceLayout, prompt_index: int) -> None:
+        self.rules, self.layout, self.prompt_index = rules, layout, prompt_index
         self.prompt_length = len(prompt)
         self.tokens = np.full(layout.length, rules.mask_token_id, dtype=np.int64)
         self.tokens[: len(prompt)] = np.asarray(prompt, dtype=np.int64)
@@ -196,7 +196,7 @@ class SequenceDecoder:
             return rows
 
         view = BlockView(positions, ranked.top_token[used, positions], ranked.top_probability[used, positions], logits)
-        rng = StepRandom(rules.seed, self.sample, self._number, self._step_number)
+        rng = StepRandom(rules.seed, self.prompt_index, self._number, self._step_number)
         commits, self._policy_state = rules.policy.step(view, self._policy_state, rng)
         chosen, tokens = self._checked(commits)
         block[chosen] = tokens
@@ -214,7 +214,7 @@ class SequenceDecoder:
                 names.append("early_stop" if self._ended() else "block_end")
             rules.observer.on_step(
                 StepFact(
-                    self.sample,
+                    self.prompt_index,
                     self._number,
                     self._step_number,
                     positions,

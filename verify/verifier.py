@@ -24,7 +24,7 @@ def graph_mismatches(
         model_revision=model_revision,
         policy=policy.spec,
         block_length=config.block_length,
-        context=config.context,
+        cache=config.cache,
         temperature=policy.temperature,
         top_j=config.top_j,
     )
@@ -38,12 +38,12 @@ class Verifier:
         graph: a loaded graph file.
         denoiser: the model.
         policy: the unmasking policy the graph was calibrated for.
-        config: block length and context mode as in the graph; back-end and generation length are free.
+        config: block length and cache mode as in the graph; back-end and generation length are free.
         model: the model's name, as in the graph.
         model_revision: its revision; None is not compared.
 
     Raises:
-        ValidityMismatchError: the graph was calibrated for another model, policy, block length, context mode or
+        ValidityMismatchError: the graph was calibrated for another model, policy, block length, cache mode or
             temperature; such a graph would still give the right tokens, but not the forwards it promises.
     """
 
@@ -63,16 +63,16 @@ class Verifier:
         self.graph, self.denoiser, self.policy, self.config = graph, denoiser, policy, config
         self._filler = DraftFiller(graph.nodes[1:])
 
-    def decode(self, prompt: Sequence[int], sample: int = 0) -> DecodeResult:
+    def decode(self, prompt: Sequence[int], prompt_index: int = 0) -> DecodeResult:
         """Decode one prompt (token ids) with the graph's drafts; arguments and errors as in ``verify.decoding``."""
-        return decode(self.denoiser, prompt, self.policy, self.config, self._filler, sample=sample)
+        return decode(self.denoiser, prompt, self.policy, self.config, self._filler, prompt_index=prompt_index)
 
     def decode_batch(
         self, prompts: Sequence[tuple[int, Sequence[int]]], batch_size: int
     ) -> Iterator[tuple[int, DecodeResult]]:
-        """Decode (sample, token ids) pairs, ``batch_size`` at a time; see ``verify.decoding.decode_batch``."""
+        """Decode (prompt_index, token ids) pairs, ``batch_size`` at a time; see ``verify.decoding.decode_batch``."""
         return decode_batch(self.denoiser, prompts, self.policy, self.config, self._filler, batch_size=batch_size)
 
-    def decode_plain(self, prompt: Sequence[int], sample: int = 0) -> DecodeResult:
+    def decode_plain(self, prompt: Sequence[int], prompt_index: int = 0) -> DecodeResult:
         """The same decode without drafts: one forward pass per denoising step."""
-        return decode(self.denoiser, prompt, self.policy, self.config, sample=sample)
+        return decode(self.denoiser, prompt, self.policy, self.config, prompt_index=prompt_index)

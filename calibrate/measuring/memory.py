@@ -88,10 +88,10 @@ class Load:
 
     Attributes:
         batch: sequences.
-        context_length: frozen rows of each.
+        context_length: cached rows of each.
         drafts: ``D``.
         block_length: ``L``.
-        context: the context mode.
+        cache: the cache mode.
         backend: ``packed`` or ``expanded``.
         live_rows: rows of a sequence that are computed in every forward; by default the block's.
         refresh_rows: rows of a sequence in the largest refresh forward; by default ``context_length + L``, which a
@@ -102,7 +102,7 @@ class Load:
     context_length: int = 256
     drafts: int = 10
     block_length: int = 32
-    context: str = "dual"
+    cache: str = "dual"
     backend: str = "packed"
     live_rows: int | None = None
     refresh_rows: int | None = None
@@ -112,24 +112,24 @@ class Load:
         """What decoding prompts of these lengths comes to: buffers are made for the longest.
 
         Raises:
-            verify.layout.LayoutError: lengths or a context mode that do not fit.
+            verify.layout.LayoutError: lengths or a cache mode that do not fit.
         """
         length = config.block_length
         layouts = [
-            SequenceLayout.make(one, config.generation_length, length, config.context) for one in prompt_lengths or (1,)
+            SequenceLayout.make(one, config.generation_length, length, config.cache) for one in prompt_lengths or (1,)
         ]
         longest = max(layout.length for layout in layouts)
         first = max(layout.block_starts[0] for layout in layouts)
         suffix = max(layout.length - layout.block_starts[0] for layout in layouts)
         return cls(
             batch=max(1, min(batch, len(layouts))),
-            context_length=0 if config.context == "none" else longest - length,
+            context_length=0 if config.cache == "none" else longest - length,
             drafts=drafts,
             block_length=length,
-            context=config.context,
+            cache=config.cache,
             backend=config.backend,
-            live_rows={"none": longest, "prefix": suffix}.get(config.context, length),
-            refresh_rows=first + length if config.context == "block_causal" else longest,
+            live_rows={"none": longest, "prefix": suffix}.get(config.cache, length),
+            refresh_rows=first + length if config.cache == "block_causal" else longest,
         )
 
     @property
@@ -176,7 +176,7 @@ def predict_memory(sizes: ModelSizes, load: Load) -> MemoryPlan:
 
     Returns:
         The plan. Not in it: the allocator's own reserve, libraries' workspaces, captured CUDA graphs, and the CUDA
-        context (some 0.5 GiB outside torch's books).
+        cache (some 0.5 GiB outside torch's books).
     """
     batch, item = load.batch, sizes.itemsize
     columns = -(-load.context_length // COLUMN_STEP) * COLUMN_STEP

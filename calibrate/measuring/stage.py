@@ -1,4 +1,4 @@
-"""A frozen context and a block in every slot, set up once: what latency and memory are measured on.
+"""A cached context and a block in every slot, set up once: what latency and memory are measured on.
 
 The forwards are those of the engine that decodes (``verify.decoding.make_engine``), over random tokens, for no number
 depends on what they say. A step is taken in a block that is half solved, as it is on average: positions that are
@@ -26,12 +26,12 @@ _TOKENS = 1 << 10  # prompts are drawn from this many ids at most; which ones co
 
 
 class Stage:
-    """``batch`` sequences with a frozen context each, and their forwards.
+    """``batch`` sequences with a cached context each, and their forwards.
 
     Args:
         checkpoint: the model, on its device.
         block_length: ``L``.
-        context_length: frozen rows; under block-causal attention brought up to whole blocks.
+        context_length: cached rows; under block-causal attention brought up to whole blocks.
         batch: sequences per forward, each with its own tokens.
         backend: ``packed`` or ``expanded``.
         drafts: the most drafts of a step.
@@ -39,8 +39,8 @@ class Stage:
         clock: seconds; on a CPU that others use too, ``time.process_time`` is steadier.
 
     Attributes:
-        context: ``block_causal`` for a checkpoint of that attention alone, else ``dual``.
-        context_length: frozen rows, as they came out.
+        cache: ``block_causal`` for a checkpoint of that attention alone, else ``dual``.
+        context_length: cached rows, as they came out.
         engine_name: ``slots`` or ``rows``; ``slots, compiled`` and the like where steps are not run eagerly.
 
     Raises:
@@ -57,16 +57,16 @@ class Stage:
         drafts: int,
         engine: str | None = None,
         clock: Callable[[], float] = time.perf_counter,
-        context: str | None = None,
+        cache: str | None = None,
     ) -> None:
         self.clock = clock
         self.denoiser, self.batch, self.length = checkpoint.denoiser, batch, block_length
-        self.context = context or ("block_causal" if checkpoint.attention == ("block_causal",) else "dual")
-        if self.context not in ("dual", "block_causal"):
-            raise LayoutError(f"latency is measured with context dual or block_causal, not {self.context!r}")
-        check_attention(checkpoint, self.context)
+        self.cache = cache or ("block_causal" if checkpoint.attention == ("block_causal",) else "dual")
+        if self.cache not in ("dual", "block_causal"):
+            raise LayoutError(f"latency is measured with cache dual or block_causal, not {self.cache!r}")
+        check_attention(checkpoint, self.cache)
         prompt, blocks = context_length, 1
-        if self.context == "block_causal":
+        if self.cache == "block_causal":
             context_length = -(-context_length // block_length) * block_length
             # The block before the timed one is generated too: its refresh is what a decode pays per block.
             if context_length > block_length:
@@ -74,10 +74,10 @@ class Stage:
             else:
                 prompt = context_length
         self.context_length = context_length
-        self._layout = SequenceLayout.make(prompt, blocks * block_length, block_length, self.context)
-        config = DecodeConfig(block_length, blocks * block_length, self.context, backend)
+        self._layout = SequenceLayout.make(prompt, blocks * block_length, block_length, self.cache)
+        config = DecodeConfig(block_length, blocks * block_length, self.cache, backend)
         if engine == "rows":
-            self.engine: Engine = RowEngine(self.denoiser, self.context, backend)
+            self.engine: Engine = RowEngine(self.denoiser, self.cache, backend)
         else:
             self.engine = make_engine(self.denoiser, config, [self._layout], batch, drafts)
         self.engine_name = "slots" if isinstance(self.engine, SlotEngine) else "rows"

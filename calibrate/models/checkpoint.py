@@ -83,16 +83,16 @@ class Checkpoint:
         return chat_ids(self.tokenizer, text)
 
 
-def check_attention(checkpoint: Checkpoint, context: str) -> None:
-    """Refuse a context mode whose attention the checkpoint was not trained for.
+def check_attention(checkpoint: Checkpoint, cache: str) -> None:
+    """Refuse a cache mode whose attention the checkpoint was not trained for.
 
     Raises:
         CheckpointError: the checkpoint states its attention, and it is another one.
     """
-    wanted = "block_causal" if context == "block_causal" else "bidirectional"
+    wanted = "block_causal" if cache == "block_causal" else "bidirectional"
     if checkpoint.attention and wanted not in checkpoint.attention:
         raise CheckpointError(
-            f"context {context!r} needs {wanted} attention, but {checkpoint.name} was trained for "
+            f"cache {cache!r} needs {wanted} attention, but {checkpoint.name} was trained for "
             f"{', '.join(checkpoint.attention)}"
         )
 

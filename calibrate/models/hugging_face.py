@@ -6,8 +6,8 @@ keys. So no modelling code is copied here.
 
 **Shifted logits.** A model that was made from an autoregressive one (Dream) predicts in row r the token *after* row r.
 The runtime never sees this: a row's logits are taken from the row before it, which is the one row at the position
-before its own that it may look at. That row is found from positions and visibility alone, so a shift cannot cross from
-one packed block into another; where it is a frozen row, its last hidden state was kept with the frozen keys.
+before its own that it may look at. That row is found from positions and attention_mask alone, so a shift cannot cross
+from one packed block into another; where it is a cached row, its last hidden state was kept with the cached keys.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ MAX_VOCABULARY = 2**31 - 1
 
 @dataclass(frozen=True, eq=False)
 class FrozenEdge:
-    """What a shifted model must keep of frozen rows: the rows whose successor is not frozen with them.
+    """What a shifted model must keep of cached rows: the rows whose successor is not cached with them.
 
     Only they can ever be asked for (the row before the block; the last row of all), so one or two rows are kept. Of a
-    batch all rows are, as its sequences may differ in what is frozen and what is padding.
+    batch all rows are, as its sequences may differ in what is cached and what is padding.
 
     Attributes:
-        positions: int64 [1 or B, C], position ids of all frozen rows.
+        positions: int64 [1 or B, C], position ids of all cached rows.
         columns: int64 [E], which of the ``C`` rows are kept.
         hidden: [1 or B, E, width], their last hidden states.
     """
@@ -46,7 +46,7 @@ class FrozenEdge:
     hidden: torch.Tensor
 
 
-class FrozenContext:
+class KeyValueCache:
     """Keys and values of ``C`` rows, per layer [1, heads, C, head width]; ``len()`` is ``C``."""
 
     def __init__(self, layers: list[tuple[torch.Tensor, torch.Tensor]], edge: FrozenEdge | None = None) -> None:
@@ -58,41 +58,39 @@ class FrozenContext:
 
 
 class _FrozenLayer(DynamicLayer):
-    """A cache layer that puts frozen keys before the new ones and forgets the new ones, unless asked to keep some."""
+    """A cache layer that puts cached keys before the new ones and forgets the new ones, unless asked to keep some."""
 
-    def __init__(
-        self, keys: torch.Tensor | None, values: torch.Tensor | None, freeze_rows: torch.Tensor | None
-    ) -> None:
+    def __init__(self, keys: torch.Tensor | None, values: torch.Tensor | None, cache_rows: torch.Tensor | None) -> None:
         super().__init__()
-        self.frozen_keys, self.frozen_values, self.freeze_rows = keys, values, freeze_rows
+        self.cached_keys, self.cached_values, self.cache_rows = keys, values, cache_rows
         self.new_context: tuple[torch.Tensor, torch.Tensor] | None = None
         self.is_initialized = True
         if keys is not None:
             self.keys, self.values = keys, values
 
     def get_seq_length(self) -> int:
-        return 0 if self.frozen_keys is None else self.frozen_keys.shape[-2]
+        return 0 if self.cached_keys is None else self.cached_keys.shape[-2]
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         keep_keys = keep_values = None
-        if self.freeze_rows is not None:
-            keep_keys = key_states.index_select(-2, self.freeze_rows)
-            keep_values = value_states.index_select(-2, self.freeze_rows)
-        if self.frozen_keys is None or self.frozen_values is None:
+        if self.cache_rows is not None:
+            keep_keys = key_states.index_select(-2, self.cache_rows)
+            keep_values = value_states.index_select(-2, self.cache_rows)
+        if self.cached_keys is None or self.cached_values is None:
             if keep_keys is not None and keep_values is not None:
                 self.new_context = keep_keys, keep_values
             return key_states, value_states
         if keep_keys is not None and keep_values is not None:
             self.new_context = (
-                torch.cat([self.frozen_keys, keep_keys], dim=-2),
-                torch.cat([self.frozen_values, keep_values], dim=-2),
+                torch.cat([self.cached_keys, keep_keys], dim=-2),
+                torch.cat([self.cached_values, keep_values], dim=-2),
             )
         batch = (key_states.shape[0], -1, -1, -1)
         return (
-            torch.cat([self.frozen_keys.expand(batch), key_states], dim=-2),
-            torch.cat([self.frozen_values.expand(batch), value_states], dim=-2),
+            torch.cat([self.cached_keys.expand(batch), key_states], dim=-2),
+            torch.cat([self.cached_values.expand(batch), value_states], dim=-2),
         )
 
 
@@ -151,9 +149,9 @@ class HuggingFaceDenoiser:
         ways += ["CUDA graphs"] if self.cuda_graphs and self.device.type == "cuda" else []
         return " + ".join(ways) or "eager"
 
-    def make_slots(self, slots: int, frozen_rows: int, live_rows: int) -> SlotMemory:
+    def make_slots(self, slots: int, cached_rows: int, live_rows: int) -> SlotMemory:
         """See :meth:`verify.denoiser.SlotDenoiser.make_slots`; buffers are allocated in the first forward."""
-        memory = SlotMemory(self._layers, slots, frozen_rows, live_rows)
+        memory = SlotMemory(self._layers, slots, cached_rows, live_rows)
         if self.compile_backend is not None:
             memory.run_step = compiled_decoder(self.compile_backend)
         if self.cuda_graphs and self.device.type == "cuda":
@@ -198,16 +196,16 @@ class HuggingFaceDenoiser:
         """See :class:`verify.denoiser.SlotDenoiser`: a CUDA graph serves one shape."""
         return self.cuda_graphs and self.device.type == "cuda"
 
-    def attention_mask(self, visibility: torch.Tensor) -> torch.Tensor:
-        """[b, 1, r, c]: the visibility itself, or for eager attention and on CUDA the addends it stands for.
+    def prepare_mask(self, attention_mask: torch.Tensor) -> torch.Tensor:
+        """[b, 1, r, c]: the attention_mask itself, or for eager attention and on CUDA the addends it stands for.
 
         CUDA kernels take addends; a boolean mask would be turned into them in every layer of every forward.
         """
-        if self._additive or visibility.device.type == "cuda":
+        if self._additive or attention_mask.device.type == "cuda":
             # Filled, not chosen with torch.where: a scalar of the host would be sent over, and waited for.
-            addends = torch.zeros(visibility.shape, dtype=self.model.dtype, device=visibility.device)
-            visibility = addends.masked_fill_(~visibility, torch.finfo(self.model.dtype).min)
-        return visibility[:, None]
+            addends = torch.zeros(attention_mask.shape, dtype=self.model.dtype, device=attention_mask.device)
+            attention_mask = addends.masked_fill_(~attention_mask, torch.finfo(self.model.dtype).min)
+        return attention_mask[:, None]
 
     @torch.inference_mode()
     def forward_slots(self, memory: SlotMemory, rows: SlotRows) -> torch.Tensor:
@@ -219,20 +217,20 @@ class HuggingFaceDenoiser:
         self,
         tokens: torch.Tensor,
         positions: torch.Tensor,
-        visibility: torch.Tensor,
-        context: FrozenContext | None = None,
+        attention_mask: torch.Tensor,
+        cache: KeyValueCache | None = None,
         logit_rows: torch.Tensor | None = None,
-        freeze_rows: torch.Tensor | None = None,
-    ) -> tuple[torch.Tensor, FrozenContext | None]:
+        cache_rows: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, KeyValueCache | None]:
         """See :meth:`verify.denoiser.Denoiser.__call__`."""
-        mask = visibility[:, None].expand(tokens.shape[0], 1, -1, -1)
+        mask = attention_mask[:, None].expand(tokens.shape[0], 1, -1, -1)
         if self._additive:
             zero = torch.zeros((), dtype=self.model.dtype, device=self.device)
             mask = torch.where(mask, zero, torch.finfo(self.model.dtype).min)
         layers = None
-        if context is not None or freeze_rows is not None:
-            pairs = context.layers if context is not None and len(context) else [(None, None)] * self._layers
-            layers = [_FrozenLayer(keys, values, freeze_rows) for keys, values in pairs]
+        if cache is not None or cache_rows is not None:
+            pairs = cache.layers if cache is not None and len(cache) else [(None, None)] * self._layers
+            layers = [_FrozenLayer(keys, values, cache_rows) for keys, values in pairs]
         arguments: dict[str, Any] = {
             "input_ids": tokens,
             "attention_mask": mask,
@@ -245,15 +243,15 @@ class HuggingFaceDenoiser:
             # The head alone is applied to the rows gathered, so the shift costs no more logits than are wanted.
             hidden = self.model.get_decoder()(**arguments).last_hidden_state
             logits = self.model.get_output_embeddings()(
-                _rows_before(hidden, positions, visibility, logit_rows, context.edge if context is not None else None)
+                _rows_before(hidden, positions, attention_mask, logit_rows, cache.edge if cache is not None else None)
             )
-            if freeze_rows is not None:
-                edge = _frozen_edge(hidden, positions, freeze_rows, context.edge if context is not None else None)
+            if cache_rows is not None:
+                edge = _cached_edge(hidden, positions, cache_rows, cache.edge if cache is not None else None)
         else:
             logits = self.model(**arguments, logits_to_keep=logit_rows if logit_rows is not None else 0).logits
-        if freeze_rows is None or layers is None:
+        if cache_rows is None or layers is None:
             return logits, None
-        return logits, FrozenContext([layer.new_context for layer in layers if layer.new_context is not None], edge)
+        return logits, KeyValueCache([layer.new_context for layer in layers if layer.new_context is not None], edge)
 
 
 def check_vocabulary(size: int) -> None:
@@ -265,7 +263,7 @@ def check_vocabulary(size: int) -> None:
 def _rows_before(
     hidden: torch.Tensor,
     positions: torch.Tensor,
-    visibility: torch.Tensor,
+    attention_mask: torch.Tensor,
     logit_rows: torch.Tensor | None,
     edge: FrozenEdge | None,
 ) -> torch.Tensor:
@@ -277,9 +275,9 @@ def _rows_before(
     live = hidden.shape[1]
     rows = torch.arange(live, device=hidden.device) if logit_rows is None else logit_rows
     wanted = positions[:, rows, None] - 1
-    seen = visibility[:, rows]
-    frozen = seen.shape[-1] - live
-    before = seen[..., frozen:] & (positions[:, None, :] == wanted)
+    seen = attention_mask[:, rows]
+    cached = seen.shape[-1] - live
+    before = seen[..., cached:] & (positions[:, None, :] == wanted)
     if edge is not None and len(edge.columns):
         before_edge = seen[..., edge.columns] & (edge.positions[:, None, edge.columns] == wanted)
         before = torch.cat([before, before_edge], dim=-1)
@@ -288,12 +286,12 @@ def _rows_before(
     return torch.gather(hidden, 1, source[..., None].expand(-1, -1, hidden.shape[-1]))
 
 
-def _frozen_edge(
-    hidden: torch.Tensor, positions: torch.Tensor, freeze_rows: torch.Tensor, old: FrozenEdge | None
+def _cached_edge(
+    hidden: torch.Tensor, positions: torch.Tensor, cache_rows: torch.Tensor, old: FrozenEdge | None
 ) -> FrozenEdge:
-    """The edge of a context that grows by ``freeze_rows``; a row that was no edge before never becomes one."""
-    new_positions, new_hidden = positions[:, freeze_rows], hidden[:, freeze_rows]
-    columns = torch.arange(len(freeze_rows), device=hidden.device)
+    """The edge of a cache that grows by ``cache_rows``; a row that was no edge before never becomes one."""
+    new_positions, new_hidden = positions[:, cache_rows], hidden[:, cache_rows]
+    columns = torch.arange(len(cache_rows), device=hidden.device)
     if old is not None:
         batch = len(new_positions)
         columns = torch.cat([old.columns, old.positions.shape[1] + columns])

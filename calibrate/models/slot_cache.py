@@ -1,6 +1,6 @@
 """Static key and value buffers of many sequences, as a cache that transformers' models write to and read from.
 
-A step forward writes its keys behind the frozen columns and hands attention one view over both; a refresh forward
+A step forward writes its keys behind the cached columns and hands attention one view over both; a refresh forward
 writes the rows it freezes. Buffers are made once, zeroed (a masked column is multiplied by 0, so it must hold
 numbers), and never grow, so a forward over them has the same addresses every time.
 """
@@ -19,7 +19,7 @@ from transformers.cache_utils import DynamicLayer
 from calibrate.models.cuda_graphs import GraphedForward
 from verify.denoiser import SlotRows
 
-#: Compilations kept of a step forward. Batch sizes, contexts and block lengths come to a dozen; torch's own limit is
+#: Compilations kept of a step forward. Batch sizes, caches and block lengths come to a dozen; torch's own limit is
 #: eight, behind which it runs eagerly and says so in a log only.
 _RECOMPILE_LIMIT = 64
 
@@ -29,7 +29,7 @@ class _Plan:
     """What the layers of a memory share; no layer knows the memory, so that dropping it frees the buffers at once."""
 
     slots: int
-    frozen_rows: int
+    cached_rows: int
     live_rows: int
     rows: SlotRows | None = None
 
@@ -40,7 +40,7 @@ class SlotMemory:
     Args:
         layers: of the model.
         slots: sequences, ``S``.
-        frozen_rows: frozen columns per sequence.
+        cached_rows: cached columns per sequence.
         live_rows: columns behind them, for the rows of the forward being run.
 
     Attributes:
@@ -49,8 +49,8 @@ class SlotMemory:
         run_step: runs step forwards, as :func:`run_decoder` does.
     """
 
-    def __init__(self, layers: int, slots: int, frozen_rows: int, live_rows: int) -> None:
-        self._plan = _Plan(slots, frozen_rows, live_rows)
+    def __init__(self, layers: int, slots: int, cached_rows: int, live_rows: int) -> None:
+        self._plan = _Plan(slots, cached_rows, live_rows)
         self.layers = [_SlotLayer(self._plan) for _ in range(layers)]
         self.cache = Cache(layers=list(self.layers))
         self.edge: torch.Tensor | None = None
@@ -67,16 +67,16 @@ class SlotMemory:
         self._plan.rows = rows
 
     def move(self, source: int, target: int) -> None:
-        """Copy slot ``source`` to slot ``target``; only frozen columns, as live ones do not outlast a forward."""
+        """Copy slot ``source`` to slot ``target``; only cached columns, as live ones do not outlast a forward."""
         for buffer in self._buffers():
-            buffer[target, :, : self._plan.frozen_rows] = buffer[source, :, : self._plan.frozen_rows]
+            buffer[target, :, : self._plan.cached_rows] = buffer[source, :, : self._plan.cached_rows]
         if self.edge is not None:
             self.edge[target] = self.edge[source]
 
     def clear(self, slot: int) -> None:
         """Forget what stood in ``slot``: a masked NaN would still be a NaN."""
         for buffer in self._buffers():
-            buffer[slot, :, : self._plan.frozen_rows] = 0
+            buffer[slot, :, : self._plan.cached_rows] = 0
         if self.edge is not None:
             self.edge[slot] = 0
 
@@ -86,7 +86,7 @@ class SlotMemory:
 
 
 class _SlotLayer(DynamicLayer):
-    """One layer's keys and values, [S, heads, frozen + live columns, head width]."""
+    """One layer's keys and values, [S, heads, cached + live columns, head width]."""
 
     def __init__(self, plan: _Plan) -> None:
         super().__init__()
@@ -105,11 +105,11 @@ class _SlotLayer(DynamicLayer):
         if self.keys is None or self.values is None:
             self.keys, self.values = self._new(key_states), self._new(value_states)
             self.is_initialized = True
-        if rows.freeze_rows is not None and rows.freeze_columns is not None and rows.slots is not None:
+        if rows.cache_rows is not None and rows.cache_columns is not None and rows.slots is not None:
             slots = rows.slots[:, None]
             batch = torch.arange(len(key_states), device=key_states.device)[:, None]
-            self.keys[slots, :, rows.freeze_columns] = key_states[batch, :, rows.freeze_rows]
-            self.values[slots, :, rows.freeze_columns] = value_states[batch, :, rows.freeze_rows]
+            self.keys[slots, :, rows.cache_columns] = key_states[batch, :, rows.cache_rows]
+            self.values[slots, :, rows.cache_columns] = value_states[batch, :, rows.cache_rows]
         if rows.slots is not None:
             if rows.columns == 0:
                 return key_states, value_states
@@ -125,7 +125,7 @@ class _SlotLayer(DynamicLayer):
 
     def _new(self, like: torch.Tensor) -> torch.Tensor:
         plan = self.plan
-        return like.new_zeros(plan.slots, like.shape[1], plan.frozen_rows + plan.live_rows, like.shape[3])
+        return like.new_zeros(plan.slots, like.shape[1], plan.cached_rows + plan.live_rows, like.shape[3])
 
 
 def run_decoder(
@@ -153,7 +153,7 @@ def forward_slots(model: Any, memory: SlotMemory, rows: SlotRows, shift: int) ->
     """Run ``model`` on ``rows``; logits [n, V] of the wanted rows.
 
     The head is applied to the wanted rows alone. A shifted model predicts a row's token in the row before it, or in
-    the hidden state that was kept of it when it was frozen.
+    the hidden state that was kept of it when it was cached.
     """
     memory.set_rows(rows)
     try:

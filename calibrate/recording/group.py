@@ -9,7 +9,7 @@ from pathlib import Path
 from calibrate.models.checkpoint import Checkpoint
 from calibrate.recording.recorder import RecordingSpeed, Share, run_facts
 from calibrate.recording.workers import POLL, Recording, WorkerError, Workers
-from calibrate.traces.folder import FolderLock, check_folder, claim_folder, recorded_samples
+from calibrate.traces.folder import FolderLock, check_folder, claim_folder, recorded_prompts
 from calibrate.traces.table import TraceError, Traces, read_traces
 from verify.decoding import DecodeConfig, DecodeResult, StepFact
 from verify.policies.contract import Policy
@@ -62,8 +62,8 @@ def record_in_group(
         facts = run_facts(checkpoint, policy, config, prompts, chat=chat, prompt_source=prompt_source)
         if workers.leads:
             lock = claim_folder(folder, facts, share=True)
-            done = recorded_samples(folder)
-            todo = [sample for sample in range(len(prompts)) if sample not in done]
+            done = recorded_prompts(folder)
+            todo = [prompt_index for prompt_index in range(len(prompts)) if prompt_index not in done]
             meeting.announce(todo)
         else:
             todo = meeting.plan()
@@ -92,7 +92,7 @@ def record_in_group(
         try:
             shards = meeting.wait_for_all(watch.look)
         except WorkerError as error:
-            there = len(recorded_samples(folder))
+            there = len(recorded_prompts(folder))
             raise WorkerError(
                 f"{error}; {there} of {len(prompts)} prompts are recorded in {folder}, run the same command again for "
                 "the rest, with any number of workers"

@@ -21,7 +21,7 @@ import torch
 from calibrate.models.checkpoint import Checkpoint, check_attention
 from calibrate.prompts.encoding import prompt_set_hash
 from calibrate.recording.stopping import signals_held
-from calibrate.traces.folder import check_folder, claim_folder, recorded_samples
+from calibrate.traces.folder import check_folder, claim_folder, recorded_prompts
 from calibrate.traces.table import MAX_RANK, TraceError, Traces, read_traces, traces_to_table, write_shard
 from calibrate.version import tool_version
 from verify.decoding import DecodeConfig, DecodeResult, Observer, StepFact, decode_batch
@@ -29,7 +29,9 @@ from verify.policies.contract import Policy
 
 
 class TraceBuilder:
-    """An observer that turns denoising steps into trace columns; steps of several samples may come interleaved."""
+    """An observer that turns denoising steps into trace columns; steps of several prompt_indices may come
+    interleaved.
+    """
 
     def __init__(self) -> None:
         self._facts: dict[int, list[StepFact]] = {}
@@ -39,20 +41,20 @@ class TraceBuilder:
 
     def on_step(self, fact: StepFact) -> None:
         # The loop hands over arrays that it does not change afterwards, so references are enough.
-        self._facts.setdefault(fact.sample, []).append(fact)
+        self._facts.setdefault(fact.prompt_index, []).append(fact)
 
-    def drop_samples(self, samples: Iterable[int]) -> None:
+    def drop_prompts(self, prompt_indices: Iterable[int]) -> None:
         """Forget the steps of prompts that are written, or that were not finished."""
-        for sample in samples:
-            self._facts.pop(sample, None)
+        for prompt_index in prompt_indices:
+            self._facts.pop(prompt_index, None)
 
-    def build(self, metadata: dict[str, Any] | None = None, samples: Iterable[int] | None = None) -> Traces:
-        """The steps of ``samples`` (None: of all) as :class:`Traces`; at least one step is needed."""
-        facts = self._ordered(samples)
+    def build(self, metadata: dict[str, Any] | None = None, prompt_indices: Iterable[int] | None = None) -> Traces:
+        """The steps of ``prompt_indices`` (None: of all) as :class:`Traces`; at least one step is needed."""
+        facts = self._ordered(prompt_indices)
         masked = [fact.masked_position for fact in facts]
         commits = [fact.commit_position for fact in facts]
         return Traces(
-            sample=np.array([fact.sample for fact in facts], dtype=np.int32),
+            prompt_index=np.array([fact.prompt_index for fact in facts], dtype=np.int32),
             block=np.array([fact.block for fact in facts], dtype=np.int32),
             step=np.array([fact.step for fact in facts], dtype=np.int32),
             masked_ptr=np.cumsum([0, *map(len, masked)], dtype=np.int64),
@@ -65,12 +67,18 @@ class TraceBuilder:
             metadata=metadata or {},
         )
 
-    def table(self, samples: Iterable[int] | None = None) -> pa.Table:
-        """The steps of ``samples`` (None: of all) as they are written."""
-        return traces_to_table(self.build(samples=samples), [fact.event for fact in self._ordered(samples)])
+    def table(self, prompt_indices: Iterable[int] | None = None) -> pa.Table:
+        """The steps of ``prompt_indices`` (None: of all) as they are written."""
+        return traces_to_table(
+            self.build(prompt_indices=prompt_indices), [fact.event for fact in self._ordered(prompt_indices)]
+        )
 
-    def _ordered(self, samples: Iterable[int] | None) -> list[StepFact]:
-        return [fact for sample in sorted(self._facts if samples is None else samples) for fact in self._facts[sample]]
+    def _ordered(self, prompt_indices: Iterable[int] | None) -> list[StepFact]:
+        return [
+            fact
+            for prompt_index in sorted(self._facts if prompt_indices is None else prompt_indices)
+            for fact in self._facts[prompt_index]
+        ]
 
 
 @dataclass(frozen=True)
@@ -112,10 +120,10 @@ def run_facts(
     what tells prompt sets apart is their hash.
 
     Raises:
-        CheckpointError: a context mode that the checkpoint was not trained for.
+        CheckpointError: a cache mode that the checkpoint was not trained for.
         TraceError: a block length or a number of vocabulary ranks that a trace cannot hold.
     """
-    check_attention(checkpoint, config.context)
+    check_attention(checkpoint, config.cache)
     denoiser = checkpoint.denoiser
     top_j = min(config.top_j, denoiser.vocabulary_size - 1)
     for option, value in (("block length", config.block_length), ("top_j", top_j)):
@@ -134,7 +142,7 @@ def run_facts(
         "temperature": policy.temperature,
         "block_length": config.block_length,
         "generation_length": config.generation_length,
-        "context": config.context,
+        "cache": config.cache,
         "top_j": top_j,
         "seed": config.seed,
         "prompts": len(prompts),
@@ -170,9 +178,9 @@ def record(
 
     Args:
         checkpoint: the model.
-        prompts: token ids per prompt; the index of a prompt is its ``sample``.
+        prompts: token ids per prompt; the index of a prompt is its ``prompt_index``.
         policy: the unmasking policy.
-        config: lengths and context mode; its back-end plays no part, as nothing is drafted.
+        config: lengths and cache mode; its back-end plays no part, as nothing is drafted.
         folder: the trace folder; made when missing.
         batch_size: prompts decoded at a time. A batch changes the last bits of probabilities. In float32 that changes
             no commit, only, rarely, which of two tied tokens comes first (docs/recording.md); in low precision it may
@@ -194,16 +202,16 @@ def record(
     folder = Path(folder)
     facts = run_facts(checkpoint, policy, config, prompts, chat=chat, prompt_source=prompt_source)
     report = on_prompt or (lambda *_: None)
-    if check_folder(folder, facts) and len(recorded_samples(folder)) == len(prompts):
+    if check_folder(folder, facts) and len(recorded_prompts(folder)) == len(prompts):
         report(len(prompts), len(prompts))  # complete: perhaps in a place where nothing can be written
         if on_end is not None:
             on_end(RecordingSpeed(0, 0, 0.0))
         return read_traces(folder)
     lock = claim_folder(folder, facts)
     try:
-        done = recorded_samples(folder)
+        done = recorded_prompts(folder)
         report(len(done), len(prompts))
-        todo = [sample for sample in range(len(prompts)) if sample not in done]
+        todo = [prompt_index for prompt_index in range(len(prompts)) if prompt_index not in done]
         share = Share(checkpoint, prompts, policy, config, folder, batch_size=batch_size, shard_prompts=shard_prompts)
         start, told = time.perf_counter(), [0, 0]
 
@@ -253,20 +261,20 @@ class Share:
         if self.observer is not None:
             self.observer.on_step(fact)
 
-    def record(self, samples: Sequence[int], one_more: Callable[[DecodeResult], None]) -> None:
-        """Decode the prompts ``samples``; whatever stops it, those that are finished are written.
+    def record(self, prompt_indices: Sequence[int], one_more: Callable[[DecodeResult], None]) -> None:
+        """Decode the prompts ``prompt_indices``; whatever stops it, those that are finished are written.
 
         A prompt is reported after the shard that it fills is written.
         """
-        if not samples:
+        if not prompt_indices:
             return
-        todo = [(sample, self.prompts[sample]) for sample in samples]
+        todo = [(prompt_index, self.prompts[prompt_index]) for prompt_index in prompt_indices]
         left = len(todo)
         try:
-            for sample, result in decode_batch(
+            for prompt_index, result in decode_batch(
                 self.denoiser, todo, self.policy, self.config, batch_size=self.batch_size, observer=self
             ):
-                self._finished.append(sample)
+                self._finished.append(prompt_index)
                 left -= 1
                 if len(self._finished) == self.shard_prompts or not left:
                     self._flush()
@@ -278,7 +286,7 @@ class Share:
 
     def _flush(self) -> None:
         if self._finished:
-            # The first finished sample is in no other shard, so neither is the name.
+            # The first finished prompt is in no other shard, so neither is the name.
             name = f"{self.prefix}{self._finished[0]:06d}.parquet"
             table = self._builder.table(self._finished)
             facts = {
@@ -288,5 +296,5 @@ class Share:
             }
             write_shard(self.folder / name, table, facts)
             self.shards.append(name)
-            self._builder.drop_samples(self._finished)
+            self._builder.drop_prompts(self._finished)
             self._finished.clear()

@@ -193,12 +193,12 @@ class Recording:
         self.workers, self._store = workers, store
 
     def announce(self, todo: list[int]) -> None:
-        """Leader: the samples that are still to be done; the others wait for this."""
+        """Leader: the prompts that are still to be done; the others wait for this."""
         with _reaching():
             self._store.set("plan", json.dumps(todo))
 
     def plan(self) -> list[int]:
-        """The samples still to be done, once the leader has announced them.
+        """The prompt_indices still to be done, once the leader has announced them.
 
         Raises:
             PeerFailedError: the leader failed first.

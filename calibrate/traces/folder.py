@@ -124,13 +124,13 @@ def claim_folder(folder: Path, facts: dict[str, Any], *, share: bool = False) ->
     return lock
 
 
-def recorded_samples(folder: Path) -> set[int]:
-    """The samples in whole shards of ``folder``.
+def recorded_prompts(folder: Path) -> set[int]:
+    """The prompt_indices in whole shards of ``folder``.
 
     Raises:
         TraceError: a broken shard, named.
     """
     done: set[int] = set()
     for path in shard_paths(folder):
-        done.update(np.unique(read_shard(path).column("sample").to_numpy()).tolist())
+        done.update(np.unique(read_shard(path).column("prompt_index").to_numpy()).tolist())
     return done

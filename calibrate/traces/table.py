@@ -30,10 +30,10 @@ SHARD_PATTERN = "shard-*.parquet"
 #: The highest position or rank that the int16 columns hold; recordings beyond it are refused.
 MAX_RANK = 2**15 - 1
 
-_SCALARS = {"sample": np.int32, "block": np.int32, "step": np.int32}
+_SCALARS = {"prompt_index": np.int32, "block": np.int32, "step": np.int32}
 _SCHEMA = pa.schema(
     [
-        ("sample", pa.int32()),
+        ("prompt_index", pa.int32()),
         ("block", pa.int32()),
         ("step", pa.int32()),
         ("event", pa.dictionary(pa.int8(), pa.string())),
@@ -52,13 +52,13 @@ class TraceError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Traces:
-    """Columnar traces of one run; rows ordered by (sample, block, step).
+    """Columnar traces of one run; rows ordered by (prompt_index, block, step).
 
     With ``S`` steps, ``M`` masked positions summed over steps, ``J`` recorded vocabulary ranks and ``C`` commits:
 
     Attributes:
-        sample: int32 [S], index of the prompt in its prompt set.
-        block: int32 [S], 0-based block of the sample.
+        prompt_index: int32 [S], index of the prompt in its prompt set.
+        block: int32 [S], 0-based block of the prompt.
         step: int32 [S], 1-based denoising step within the block; step 1 used the block's refresh forward.
         masked_ptr: int64 [S + 1], row ``s`` owns masked entries ``masked_ptr[s]:masked_ptr[s + 1]``.
         masked_position: int16 [M], offsets in the block that were masked before the step committed, in position-rank
@@ -71,7 +71,7 @@ class Traces:
         metadata: the facts of the run (manifest "run" section).
     """
 
-    sample: np.ndarray
+    prompt_index: np.ndarray
     block: np.ndarray
     step: np.ndarray
     masked_ptr: np.ndarray
@@ -85,19 +85,21 @@ class Traces:
 
     @property
     def n_steps(self) -> int:
-        return len(self.sample)
+        return len(self.prompt_index)
 
     @property
     def top_j(self) -> int:
         return int(self.top_token.shape[1])
 
-    def select(self, samples: Iterable[int]) -> Traces:
-        """The steps of the given samples, in their order on disk. Splits are by prompt, so this is the only cut."""
-        wanted = np.isin(self.sample, np.asarray(list(samples), dtype=np.int64))
+    def select(self, prompt_indices: Iterable[int]) -> Traces:
+        """The steps of the given prompt_indices, in their order on disk. Splits are by prompt, so this is the only
+        cut.
+        """
+        wanted = np.isin(self.prompt_index, np.asarray(list(prompt_indices), dtype=np.int64))
         masked_ptr, masked = _select_ragged(self.masked_ptr, wanted)
         commit_ptr, commits = _select_ragged(self.commit_ptr, wanted)
         return Traces(
-            sample=self.sample[wanted],
+            prompt_index=self.prompt_index[wanted],
             block=self.block[wanted],
             step=self.step[wanted],
             masked_ptr=masked_ptr,
@@ -113,18 +115,18 @@ class Traces:
     def trace_hash(self) -> str:
         """SHA-256 over every fact that acceptance depends on (not probabilities, not metadata), as hex."""
         digest = hashlib.sha256()
-        for name in ("sample", "block", "step", "masked_ptr", "masked_position", "top_token"):
+        for name in ("prompt_index", "block", "step", "masked_ptr", "masked_position", "top_token"):
             digest.update(np.ascontiguousarray(getattr(self, name)).tobytes())
         for name in ("commit_ptr", "commit_position", "commit_token"):
             digest.update(np.ascontiguousarray(getattr(self, name)).tobytes())
         return digest.hexdigest()
 
     def committed_blocks(self) -> dict[tuple[int, int], dict[int, int]]:
-        """``(sample, block) -> {offset in block: token}``: what the recorded decode wrote."""
+        """``(prompt_index, block) -> {offset in block: token}``: what the recorded decode wrote."""
         written: dict[tuple[int, int], dict[int, int]] = {}
         for s in range(self.n_steps):
             low, high = self.commit_ptr[s], self.commit_ptr[s + 1]
-            target = written.setdefault((int(self.sample[s]), int(self.block[s])), {})
+            target = written.setdefault((int(self.prompt_index[s]), int(self.block[s])), {})
             positions = self.commit_position[low:high].tolist()
             target.update(zip(positions, self.commit_token[low:high].tolist(), strict=True))
         return written
@@ -149,7 +151,7 @@ def traces_to_table(traces: Traces, events: Sequence[str] | None = None) -> pa.T
     commit_ptr = pa.array(traces.commit_ptr, type=pa.int32())
     labels = list(events) if events is not None else [""] * traces.n_steps
     columns = [
-        pa.array(traces.sample),
+        pa.array(traces.prompt_index),
         pa.array(traces.block),
         pa.array(traces.step),
         pa.array(labels, type=pa.string()).dictionary_encode().cast(_SCHEMA.field("event").type),
@@ -163,8 +165,10 @@ def traces_to_table(traces: Traces, events: Sequence[str] | None = None) -> pa.T
 
 
 def table_to_traces(table: pa.Table, top_j: int, metadata: dict[str, Any]) -> Traces:
-    """Convert an on-disk table, sorted by (sample, block, step) here, back to :class:`Traces`."""
-    table = table.sort_by([("sample", "ascending"), ("block", "ascending"), ("step", "ascending")]).combine_chunks()
+    """Convert an on-disk table, sorted by (prompt_index, block, step) here, back to :class:`Traces`."""
+    table = table.sort_by(
+        [("prompt_index", "ascending"), ("block", "ascending"), ("step", "ascending")]
+    ).combine_chunks()
 
     def ragged(name: str, dtype: type) -> tuple[np.ndarray, np.ndarray]:
         column = table.column(name)
@@ -289,7 +293,7 @@ def read_traces(folder: str | Path, *, partial: bool = False) -> Traces:
     tables = [read_shard(path) for path in shard_paths(folder)]
     if not tables:
         raise TraceError(f"{folder} holds no trace shard; the recording was stopped before its first prompt. Rerun it")
-    owners = np.concatenate([np.unique(table.column("sample").to_numpy()) for table in tables])
+    owners = np.concatenate([np.unique(table.column("prompt_index").to_numpy()) for table in tables])
     if len(owners) != len(np.unique(owners)):
         raise TraceError(f"{folder} holds a prompt in two shards; delete the folder and record again")
     wanted = manifest["run"].get("prompts")

@@ -140,12 +140,12 @@ def _domain_rows(anchors: AnchorTable, domains: Mapping[int, str] | None) -> tup
     """Names of the domains of the anchors, ascending, and the number of each anchor's."""
     if domains is None:
         return ("",), np.zeros(anchors.n_anchors, dtype=np.int64)
-    samples, row = np.unique(anchors.sample, return_inverse=True)
-    missing = [sample for sample in samples.tolist() if sample not in domains]
+    prompt_indices, row = np.unique(anchors.prompt_index, return_inverse=True)
+    missing = [prompt_index for prompt_index in prompt_indices.tolist() if prompt_index not in domains]
     if missing:
         raise ValueError(f"no domain is known for {len(missing)} prompts, first prompt {missing[0]}")
-    names = tuple(sorted({domains[sample] for sample in samples.tolist()}))
-    return names, np.array([names.index(domains[sample]) for sample in samples.tolist()])[row]
+    names = tuple(sorted({domains[prompt_index] for prompt_index in prompt_indices.tolist()}))
+    return names, np.array([names.index(domains[prompt_index]) for prompt_index in prompt_indices.tolist()])[row]
 
 
 def _added_pairs(trie: PrefixTrie, formulas: Sequence[Formula]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -37,7 +37,7 @@ def bundled_greedy(
         candidates: how many states take part, those that most could be behind first.
 
     Returns:
-        a :class:`Construction` with marginal gains in accepted length.
+        a :class:`Construction` with marginal gains in accepted drafts.
 
     Complexity: per round O(n log n) for n prefixes over the candidates.
 

@@ -62,7 +62,7 @@ class PriceSweep(Construction):
 
     @property
     def prices(self) -> tuple[float, ...]:
-        """Price of a node in accepted length at which ``budgets[k]`` and ``budgets[k + 1]`` tie, falling."""
+        """Price of a node in accepted drafts at which ``budgets[k]`` and ``budgets[k + 1]`` tie, falling."""
         return tuple(np.diff(self.values) / np.diff(self.budgets))
 
     def bound(self, budget: int) -> float:

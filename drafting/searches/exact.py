@@ -71,7 +71,7 @@ class ExactResult(Construction):
 
     def summary(self) -> str:
         """One line for a person."""
-        head = f"{len(self.order)} nodes, accepted length {self.value:.4f}"
+        head = f"{len(self.order)} nodes, accepted drafts {self.value:.4f}"
         if self.status == "optimal":
             return f"{head}, proved optimal in {self.seconds:.1f} s ({self.how})"
         return f"{head}, NOT proved optimal: bound {self.bound:.4f}, gap {self.gap:.2%} ({self.how})"

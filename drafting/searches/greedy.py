@@ -26,7 +26,7 @@ def greedy(trie: PrefixTrie, budget: int) -> Construction:
         budget: draft nodes wanted.
 
     Returns:
-        A :class:`Construction` with marginal gains in accepted length (their sum is the path_value).
+        A :class:`Construction` with marginal gains in accepted drafts (their sum is the path_value).
         Incomplete when every state that occurs is chosen.
 
     Complexity: O(T) to set up, then per node O(Q) plus the trie nodes it touches.

@@ -203,7 +203,7 @@ class Problem:
         return cls(trie, raw.restrict(raw.reach > 0), float(np.ldexp(trie.total, bits)))
 
     def path_value(self, weight: int | np.ndarray) -> float | np.ndarray:
-        """A sum of weights as accepted length. 0 without any anchor."""
+        """A sum of weights as accepted drafts. 0 without any anchor."""
         return weight / self.total if self.total > 0 else weight * 0.0
 
     def construction(self, name: str, order: Sequence[int], complete: bool) -> Construction:

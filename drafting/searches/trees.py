@@ -26,7 +26,7 @@ def tree_greedy(trie: PrefixTrie, budget: int, *, step_size: int | None = None) 
     Medusa measures how often the r-th guess of its d-th head is right, and grows the tree by the node with the
     largest product of these accuracies along its path (arXiv 2401.10774, "sparse tree"); EAGLE-2 (arXiv 2406.16858) and
     OPT-Tree (arXiv 2406.17276) do the same with the draft model's probabilities at run time, which maximises the
-    expected accepted length when they are right.
+    expected accepted drafts when they are right.
 
     Transferred: head d is the d-th denoising step after the anchor, a guess is a set of pairs that this step committed
     somewhere in the traces, and its accuracy is the weight of the chains that commit it there over the weight of the
@@ -117,7 +117,7 @@ def sequoia_tree(trie: PrefixTrie, budget: int, *, step_size: int | None = None)
     """Sequoia's dynamic programme over trees (arXiv 2402.12374), for one budget.
 
     Sequoia assumes that the k-th child of a node is accepted with a probability a_k that depends on its rank k alone
-    ("positional acceptance"), and finds the tree of n nodes with the largest expected accepted length by
+    ("positional acceptance"), and finds the tree of n nodes with the largest expected accepted drafts by
 
         f(0) = 0,  f(n) = max over sizes n_1 + n_2 + ... = n of  sum over k with n_k > 0 of  a_k * (1 + f(n_k - 1)).
 

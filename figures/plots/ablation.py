@@ -35,9 +35,9 @@ class AblationRow:
     budget: int
     split: str
     prompts: int | None
-    accepted_length: float
-    accepted_length_low: float | None
-    accepted_length_high: float | None
+    accepted_drafts: float
+    accepted_drafts_low: float | None
+    accepted_drafts_high: float | None
     forwards_plain: int | None
     forwards_predicted: int | None
     nfe_reduction: float
@@ -76,9 +76,9 @@ class Ablation:
         return list(dict.fromkeys(row.method for row in self.rows))
 
     def about(self) -> str:
-        """Model and context as a sentence; empty where the study does not say."""
-        model, context = self.config.get("model"), self.config.get("context")
-        return f"Model: {model}, context: {context}." if isinstance(model, str) and isinstance(context, str) else ""
+        """Model and cache as a sentence; empty where the study does not say."""
+        model, cache = self.config.get("model"), self.config.get("cache")
+        return f"Model: {model}, cache: {cache}." if isinstance(model, str) and isinstance(cache, str) else ""
 
     def prompts_said(self) -> str:
         """ "48 held-out (test) prompts", without the number where it differs between rows."""
@@ -121,7 +121,7 @@ def _ablation(path: Path, outer: Item) -> Ablation:
 
 
 def _row(item: Item, where: str) -> tuple[str, AblationRow]:
-    accepted = fields.interval(item, "accepted_length", where)
+    accepted = fields.interval(item, "accepted_drafts", where)
     saved = fields.interval(item, "nfe_reduction", where)
     row = AblationRow(
         setting=fields.text(item, "setting", where),
@@ -129,9 +129,9 @@ def _row(item: Item, where: str) -> tuple[str, AblationRow]:
         budget=fields.count(item, "budget", where),
         split=fields.split_name(item, where),
         prompts=fields.optional_count(item, "prompts", where),
-        accepted_length=fields.number(item, "accepted_length", where),
-        accepted_length_low=accepted[0],
-        accepted_length_high=accepted[1],
+        accepted_drafts=fields.number(item, "accepted_drafts", where),
+        accepted_drafts_low=accepted[0],
+        accepted_drafts_high=accepted[1],
         forwards_plain=fields.optional_count(item, "forwards_plain", where),
         forwards_predicted=fields.optional_count(item, "forwards_predicted", where),
         nfe_reduction=fields.number(item, "nfe_reduction", where),
@@ -149,8 +149,8 @@ def as_run(ablation: Ablation) -> Run:
     are one method, of which curves show the best. Plain decoding, which such studies do not write down, is there by
     definition: no draft, and as many forwards as without any.
     """
-    context = ablation.config.get("context")
-    rows = [_plain(row, context) for row in {(row.setting, row.split): row for row in ablation.rows}.values()]
+    cache = ablation.config.get("cache")
+    rows = [_plain(row, cache) for row in {(row.setting, row.split): row for row in ablation.rows}.values()]
     for row in ablation.rows:
         method, _, reading = row.method.partition(":")
         if method != PUBLISHED or ablation.study == "accumulation":
@@ -158,9 +158,9 @@ def as_run(ablation: Ablation) -> Run:
         rows.append(
             ResultRow(
                 method=method, reading=reading or None, budget=row.budget, policy=row.setting,
-                context=context if isinstance(context, str) else "", split=row.split, prompts=row.prompts,
-                accepted_length=row.accepted_length, accepted_length_low=row.accepted_length_low,
-                accepted_length_high=row.accepted_length_high, accepted_length_visited=None,
+                cache=cache if isinstance(cache, str) else "", split=row.split, prompts=row.prompts,
+                accepted_drafts=row.accepted_drafts, accepted_drafts_low=row.accepted_drafts_low,
+                accepted_drafts_high=row.accepted_drafts_high, accepted_drafts_visited=None,
                 forwards_plain=row.forwards_plain, forwards_predicted=row.forwards_predicted, forwards_measured=None,
                 nfe_reduction=row.nfe_reduction, nfe_reduction_low=row.nfe_reduction_low,
                 nfe_reduction_high=row.nfe_reduction_high, bound=row.bound, graph=None,
@@ -169,11 +169,11 @@ def as_run(ablation: Ablation) -> Run:
     return Run(ablation.path.parent, ablation.config, tuple(rows), (), ())
 
 
-def _plain(row: AblationRow, context: Any) -> ResultRow:
+def _plain(row: AblationRow, cache: Any) -> ResultRow:
     return ResultRow(
         method="plain", reading=None, budget=0, policy=row.setting,
-        context=context if isinstance(context, str) else "", split=row.split, prompts=row.prompts,
-        accepted_length=0.0, accepted_length_low=None, accepted_length_high=None, accepted_length_visited=None,
+        cache=cache if isinstance(cache, str) else "", split=row.split, prompts=row.prompts,
+        accepted_drafts=0.0, accepted_drafts_low=None, accepted_drafts_high=None, accepted_drafts_visited=None,
         forwards_plain=row.forwards_plain, forwards_predicted=row.forwards_plain, forwards_measured=None,
         nfe_reduction=1.0, nfe_reduction_low=None, nfe_reduction_high=None, bound=None, graph=None,
     )  # fmt: skip

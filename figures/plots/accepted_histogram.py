@@ -149,7 +149,7 @@ def _draw_panel(axes: Axes, run: Run, pair: Pair) -> None:
 
 
 def _mean(run: Run, pair: Pair, item: Histogram) -> float | None:
-    """The accepted length over visited anchors, as the results state it."""
+    """The accepted drafts over visited anchors, as the results state it."""
     rows = run.select(policy=pair.policy, budget=pair.budget, split=pair.split, method=item.method)
     rows = [row for row in rows if item.reading in (None, row.reading)]
-    return rows[0].accepted_length_visited if len(rows) == 1 else None
+    return rows[0].accepted_drafts_visited if len(rows) == 1 else None

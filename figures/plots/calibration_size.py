@@ -154,7 +154,9 @@ def table_calibration_size(curve: CalibrationSize) -> Table:
 
 
 def draw_calibration_size(curve: CalibrationSize) -> Figure:
-    """Draw the curve, a panel per budget: held-out value with its interval, spread of the draws, in-sample value."""
+    """Draw the curve, a panel per budget: held-out value with its interval, spread of the draws, in-prompt_index
+    value.
+    """
     budgets = curve.budgets()
     columns = min(2, len(budgets))
     lines = -(-len(budgets) // columns)

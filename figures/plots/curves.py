@@ -10,9 +10,9 @@ from figures.canvas.output import Table
 from figures.canvas.style import method_order
 from figures.records.run import ResultRow, Run
 
-Metric = Literal["nfe_reduction", "accepted_length"]
+Metric = Literal["nfe_reduction", "accepted_drafts"]
 
-_COLUMNS = ("policy", "context", "method", "reading", "split", "budget", "value", "low", "high", "verified")
+_COLUMNS = ("policy", "cache", "method", "reading", "split", "budget", "value", "low", "high", "verified")
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Curve:
 
 
 def curves(run: Run, panel: tuple[str, str], metric: Metric) -> list[Curve]:
-    """The lines of one (policy, context) panel in the order of the legend; plain decoding itself is none."""
-    rows = [row for row in run.select(policy=panel[0], context=panel[1]) if getattr(row, metric) is not None]
+    """The lines of one (policy, cache) panel in the order of the legend; plain decoding itself is none."""
+    rows = [row for row in run.select(policy=panel[0], cache=panel[1]) if getattr(row, metric) is not None]
     found = []
     for method in sorted({row.method for row in rows} - {"plain"}, key=method_order):
         own = _best_reading([row for row in rows if row.method == method], metric)
@@ -61,12 +61,12 @@ def curves(run: Run, panel: tuple[str, str], metric: Metric) -> list[Curve]:
 
 
 def _bound(rows: Sequence[ResultRow], metric: Metric) -> list[Curve]:
-    """The tightest bound that any row states per budget; it holds for accepted length on the search prompts only."""
+    """The tightest bound that any row states per budget; it holds for accepted drafts on the search prompts only."""
     tightest: dict[int, float] = {}
     for row in rows:
         if row.split == "search" and row.bound is not None:
             tightest[row.budget] = min(tightest.get(row.budget, row.bound), row.bound)
-    if metric != "accepted_length" or not tightest or any(row.method == "lp_bound" for row in rows):
+    if metric != "accepted_drafts" or not tightest or any(row.method == "lp_bound" for row in rows):
         return []
     budgets = sorted(tightest)
     none: list[float | None] = [None] * len(budgets)

@@ -93,7 +93,7 @@ def load_divergence(path: str | Path) -> Divergence:
 
     Raises:
         FigureDataError: no such file, another format, no way of decoding or one twice, more prompts that differ than
-            prompts, an interval the wrong way round, or a parting of a way that is not there.
+            prompts, an interval the wrong way round, or a divergence of a way that is not there.
     """
     path = Path(path)
     return fields.read_saved(path, lambda outer: _divergence(path, outer))
@@ -109,7 +109,7 @@ def _divergence(path: Path, outer: Item) -> Divergence:
     if len(set(names)) != len(names):
         fail("arms", "each way once", names)
     if foreign := sorted(set(margins) - set(names)):
-        fail("partings", f"ways among {', '.join(names)}", foreign)
+        fail("divergences", f"ways among {', '.join(names)}", foreign)
     found = fields.each(outer, "comparisons", _verdict)
     quantiles = fields.numbers(outer, "decision_margin_quantiles", "file")
     if list(quantiles) != sorted(quantiles):
@@ -131,7 +131,7 @@ def _margins(outer: Item) -> dict[str, list[float]]:
     margins: dict[str, list[float]] = {}
     for name, margin in fields.each(
         outer,
-        "partings",
+        "divergences",
         lambda item, where: (fields.text(item, "arm", where), fields.optional_number(item, "margin", where)),
     ):
         margins.setdefault(name, [])
@@ -176,7 +176,9 @@ def table_divergence(found: Divergence) -> Table:
         for what, (count, low, high) in (("tokens differ", way.tokens), ("path parts", way.path)):
             rows.append(("prompts", way.name, what, count / way.prompts if way.prompts else None, low, high))
     rows += [
-        ("margins", way.name, "margin of a parting", margin, None, None) for way in found.ways for margin in way.margins
+        ("margins", way.name, "margin of a divergence", margin, None, None)
+        for way in found.ways
+        for margin in way.margins
     ]
     last = max(len(found.quantiles) - 1, 1)
     rows += [
@@ -187,7 +189,7 @@ def table_divergence(found: Divergence) -> Table:
 
 
 def draw_divergence(found: Divergence) -> Figure:
-    """Draw shares of prompts with intervals on the left, margins of partings beside all decisions on the right."""
+    """Draw shares of prompts with intervals on the left, margins of divergences beside all decisions on the right."""
     handles = _handles(found)
     below = 0.1 + legend_inches(handles, 6)
     figure = new_figure(height=3.9 + below)
@@ -223,9 +225,7 @@ def _note(found: Divergence) -> str:
     parts = ["Against plain decoding, one sequence at a time; 95 % intervals over prompts."]
     if found.quantiles:
         parts.append(f"Grey: all {found.decisions:,} decisions of it.")
-    told = [
-        f"{name}: {found.config[name]}" for name in ("model", "policy", "context", "drafts") if name in found.config
-    ]
+    told = [f"{name}: {found.config[name]}" for name in ("model", "policy", "cache", "drafts") if name in found.config]
     if told:
         parts.append(f"{', '.join(told)}.".replace("model:", "Model:", 1))
     return " ".join(parts)

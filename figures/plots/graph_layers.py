@@ -204,7 +204,7 @@ def headline(row: ResultRow, graph: GraphFile, laid: LaidOutGraph) -> str:
     text = f"{row.policy}, {method_style(row.method).label}, D = {graph.budget}: looks up to {steps} "
     text += "step ahead" if steps == 1 else "steps ahead"
     for split, name in (("test", "held-out"), ("validation", "validation"), ("search", "search prompts")):
-        worth = graph.values.get(split, {}).get("accepted_length")
+        worth = graph.values.get(split, {}).get("accepted_drafts")
         if worth is not None:
             return f"{text}, {worth:.2f} drafts accepted per anchor ({name})"
     return text

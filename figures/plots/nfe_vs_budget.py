@@ -1,4 +1,4 @@
-"""What a draft budget buys: nfe reduction, or accepted length, against the number of draft nodes.
+"""What a draft budget buys: nfe reduction, or accepted drafts, against the number of draft nodes.
 
 A panel per policy; one line per method. Solid lines are held-out (test) prompts, what a user gets; light dashed
 lines are the prompts that the graph was searched on. The budget axis is logarithmic to base 2 from 2 on and linear
@@ -41,12 +41,12 @@ DASHES = (0, (4, 2))
 
 _LABELS = {
     "nfe_reduction": "NFE reduction (× fewer forwards)",
-    "accepted_length": "accepted length (drafts per anchor)",
+    "accepted_drafts": "accepted drafts (drafts per anchor)",
 }
 
 
 def draw_nfe_vs_budget(run: Run, metric: Metric = "nfe_reduction") -> Figure:
-    """Draw ``metric`` against the budget for all methods, a panel per policy (and context, where several are).
+    """Draw ``metric`` against the budget for all methods, a panel per policy (and cache, where several are).
 
     Raises:
         FigureDataError: the run has no row but plain decoding's.
@@ -66,9 +66,9 @@ def draw_nfe_vs_budget(run: Run, metric: Metric = "nfe_reduction") -> Figure:
     below_inches = 0.1 + legend_inches(methods, LEGEND_COLUMNS) + legend_inches(keys, LEGEND_COLUMNS)
     figure = new_figure(height=0.75 + below_inches + (3.4 if lines == 1 else 2.9 * lines))
     grid = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
-    contexts = {context for _, context in panels}
+    caches = {cache for _, cache in panels}
     for axes, (panel, found) in zip(grid.flat, panels.items(), strict=False):
-        name = panel[0] if len(contexts) == 1 else f"{panel[0]}, {panel[1]}"
+        name = panel[0] if len(caches) == 1 else f"{panel[0]}, {panel[1]}"
         _draw_panel(axes, found, f"{name}\n{statement(found, metric)}", metric)
     for index, axes in enumerate(grid.flat):
         if index >= len(panels):

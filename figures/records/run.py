@@ -45,12 +45,12 @@ class ResultRow:
         method: the search that made the graph; "plain" is decoding without drafts.
         reading: which reading of the published rule, None for other methods.
         budget: draft nodes asked for.
-        accepted_length: drafts accepted, mean over all anchors; ``_visited``: over the anchors that a decode with
+        accepted_drafts: drafts accepted, mean over all anchors; ``_visited``: over the anchors that a decode with
             this graph comes by.
         forwards_predicted: forward passes by replay; ``_measured``: counted by the runtime verifier (on as many
             prompts as the study spared for it).
         nfe_reduction: forwards of plain decoding over forwards with the graph.
-        bound: no graph of this budget has a higher accepted length on this split.
+        bound: no graph of this budget has a higher accepted drafts on this split.
         graph: path of the graph file, relative to the run directory.
 
     ``*_low`` and ``*_high`` are the ends of 95 % intervals from resampling prompts.
@@ -60,13 +60,13 @@ class ResultRow:
     reading: str | None
     budget: int
     policy: str
-    context: str
+    cache: str
     split: str
     prompts: int | None
-    accepted_length: float | None
-    accepted_length_low: float | None
-    accepted_length_high: float | None
-    accepted_length_visited: float | None
+    accepted_drafts: float | None
+    accepted_drafts_low: float | None
+    accepted_drafts_high: float | None
+    accepted_drafts_visited: float | None
     forwards_plain: int | None
     forwards_predicted: int | None
     forwards_measured: int | None
@@ -115,18 +115,18 @@ class Run:
     rank_counts: tuple[RankCounts, ...]
 
     def panels(self) -> list[tuple[str, str]]:
-        """The (policy, context) pairs in the order of the rows."""
-        return list(dict.fromkeys((row.policy, row.context) for row in self.rows))
+        """The (policy, cache) pairs in the order of the rows."""
+        return list(dict.fromkeys((row.policy, row.cache) for row in self.rows))
 
     def policies(self) -> list[str]:
         """The policies in the order of the rows."""
         return list(dict.fromkeys(row.policy for row in self.rows))
 
     def setting(self) -> str:
-        """Model and context as a sentence, so that a figure says so on its own; empty where the run does not."""
+        """Model and cache as a sentence, so that a figure says so on its own; empty where the run does not."""
         model = self.config.get("model")
-        contexts = ", ".join(dict.fromkeys(row.context for row in self.rows))
-        return f"Model: {model}, context: {contexts}." if isinstance(model, str) else ""
+        caches = ", ".join(dict.fromkeys(row.cache for row in self.rows))
+        return f"Model: {model}, cache: {caches}." if isinstance(model, str) else ""
 
     def select(self, **wanted: object) -> list[ResultRow]:
         """The rows whose fields equal ``wanted``, in order."""
@@ -205,7 +205,7 @@ def _no_duplicates(rows: Sequence[ResultRow]) -> None:
     """Two values for one point would make a line go back and forth, and no reader could tell which one holds."""
     seen: dict[tuple[object, ...], int] = {}
     for index, row in enumerate(rows):
-        key = (row.method, row.reading, row.budget, row.policy, row.context, row.split)
+        key = (row.method, row.reading, row.budget, row.policy, row.cache, row.split)
         if key in seen:
             fail(f"rows[{index}]", "every cell once", Words(f"{describe(row)} again, as in rows[{seen[key]}]"))
         seen[key] = index
@@ -217,13 +217,13 @@ def _row(item: Item, where: str) -> ResultRow:
         reading=optional_text(item, "reading", where),
         budget=count(item, "budget", where),
         policy=text(item, "policy", where),
-        context=text(item, "context", where),
+        cache=text(item, "cache", where),
         split=split_name(item, where),
         prompts=optional_count(item, "prompts", where),
-        accepted_length=optional_number(item, "accepted_length", where),
-        accepted_length_low=optional_number(item, "accepted_length_low", where),
-        accepted_length_high=optional_number(item, "accepted_length_high", where),
-        accepted_length_visited=optional_number(item, "accepted_length_visited", where),
+        accepted_drafts=optional_number(item, "accepted_drafts", where),
+        accepted_drafts_low=optional_number(item, "accepted_drafts_low", where),
+        accepted_drafts_high=optional_number(item, "accepted_drafts_high", where),
+        accepted_drafts_visited=optional_number(item, "accepted_drafts_visited", where),
         forwards_plain=optional_count(item, "forwards_plain", where),
         forwards_predicted=optional_count(item, "forwards_predicted", where),
         forwards_measured=optional_count(item, "forwards_measured", where),
@@ -233,7 +233,7 @@ def _row(item: Item, where: str) -> ResultRow:
         bound=optional_number(item, "bound", where),
         graph=optional_text(item, "graph", where),
     )
-    for name in ("accepted_length", "nfe_reduction"):
+    for name in ("accepted_drafts", "nfe_reduction"):
         # A bound on one objective says nothing about the other; a measured graph has both.
         if getattr(row, name) is None and row.method not in BOUNDS:
             fail(f"{where}.{name}", "a number", item.get(name, Words("no such field")))

@@ -86,8 +86,8 @@ class StudyFile:
     front: tuple[FrontPoint, ...]
 
     def about(self) -> str:
-        """Model, policy and context as a sentence; empty where the study does not say."""
-        named = [(name, self.run.get(name)) for name in ("model", "policy", "context")]
+        """Model, policy and cache as a sentence; empty where the study does not say."""
+        named = [(name, self.run.get(name)) for name in ("model", "policy", "cache")]
         said = [f"{name}: {value}" for name, value in named if isinstance(value, str)]
         text = ", ".join(said)
         return f"{text[0].upper()}{text[1:]}." if text else ""

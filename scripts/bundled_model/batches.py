@@ -116,7 +116,7 @@ class BatchStream:
         return make_row(prompt, answer, kind, block_length, rng, self.digits_share)
 
     def next(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return tokens [B, T], targets [B, T] and visibility [B, T, T]."""
+        """Return tokens [B, T], targets [B, T] and attention_mask [B, T, T]."""
         while True:
             row = self.draw()
             bucket = next(size for size in BUCKETS if size >= len(row.tokens))

@@ -135,9 +135,9 @@ PolicyOption = Annotated[
 ]
 BlockLengthOption = Annotated[int, typer.Option("--block-length", min=1, help="Positions per block.")]
 GenerationLengthOption = Annotated[int, typer.Option("--generation-length", min=1, help="Positions to generate.")]
-ContextOption = Annotated[
+CacheOption = Annotated[
     str,
-    typer.Option("--context", help="What is frozen while a block is solved: none, prefix, dual or block_causal."),
+    typer.Option("--cache", help="What is cached while a block is solved: none, prefix, dual or block_causal."),
 ]
 BackendOption = Annotated[
     str, typer.Option("--backend", help="How drafts enter a forward: packed (rows) or expanded (batch).")

@@ -224,19 +224,19 @@ def check_prices(
     """Refuse a latency table that does not time the forwards of the recorded ``run``.
 
     Raises:
-        LatencyError: another model or dtype (unless ``any_model``), another block length, or a context mode whose
+        LatencyError: another model or dtype (unless ``any_model``), another block length, or a cache mode whose
             forwards have other rows than those that were timed.
     """
-    if run["context"] in ("none", "prefix"):
+    if run["cache"] in ("none", "prefix"):
         raise LatencyError(
-            f"{traces} was recorded with context {run['context']!r}: there every forward computes the rows after the "
-            "block anew, and with 'none' those before it too, but latency files time one block over a frozen context. "
-            "Budgets are priced for traces recorded with --context dual or block_causal"
+            f"{traces} was recorded with cache {run['cache']!r}: there every forward computes the rows after the "
+            "block anew, and with 'none' those before it too, but latency files time one block over a cached context. "
+            "Budgets are priced for traces recorded with --cache dual or block_causal"
         )
-    if table.context and table.context != run["context"]:
+    if table.cache and table.cache != run["cache"]:
         raise LatencyError(
-            f"{latency} was measured with {table.context} context, the traces were recorded with {run['context']}: "
-            f"refresh forwards differ; measure with --context {run['context']}"
+            f"{latency} was measured with {table.cache} cache, the traces were recorded with {run['cache']}: "
+            f"refresh forwards differ; measure with --cache {run['cache']}"
         )
     if table.block_length != run["block_length"]:
         raise LatencyError(

@@ -37,7 +37,7 @@ def calibrate_command(
     temperature: cli.TemperatureOption = 0.0,
     block_length: cli.BlockLengthOption = 32,
     generation_length: cli.GenerationLengthOption = 96,
-    context: cli.ContextOption = "dual",
+    cache: cli.CacheOption = "dual",
     backend: cli.BackendOption = "packed",
     budgets: Annotated[str, typer.Option("--budgets", help="Draft nodes, 0 is plain decoding.")] = "0,3,5,8,10",
     methods: Annotated[
@@ -79,7 +79,7 @@ def calibrate_command(
         temperature=temperature,
         block_length=block_length,
         generation_length=generation_length,
-        context=context,
+        cache=cache,
         backend=backend,
         budgets=cli.parse_list(budgets, int, "--budgets"),
         methods=cli.parse_list(methods, str, "--methods", "chain,greedy"),
@@ -129,7 +129,7 @@ def results_table(rows: list[dict[str, Any]], policy: str) -> Table:
     """
     test = [row for row in rows if row["policy"] == policy and row["split"] == "test"]
     search = {(r["method"], r["budget"]): r for r in rows if r["policy"] == policy and r["split"] == "search"}
-    context = test[0]["context"] if test else ""
+    cache = test[0]["cache"] if test else ""
     prompts = test[0]["prompts"] if test else 0
     run = test[0]["measured_prompts"] if test else 0
     readings = sorted({row["reading"] for row in test if row["reading"]})
@@ -143,7 +143,7 @@ def results_table(rows: list[dict[str, Any]], policy: str) -> Table:
     headings = dict.fromkeys(columns, "right")
     headings["method"] = "left"
     table = cli.plain_table(
-        f"{policy}, {context} context, {prompts} held-out prompts, {run} of them run with every graph",
+        f"{policy}, {cache} cache, {prompts} held-out prompts, {run} of them run with every graph",
         headings,
         caption,
     )
@@ -156,7 +156,7 @@ def results_table(rows: list[dict[str, Any]], policy: str) -> Table:
         table.add_row(
             row["method"],
             str(row["budget"]) if row["nodes"] == row["budget"] else f"{row['budget']} ({row['nodes']})",
-            f"{row['accepted_length']:.2f}",
+            f"{row['accepted_drafts']:.2f}",
             "" if found["gap"] is None else f"{100 * found['gap']:.1f} %",
             f"{found['nfe_reduction']:.2f}",
             f"[bold]{row['nfe_reduction']:.2f}[/]",

@@ -59,7 +59,7 @@ def trace_validity(traces: Traces) -> Validity:
         model_revision=run["model_revision"],
         policy=run["policy"],
         block_length=run["block_length"],
-        context=run["context"],
+        cache=run["cache"],
         temperature=run["temperature"],
         top_j=run["top_j"],
     )
@@ -117,7 +117,7 @@ def search_command(
             f"[yellow]only {len(nodes)} of {budget} draft nodes:[/] the traces hold no further candidates"
         )
     cli.console.print(
-        f"{method}, {len(nodes)} drafts{proof}: accepted length {value.accepted_length:.3f}, nfe reduction "
+        f"{method}, {len(nodes)} drafts{proof}: accepted drafts {value.accepted_drafts:.3f}, nfe reduction "
         f"{value.nfe_reduction:.2f} on the traces searched (value it on other prompts with `draftgraph evaluate`)\n"
         f"[bold]{out}[/]"
     )
@@ -128,16 +128,16 @@ def evaluate_command(
     graphs: Annotated[list[Path], typer.Argument(help="Graph files.")],
     traces: Annotated[Path, typer.Option("--traces", help="A trace folder, best one that no search has seen.")],
 ) -> None:
-    """Replay graphs over recorded traces: accepted length and forward passes, without a model."""
+    """Replay graphs over recorded traces: accepted drafts and forward passes, without a model."""
     found = read_traces(traces)
     run = trace_validity(found)
     anchors = AnchorTable.from_traces(found, max_depth=None)
     table = cli.plain_table(
-        f"replay on {found.metadata['prompts']} prompts, {run.policy}, {run.context} context",
+        f"replay on {found.metadata['prompts']} prompts, {run.policy}, {run.cache} cache",
         {
             "graph": "left",
             "D": "right",
-            "accepted\nlength": "right",
+            "accepted\ndrafts": "right",
             "forwards\nplain": "right",
             "forwards\ngraph": "right",
             "nfe\nreduction": "right",
@@ -152,7 +152,7 @@ def evaluate_command(
         table.add_row(
             str(path),
             str(file.budget),
-            f"{value.accepted_length:.3f}",
+            f"{value.accepted_drafts:.3f}",
             str(value.forwards_plain),
             str(value.forwards_predicted),
             f"{value.nfe_reduction:.3f}",

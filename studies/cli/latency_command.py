@@ -64,13 +64,13 @@ def latency_command(
     model: ShapedModelOption = "bundled",
     drafts: Annotated[str, typer.Option("--drafts", help="Numbers of drafts, 0-16 or 0,1,2,4,8.")] = "0-16",
     block_length: cli.BlockLengthOption = 32,
-    context_length: Annotated[str, typer.Option("--context-length", help="Frozen rows; 256,1024 for two tables.")] = (
+    context_length: Annotated[str, typer.Option("--context-length", help="Cached rows; 256,1024 for two tables.")] = (
         "128"
     ),
     batch: Annotated[str, typer.Option("--batch", help="Sequences per forward; 1,4 for two tables.")] = "1",
-    context: Annotated[
+    cache: Annotated[
         str | None,
-        typer.Option("--context", help="dual or block_causal, as the traces were recorded. [default: what it is for]"),
+        typer.Option("--cache", help="dual or block_causal, as the traces were recorded. [default: what it is for]"),
     ] = None,
     backend: cli.BackendOption = "packed",
     repeats: Annotated[int, typer.Option("--repeats", min=3, help="Timed forwards per entry.")] = 15,
@@ -89,8 +89,8 @@ def latency_command(
     """
     check_cuda_graphs(device, cuda_graphs)
     wanted = parse_drafts(drafts)
-    batches, contexts = parse_loads(batch, context_length)
-    pairs = [(size, length) for size in batches for length in contexts]
+    batches, caches = parse_loads(batch, context_length)
+    pairs = [(size, length) for size in batches for length in caches]
     paths = [out] if len(pairs) == 1 else [out / f"batch-{size}-context-{length}.json" for size, length in pairs]
     if len(pairs) > 1 and out.is_file():
         raise ValueError(f"{out} is a file, but {len(pairs)} tables need a folder; give another --out")
@@ -103,7 +103,7 @@ def latency_command(
         try:
             table = measure_latency(
                 checkpoint, drafts=wanted, block_length=block_length, context_length=length, batch=size,
-                context=context, backend=backend, repeats=repeats, reporter=RichReporter(cli.console),
+                cache=cache, backend=backend, repeats=repeats, reporter=RichReporter(cli.console),
             )  # fmt: skip
         except MemoryError as error:
             if len(pairs) == 1:

@@ -22,7 +22,7 @@ from studies.pricing.memory import MemoryStudy, save_memory, study_checkpoint, s
 def memory_command(
     model: ShapedModelOption = "bundled",
     drafts: Annotated[str, typer.Option("--drafts", help="Numbers of drafts, 0-16 or 0,4,10.")] = "0,1,2,4,8,10,16",
-    context_length: Annotated[str, typer.Option("--context-length", help="Frozen rows, one or several.")] = (
+    context_length: Annotated[str, typer.Option("--context-length", help="Cached rows, one or several.")] = (
         "256,1024,4096"
     ),
     batch: Annotated[str, typer.Option("--batch", help="Sequences per forward, one or several.")] = "1",
@@ -97,14 +97,14 @@ def _predict(
         checkpoint = shaped_checkpoint(model, dtype, "cpu", mask_token_id, revision)
         sizes = replace(ModelSizes.of_denoiser(checkpoint.denoiser), device=kind)
         model, attention = checkpoint.name, checkpoint.attention
-    context = "block_causal" if attention == ("block_causal",) else "dual"
-    return study_memory(sizes, model=model, dtype=dtype, device=kind, context=context, **options)
+    cache = "block_causal" if attention == ("block_causal",) else "dual"
+    return study_memory(sizes, model=model, dtype=dtype, device=kind, cache=cache, **options)
 
 
 def _show(study: MemoryStudy, kind: str) -> None:
     """Print the table; ``kind`` is that of the device, as torch calls it."""
     measured = any(row.measured is not None or row.note for row in study.rows)
-    headings = {"context": "right", "batch": "right", "D": "right", "GiB\npredicted": "right"}
+    headings = {"cache": "right", "batch": "right", "D": "right", "GiB\npredicted": "right"}
     if measured:
         headings |= {"measured": "right", "error": "right"}
     has = "" if study.available is None else f"; the device has {study.available / GIB:.1f} GiB"

@@ -59,13 +59,13 @@ def compare_command(
     names = _names(first, second)
     headings = {"": "left", names[0]: "right", names[1]: "right", "difference, paired": "right"}
     caption = f"{level:.0%} intervals over {counts[0].prompts} prompts"
-    table = cli.plain_table(f"{valid.policy}, {valid.context} context", headings, caption)
+    table = cli.plain_table(f"{valid.policy}, {valid.cache} cache", headings, caption)
     table.add_row("drafts", *(str(file.budget) for file in files), "")
     forwards = [int(count.forwards.sum()) for count in counts]
     table.add_row("forwards", *map(str, forwards), f"{forwards[0] - forwards[1]:+d}")
     for name, own, gap in (
         ("nfe reduction", found.nfe_reduction, found.nfe_reduction_difference),
-        ("accepted length", found.accepted_length, found.accepted_length_difference),
+        ("accepted drafts", found.accepted_drafts, found.accepted_drafts_difference),
     ):
         table.add_row(name, *(f"{part.estimate:.2f} ({part.low:.2f}-{part.high:.2f})" for part in own), _signed(gap))
     cli.console.print(table)
@@ -82,11 +82,11 @@ def comparison_fields(found: Comparison) -> dict[str, Any]:
     intervals = {
         "nfe_reduction_first": found.nfe_reduction[0],
         "nfe_reduction_second": found.nfe_reduction[1],
-        "accepted_length_first": found.accepted_length[0],
-        "accepted_length_second": found.accepted_length[1],
+        "accepted_drafts_first": found.accepted_drafts[0],
+        "accepted_drafts_second": found.accepted_drafts[1],
         "nfe_reduction_difference": found.nfe_reduction_difference,
         "nfe_reduction_ratio": found.nfe_reduction_ratio,
-        "accepted_length_difference": found.accepted_length_difference,
+        "accepted_drafts_difference": found.accepted_drafts_difference,
     }
     fields: dict[str, Any] = {}
     for name, interval in intervals.items():
@@ -121,9 +121,9 @@ def cross_validate_command(
     headings = {
         "method": "left",
         "D": "right",
-        "in-sample": "right",
+        "in-prompt_index": "right",
         "out of fold": "right",
-        "accepted length": "right",
+        "accepted drafts": "right",
     }
     caption = f"nfe reduction with 95 % intervals; forwards counted by replay, {folds} folds by prompt"
     table = cli.plain_table(f"{split.policy}, {rows[0]['prompts']} prompts", headings, caption)
@@ -133,7 +133,7 @@ def cross_validate_command(
             str(row["budget"]),
             f"{row['in_sample_nfe_reduction']:.3f}",
             _columns(row, "nfe_reduction"),
-            _columns(row, "accepted_length"),
+            _columns(row, "accepted_drafts"),
         )
     cli.console.print(table)
     best, *others = sorted(results, key=lambda result: result.budgets[-1].out_of_fold.forwards.sum())
@@ -170,7 +170,7 @@ def calibration_size_command(
         sizes=cli.parse_list(sizes, int, "--sizes", "5,10,20") if sizes else None, draws=draws, seed=seed,
     )  # fmt: skip
     rows = curve.rows(seed)
-    headings = dict.fromkeys(("D", "search prompts", "draws", "in-sample", "held-out", "of the draws"), "right")
+    headings = dict.fromkeys(("D", "search prompts", "draws", "in-prompt_index", "held-out", "of the draws"), "right")
     caption = f"nfe reduction on {rows[0]['prompts']} held-out prompts, mean over draws, 95 % intervals over prompts"
     table = cli.plain_table(f"{method}, {split.policy}", headings, caption)
     for row in rows:
@@ -230,7 +230,7 @@ def smooth_command(
     )  # fmt: skip
     drafts = list(study.test)
     headings = {"counts": "left", "strength": "right"} | {f"D = {budget}": "right" for budget in drafts}
-    sizes = "/".join(str(len(table.samples())) for table in split.tables)
+    sizes = "/".join(str(len(table.prompt_indices())) for table in split.tables)
     table = cli.plain_table(
         f"{method}, {split.policy}, {sizes} search/validation/test prompts",
         headings | {"sum": "right"},

@@ -135,8 +135,8 @@ def _start_workers(count: int, *arguments: Any) -> Sequence[BaseProcess]:
 def _say_what_is_there(given: StudyInput, config: StudyConfig) -> None:
     objective = given.data.objective
     cli.console.print(
-        f"{len(objective.samples)} search prompts in {len(objective.held_out)} folds, "
-        f"{len(given.test.samples())} test prompts kept apart, {len(objective.names)} parameters"
+        f"{len(objective.prompt_indices)} search prompts in {len(objective.held_out)} folds, "
+        f"{len(given.test.prompt_indices())} test prompts kept apart, {len(objective.names)} parameters"
     )
     if objective.states < objective.budgets[-1]:
         cli.console.print(
@@ -146,7 +146,7 @@ def _say_what_is_there(given: StudyInput, config: StudyConfig) -> None:
 
 
 def _write_graphs(out: Path, given: StudyInput, results: dict[str, Any]) -> None:
-    names = ("model", "model_revision", "policy", "block_length", "context", "temperature", "top_j")
+    names = ("model", "model_revision", "policy", "block_length", "cache", "temperature", "top_j")
     validity = Validity(**{name: given.facts[name] for name in names})
     step_size = given.data.objective.step_size
     nodes = [tuple((int(i), int(j)) for i, j in node) for node in results["best"]["nodes"]]

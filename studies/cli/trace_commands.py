@@ -52,7 +52,7 @@ def record_command(
     temperature: cli.TemperatureOption = 0.0,
     block_length: cli.BlockLengthOption = 32,
     generation_length: cli.GenerationLengthOption = 96,
-    context: cli.ContextOption = "dual",
+    cache: cli.CacheOption = "dual",
     top_j: cli.TopJOption = 8,
     seed: cli.SeedOption = 0,
     batch_size: cli.BatchSizeOption = 1,
@@ -81,7 +81,7 @@ def record_command(
         checkpoint,
         block_length=block_length,
         generation_length=generation_length,
-        context=context,
+        cache=cache,
         top_j=top_j,
         seed=seed,
     )
@@ -122,7 +122,7 @@ def decode_command(
     temperature: Annotated[float | None, typer.Option("--temperature", min=0.0, help="By default the graph's.")] = None,
     block_length: Annotated[int | None, typer.Option("--block-length", min=1, help="By default the graph's.")] = None,
     generation_length: cli.GenerationLengthOption = 96,
-    context: Annotated[str | None, typer.Option("--context", help="By default the graph's.")] = None,
+    cache: Annotated[str | None, typer.Option("--cache", help="By default the graph's.")] = None,
     backend: cli.BackendOption = "packed",
     seed: cli.SeedOption = 0,
     batch_size: cli.BatchSizeOption = 1,
@@ -151,12 +151,12 @@ def decode_command(
         checkpoint,
         block_length=block_length or (valid.block_length if valid else 32),
         generation_length=generation_length,
-        context=context or (valid.context if valid else "dual"),
+        cache=cache or (valid.cache if valid else "dual"),
         backend=backend,
         top_j=valid.top_j if valid else 8,
         seed=seed,
     )
-    check_attention(checkpoint, config.context)
+    check_attention(checkpoint, config.cache)
     if file is not None:
         wrong = graph_mismatches(file, checkpoint.name, checkpoint.revision, rule, config)
         if wrong:
@@ -167,16 +167,16 @@ def decode_command(
     try:
         load = Load.of_decode(config, [len(prompt) for prompt in encoded], batch_size, len(nodes))
         with explained(checkpoint.denoiser, load), RichReporter(cli.console).task("decode", len(encoded)) as advance_to:
-            for sample, result in results:
-                done[sample] = _line(prompt_set[sample], result, checkpoint)
+            for prompt_index, result in results:
+                done[prompt_index] = _line(prompt_set[prompt_index], result, checkpoint)
                 advance_to(len(done))
     except BaseException:
         if done:
             partial = out.with_name(out.name + ".partial")
-            _write_lines(partial, [done[sample] for sample in sorted(done)])
+            _write_lines(partial, [done[prompt_index] for prompt_index in sorted(done)])
             cli.errors.print(f"the {len(done)} of {len(encoded)} prompts that were done are in {partial}")
         raise
-    lines = [done[sample] for sample in sorted(done)]
+    lines = [done[prompt_index] for prompt_index in sorted(done)]
     _write_lines(out, lines)
     steps, forwards = sum(line["steps"] for line in lines), sum(line["forwards"] for line in lines)
     cli.console.print(

@@ -29,7 +29,7 @@ from verify.policies.specification import make_policy
 from verify.verifier import ValidityMismatchError, graph_mismatches
 
 EXACT_DTYPE = "float32"
-SHOWN_PARTINGS = 5
+SHOWN_DIVERGENCES = 5
 
 
 @cli.command("verify")
@@ -44,7 +44,7 @@ def verify_command(
     temperature: Annotated[float | None, typer.Option("--temperature", min=0.0, help="By default the graph's.")] = None,
     block_length: Annotated[int | None, typer.Option("--block-length", min=1, help="By default the graph's.")] = None,
     generation_length: cli.GenerationLengthOption = 96,
-    context: Annotated[str | None, typer.Option("--context", help="By default the graph's.")] = None,
+    cache: Annotated[str | None, typer.Option("--cache", help="By default the graph's.")] = None,
     backend: cli.BackendOption = "packed",
     seed: cli.SeedOption = 0,
     dtype: cli.DtypeOption = EXACT_DTYPE,
@@ -65,7 +65,8 @@ def verify_command(
         int, typer.Option("--batch-size", min=2, help="Prompts decoded at a time where batching is looked at.")
     ] = 8,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Write the divergence report as JSON, its partings as CSV beside it.")
+        Path | None,
+        typer.Option("--out", help="Write the divergence report as JSON, its divergences as CSV beside it."),
     ] = None,
     overwrite: cli.OverwriteOption = False,
 ) -> None:
@@ -97,15 +98,15 @@ def verify_command(
         checkpoint,
         block_length=block_length or valid.block_length,
         generation_length=generation_length,
-        context=context or valid.context,
+        cache=cache or valid.cache,
         backend=backend,
         top_j=max(valid.top_j, 2),  # a margin is between two tokens
         seed=seed,
     )
-    check_attention(checkpoint, config.context)
+    check_attention(checkpoint, config.cache)
     if wrong := graph_mismatches(file, checkpoint.name, checkpoint.revision, rule, config):
         raise ValidityMismatchError("the graph is not valid for this run: " + unfit(wrong, policy))
-    promise = exactness(config.context, config.backend)
+    promise = exactness(config.cache, config.backend)
     setting = Setting(checkpoint.denoiser, encoded, rule, config, DraftFiller(file.nodes[1:]))
     names = ARMS if asked else (DRAFTS,)
     builder = TraceBuilder()
@@ -122,7 +123,7 @@ def verify_command(
     report = summarise(dtype, rule, reference, runs)
     drafts = report.arm(DRAFTS)
     predicted = predict(file.nodes[1:], AnchorTable.from_traces(builder.build(), max_depth=None)).forwards_predicted
-    title = f"{graph}: {rule.spec}, {config.context} context, {config.backend}, {dtype}"
+    title = f"{graph}: {rule.spec}, {config.cache} cache, {config.backend}, {dtype}"
     table = cli.plain_table(title, {"what": "left", "result": "left"})
     for what, value in (
         ("prompts", str(len(encoded))),
@@ -144,7 +145,7 @@ def verify_command(
             "prompts": str(prompts), "prompt_set_hash": prompt_set_hash(encoded), "dtype": dtype,
             "device": str(checkpoint.denoiser.device), "policy": rule.spec, "temperature": heat,
             "block_length": config.block_length, "generation_length": config.generation_length,
-            "context": config.context, "backend": config.backend, "top_j": config.top_j, "seed": seed,
+            "cache": config.cache, "backend": config.backend, "top_j": config.top_j, "seed": seed,
             "batch": batch_size, "chat": chat, "exact_in_float32": promise.exact,
             "forwards_predicted": predicted, "forwards_counted": drafts.forwards,
         }  # fmt: skip
@@ -178,7 +179,7 @@ def _keep_promises(report: DivergenceReport, exact: bool, predicted: int) -> Non
 
 
 def _show(report: DivergenceReport) -> None:
-    """The shares, the partings behind changed tokens, and the sentence."""
+    """The shares, the divergences behind changed tokens, and the sentence."""
     table = cli.plain_table(
         f"prompts of {report.prompts} that differ from plain decoding at batch 1, {report.dtype}",
         {"": "left", "other tokens": "right", "other path": "right", "forwards": "right", "margin": "right",
@@ -193,7 +194,7 @@ def _show(report: DivergenceReport) -> None:
         )  # fmt: skip
     cli.console.print(table)
     if any(any(arm.tokens_differ) for arm in report.arms):
-        cli.console.print(_partings(report.arms))
+        cli.console.print(_divergences(report.arms))
     cli.console.print(report.sentence, highlight=False)
     parted = [arm.margins()[-1] for arm in report.arms if len(arm.margins())]
     if parted and len(report.decision_margins):
@@ -209,20 +210,21 @@ def _share(arm: Arm, measure: str) -> str:
     return f"{share.count} ({100 * share.low:.0f}-{100 * share.high:.0f} %)"
 
 
-def _partings(arms: Sequence[Arm]) -> Table:
+def _divergences(arms: Sequence[Arm]) -> Table:
     """Where decodes part whose tokens differ in the end: the first few of every way."""
     table = cli.plain_table(
-        f"where decodes with other tokens part first (at most {SHOWN_PARTINGS} each; --out keeps all)",
+        f"where decodes with other tokens part first (at most {SHOWN_DIVERGENCES} each; --out keeps all)",
         {"": "left", "prompt": "right", "block": "right", "step": "right", "at": "right", "kind": "left",
          "margin": "right", "noise": "right"},
         "at: offset in the block; noise: how far the two decodes' confidences lay apart at that step",
     )  # fmt: skip
     for arm in arms:
-        changed = [parting for parting in arm.partings if arm.tokens_differ[parting.sample]]
-        for parting in changed[:SHOWN_PARTINGS]:
-            margin = "" if parting.margin is None else f"{parting.margin:.2g}"
+        changed = [divergence for divergence in arm.divergences if arm.tokens_differ[divergence.prompt_index]]
+        for divergence in changed[:SHOWN_DIVERGENCES]:
+            margin = "" if divergence.margin is None else f"{divergence.margin:.2g}"
             table.add_row(
-                arm.label, str(parting.sample), str(parting.block), str(parting.step), str(parting.position),
-                parting.kind, margin, f"{parting.noise:.2g}",
+                arm.label, str(divergence.prompt_index), str(divergence.block), str(divergence.step),
+                str(divergence.position),
+                divergence.kind, margin, f"{divergence.noise:.2g}",
             )  # fmt: skip
     return table

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from studies.divergence.divergences import Decision, DecisionRecorder, Parting, PartingFinder
+from studies.divergence.divergences import Decision, DecisionRecorder, Divergence, PartingFinder
 from verify.decoding import DecodeConfig, DecodeResult, Observer, StepFact, decode_batch
 from verify.denoiser import Denoiser
 from verify.drafts import DraftFiller
@@ -67,20 +67,20 @@ class ArmRun:
         name: one of ``ARMS``.
         batch: sequences per forward, at most.
         results: by prompt.
-        partings: by prompt, where its path leaves the reference's; prompts that never do have none.
+        divergences: by prompt, where its path leaves the reference's; prompts that never do have none.
         seconds: wall time of the whole arm, on whatever machine this was.
     """
 
     name: str
     batch: int
     results: list[DecodeResult]
-    partings: dict[int, Parting]
+    divergences: dict[int, Divergence]
     seconds: float
 
 
 @dataclass(frozen=True, eq=False)
 class Setting:
-    """What all ways of decoding share: model, prompts (token ids), policy, lengths and context mode, drafts."""
+    """What all ways of decoding share: model, prompts (token ids), policy, lengths and cache mode, drafts."""
 
     denoiser: Denoiser
     prompts: Sequence[Sequence[int]]
@@ -133,7 +133,7 @@ def run_arm(
     ranker = BlankRanker(setting.denoiser.mask_token_id) if name == BLANK else None
     start = time.perf_counter()
     results = _decode_all(setting, size, finder, on_prompt, graph, ranker)
-    return ArmRun(name, size, results, finder.partings, time.perf_counter() - start)
+    return ArmRun(name, size, results, finder.divergences, time.perf_counter() - start)
 
 
 def _decode_all(
@@ -146,11 +146,11 @@ def _decode_all(
 ) -> list[DecodeResult]:
     """All prompts through one loop, whatever the batch, so that nothing but what is asked for differs."""
     found: dict[int, DecodeResult] = {}
-    for sample, result in decode_batch(
+    for prompt_index, result in decode_batch(
         setting.denoiser, list(enumerate(setting.prompts)), setting.policy, setting.config, graph or DraftFiller(()),
         batch_size=batch, observer=observer, ranker=ranker,
     ):  # fmt: skip
-        found[sample] = result
+        found[prompt_index] = result
         if on_prompt is not None:
             on_prompt()
-    return [found[sample] for sample in range(len(setting.prompts))]
+    return [found[prompt_index] for prompt_index in range(len(setting.prompts))]

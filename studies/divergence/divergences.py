@@ -2,10 +2,11 @@
 
 Two decodes that should be the same are followed step by step. As long as all commits are equal both stand at the same
 state, so the first step at which their commits differ is a decision that both took about one state under distributions
-that differ by rounding only: the *parting*. Whatever differs after it follows from it. Some partings heal (the same
+that differ by rounding only: the *divergence*. Whatever differs after it follows from it. Some divergences heal (the
+    same
 positions in another order end in the same tokens); whether the tokens differ in the end is told apart from them.
 
-The **margin** of a parting is how far rounding had to move the reference's numbers to change the decision. All are
+The **margin** of a divergence is how far rounding had to move the reference's numbers to change the decision. All are
 differences of probabilities under the *reference's* distribution at that step:
 
 * "another token": both commit a position with different tokens. Margin: top-1 minus top-2 probability there.
@@ -77,11 +78,11 @@ class Decision:
 
 
 @dataclass(frozen=True)
-class Parting:
+class Divergence:
     """The first step at which a decode commits something else than the reference.
 
     Attributes:
-        sample: the prompt.
+        prompt_index: the prompt.
         block, step: the block, from 0, and its denoising step, from 1.
         kind: one of ``KINDS``.
         position: offset in the block of the decision: of the token, of the position that only the reference commits,
@@ -91,7 +92,7 @@ class Parting:
         noise: the largest difference between the two decodes in the confidence of any masked position at this step.
     """
 
-    sample: int
+    prompt_index: int
     block: int
     step: int
     kind: str
@@ -102,44 +103,44 @@ class Parting:
 
 
 class DecisionRecorder:
-    """An observer that keeps the decisions of every sample, in order."""
+    """An observer that keeps the decisions of every prompt, in order."""
 
     def __init__(self) -> None:
         self.decisions: dict[int, list[Decision]] = defaultdict(list)
 
     def on_step(self, fact: StepFact) -> None:
-        self.decisions[fact.sample].append(Decision.of(fact))
+        self.decisions[fact.prompt_index].append(Decision.of(fact))
 
 
 class PartingFinder:
     """An observer that follows decodes along recorded ones and keeps where each of them parts first.
 
     Args:
-        reference: the decisions of every sample.
+        reference: the decisions of every prompt.
         policy: of both.
 
     Attributes:
-        partings: by sample; a sample that never parts has none.
+        divergences: by prompt index; a prompt that never parts has none.
     """
 
     def __init__(self, reference: dict[int, list[Decision]], policy: Policy) -> None:
-        self.partings: dict[int, Parting] = {}
+        self.divergences: dict[int, Divergence] = {}
         self._reference, self._policy = reference, policy
         self._seen: dict[int, int] = defaultdict(int)
 
     def on_step(self, fact: StepFact) -> None:
-        if fact.sample in self.partings:
+        if fact.prompt_index in self.divergences:
             return
         # While nothing has parted both decodes have the same states, so the reference has this step too.
-        mine = self._reference[fact.sample][self._seen[fact.sample]]
-        self._seen[fact.sample] += 1
+        mine = self._reference[fact.prompt_index][self._seen[fact.prompt_index]]
+        self._seen[fact.prompt_index] += 1
         other = Decision.of(fact)
         if other.commits != mine.commits:
-            self.partings[fact.sample] = part(fact.sample, mine, other, self._policy)
+            self.divergences[fact.prompt_index] = part(fact.prompt_index, mine, other, self._policy)
 
 
-def part(sample: int, reference: Decision, other: Decision, policy: Policy) -> Parting:
-    """Describe the parting of two decisions about one state; their commits must differ."""
+def part(prompt_index: int, reference: Decision, other: Decision, policy: Policy) -> Divergence:
+    """Describe the divergence of two decisions about one state; their commits must differ."""
     if (reference.block, reference.step) != (other.block, other.step):
         raise ValueError(
             f"step {other.step} of block {other.block} cannot be compared with step {reference.step} of block "
@@ -170,8 +171,8 @@ def part(sample: int, reference: Decision, other: Decision, policy: Policy) -> P
         else:
             distance, position = min((abs(reference.confidence[reference.place(p)] - tau), p) for p in lost + won)
             margin = float(distance)
-    return Parting(
-        sample=sample,
+    return Divergence(
+        prompt_index=prompt_index,
         block=reference.block,
         step=reference.step,
         kind=kind,

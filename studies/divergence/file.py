@@ -1,4 +1,4 @@
-"""The divergence file: what ``draftgraph verify --out`` writes, JSON for figures and one CSV row per parting."""
+"""The divergence file: what ``draftgraph verify --out`` writes, JSON for figures and one CSV row per divergence."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ import numpy as np
 
 from calibrate.files import write_atomically, write_json
 from calibrate.version import tool_version
-from studies.divergence.divergences import Parting
+from studies.divergence.divergences import Divergence
 from studies.divergence.summary import PATH, TOKENS, Arm, DivergenceReport
 
 DIVERGENCE_FORMAT = "draftgraph-divergence"
 DIVERGENCE_VERSION = 1
-PARTING_COLUMNS = ("arm", *(item.name for item in fields(Parting)), "tokens_differ")
+PARTING_COLUMNS = ("arm", *(item.name for item in fields(Divergence)), "tokens_differ")
 #: Of the margins of all decisions: enough for a curve, whatever the number of decisions.
 _QUANTILES = 201
 
 
 def save_divergence(report: DivergenceReport, config: Mapping[str, Any], out: Path) -> tuple[Path, Path]:
-    """Write the report as JSON, and its partings as CSV beside it, one row each; returns both paths.
+    """Write the report as JSON, and its divergences as CSV beside it, one row each; returns both paths.
 
     Args:
         report: what was found.
         config: what was decoded and how, for the reader.
         out: the JSON file.
     """
-    partings = [row for arm in report.arms for row in _parting_rows(arm)]
+    divergences = [row for arm in report.arms for row in _parting_rows(arm)]
     margins = report.decision_margins
     write_json(
         out,
@@ -46,7 +46,7 @@ def save_divergence(report: DivergenceReport, config: Mapping[str, Any], out: Pa
             "reference_forwards": report.reference_forwards,
             "arms": [_arm_row(arm) for arm in report.arms],
             "comparisons": [asdict(comparison) for comparison in report.comparisons],
-            "partings": partings,
+            "divergences": divergences,
             "decisions": len(margins),
             "decision_margin_quantiles": (
                 np.quantile(margins, np.linspace(0, 1, _QUANTILES)).tolist() if len(margins) else []
@@ -57,21 +57,21 @@ def save_divergence(report: DivergenceReport, config: Mapping[str, Any], out: Pa
     text = io.StringIO()
     writer = csv.DictWriter(text, PARTING_COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(partings)
+    writer.writerows(divergences)
     with write_atomically(table) as temporary:
         temporary.write_text(text.getvalue(), encoding="utf-8")
     return out, table
 
 
 def csv_path(out: Path) -> Path:
-    """Where the partings of ``out`` are written."""
+    """Where the divergences of ``out`` are written."""
     return out.with_name(out.name.removesuffix(".json") + ".csv")
 
 
 def _parting_rows(arm: Arm) -> list[dict[str, Any]]:
     return [
-        {"arm": arm.name, **asdict(parting), "tokens_differ": arm.tokens_differ[parting.sample]}
-        for parting in arm.partings
+        {"arm": arm.name, **asdict(divergence), "tokens_differ": arm.tokens_differ[divergence.prompt_index]}
+        for divergence in arm.divergences
     ]
 
 

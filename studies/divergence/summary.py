@@ -1,10 +1,10 @@
 """Does speculation change more than batching does? Shares of prompts, their intervals, a paired test, one sentence.
 
 Two things are counted per prompt: whether the *tokens* differ in the end, and whether the *path* parts anywhere (some
-partings heal). The unit is the prompt. A share of prompts has the exact binomial interval (Clopper-Pearson), which also
-says how much none of 48 still allows; the share of equal tokens, a ratio of sums, is resampled by prompt. Speculation
-and batching decode the same prompts, so they are compared in pairs: the exact McNemar test looks at the prompts that
-only one of the two changes.
+divergences heal). The unit is the prompt. A share of prompts has the exact binomial interval (Clopper-Pearson), which
+also says how much none of 48 still allows; the share of equal tokens, a ratio of sums, is resampled by prompt.
+Speculation and batching decode the same prompts, so they are compared in pairs: the exact McNemar test looks at the
+prompts that only one of the two changes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from scipy.stats import binomtest
 
 from studies.divergence.arms import ARMS, BATCH, BLANK, DRAFTS, REPEAT, ArmRun, Reference
-from studies.divergence.divergences import Parting, decision_margins
+from studies.divergence.divergences import Divergence, decision_margins
 from studies.statistics.intervals import LEVEL, PromptBootstrap
 from verify.policies.contract import Policy
 
@@ -57,7 +57,7 @@ class Arm:
         token_agreement_low, token_agreement_high: its 95 % interval over prompts; None with fewer than two prompts.
         forwards, rows: over all prompts.
         seconds: wall time.
-        partings: by prompt, ascending.
+        divergences: by prompt, ascending.
     """
 
     name: str
@@ -71,7 +71,7 @@ class Arm:
     forwards: int
     rows: int
     seconds: float
-    partings: list[Parting]
+    divergences: list[Divergence]
 
     def flags(self, measure: str) -> list[bool]:
         return self.tokens_differ if measure == TOKENS else self.path_parts
@@ -80,8 +80,8 @@ class Arm:
         return Share.of(self.flags(measure))
 
     def margins(self) -> np.ndarray:
-        """Margins of all partings that have one: float64, ascending."""
-        return np.sort([parting.margin for parting in self.partings if parting.margin is not None])
+        """Margins of all divergences that have one: float64, ascending."""
+        return np.sort([divergence.margin for divergence in self.divergences if divergence.margin is not None])
 
 
 @dataclass(frozen=True)
@@ -204,7 +204,9 @@ def summarise(dtype: str, policy: Policy, reference: Reference, runs: Iterable[A
         if first in by_name and second in by_name
         for measure in (TOKENS, PATH)
     ]
-    decisions = [decision for sample in sorted(reference.decisions) for decision in reference.decisions[sample]]
+    decisions = [
+        decision for prompt_index in sorted(reference.decisions) for decision in reference.decisions[prompt_index]
+    ]
     return DivergenceReport(
         dtype=dtype,
         prompts=len(reference.results),
@@ -229,12 +231,12 @@ def _arm(reference: Reference, run: ArmRun) -> Arm:
         label=label_of(run.name, run.batch),
         batch=run.batch,
         tokens_differ=[ours.tokens != got.tokens for ours, got in pairs],
-        path_parts=[sample in run.partings for sample in range(len(pairs))],
+        path_parts=[prompt_index in run.divergences for prompt_index in range(len(pairs))],
         token_agreement=float(equal.sum() / places.sum()),
         token_agreement_low=low,
         token_agreement_high=high,
         forwards=sum(result.forwards for result in run.results),
         rows=sum(result.rows for result in run.results),
         seconds=run.seconds,
-        partings=[run.partings[sample] for sample in sorted(run.partings)],
+        divergences=[run.divergences[prompt_index] for prompt_index in sorted(run.divergences)],
     )

@@ -139,10 +139,10 @@ class _Pricer:
     def __init__(self, anchors: AnchorTable, latency: LatencyTable) -> None:
         self.anchors, self.latency = anchors, latency
         plain = replay((), anchors)
-        self.prompts = len(plain.samples)
-        place = np.searchsorted(plain.samples, anchors.block_sample)
+        self.prompts = len(plain.prompt_indices)
+        place = np.searchsorted(plain.prompt_indices, anchors.block_prompt)
         self.blocks = np.bincount(place, minlength=self.prompts).astype(float)
-        self.place = np.searchsorted(plain.samples, anchors.sample)
+        self.place = np.searchsorted(plain.prompt_indices, anchors.prompt_index)
         self.plain, _ = self.spent(0, ())
 
     def spent(self, budget: int, nodes: Sequence[Formula]) -> tuple[np.ndarray, int]:

@@ -34,7 +34,7 @@ class LatencyTable:
         device, dtype, model: what was measured.
         backend: ``packed`` or ``expanded``.
         block_length: rows per block, ``L``.
-        context_length: frozen rows.
+        context_length: cached rows.
         batch: sequences per forward.
         drafts: numbers of drafts ``D``, ascending, 0 first.
         rows: rows of each forward, ``batch * L * (1 + D)``.
@@ -44,7 +44,7 @@ class LatencyTable:
             new one under ``block_causal``.
         repeats: timed forwards per entry, in rounds over all entries, so that drift hits all alike.
         note: what a reader must know besides, for example that larger entries did not fit into memory.
-        context: the context mode whose forwards were timed; empty in files that older versions wrote.
+        cache: the cache mode whose forwards were timed; empty in files that older versions wrote.
         engine: ``slots`` (one forward over static buffers; ``slots, compiled`` and the like where steps are not run
             eagerly) or ``rows`` (one call per sequence); empty as above.
     """
@@ -65,7 +65,7 @@ class LatencyTable:
     repeats: int
     unit: str = "ms"
     note: str = ""
-    context: str = ""
+    cache: str = ""
     engine: str = ""
 
     def at(self, drafts: int) -> float:
@@ -93,7 +93,7 @@ def save_latency(table: LatencyTable, path: str | Path) -> None:
     )
 
 
-_TEXTS = ("device", "dtype", "model", "backend", "unit", "note", "context", "engine")
+_TEXTS = ("device", "dtype", "model", "backend", "unit", "note", "cache", "engine")
 _COUNTS = ("block_length", "context_length", "batch", "repeats")
 
 

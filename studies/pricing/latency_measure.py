@@ -33,7 +33,7 @@ def measure_latency(
     repeats: int = 15,
     seconds: float | None = None,
     clock: Callable[[], float] = time.perf_counter,
-    context: str | None = None,
+    cache: str | None = None,
     reporter: Reporter | None = None,
 ) -> LatencyTable:
     """Measure forward time against the number of drafts on the checkpoint's device.
@@ -42,7 +42,7 @@ def measure_latency(
         checkpoint: the model; its dtype and device are those measured.
         drafts: numbers of drafts; 0 is always measured.
         block_length: rows per block.
-        context_length: frozen rows, for example prompt and finished blocks; under block-causal attention brought up to
+        context_length: cached rows, for example prompt and finished blocks; under block-causal attention brought up to
             whole blocks.
         batch: sequences per forward; each has its own drafts, all share one shape.
         backend: ``packed`` or ``expanded``.
@@ -50,7 +50,7 @@ def measure_latency(
         warmup: untimed rounds (compilation, caches).
         repeats: timed forwards per entry.
         seconds: stop after the round that passes this, at least 3 timed rounds done; None does all.
-        context: ``dual`` or ``block_causal``; by default block-causal for a model that is nothing else.
+        cache: ``dual`` or ``block_causal``; by default block-causal for a model that is nothing else.
         clock: seconds; on a CPU that others use too, ``time.process_time`` is steadier.
         reporter: shows progress.
 
@@ -74,7 +74,7 @@ def measure_latency(
     reporter = reporter or SilentReporter()
     where = f"batch {batch}, context {context_length}, block length {block_length}"
     wanted = sorted({0, *drafts})
-    stage, entries = _stage(checkpoint, block_length, context_length, batch, backend, wanted, engine, clock, context)
+    stage, entries = _stage(checkpoint, block_length, context_length, batch, backend, wanted, engine, clock, cache)
     note = _note(wanted, entries, where)
     times: dict[int, list[float]] = {entry: [] for entry in entries}
     refresh: list[float] = []
@@ -118,7 +118,7 @@ def measure_latency(
         refresh=statistics.median(refresh[min(warmup, len(refresh) - 1) :]),
         repeats=len(kept[0]),
         note=note,
-        context=stage.context,
+        cache=stage.cache,
         engine=stage.engine_name,
     )
 
@@ -132,7 +132,7 @@ def _stage(
     entries: list[int],
     engine: str | None,
     clock: Callable[[], float],
-    context: str | None,
+    cache: str | None,
 ) -> tuple[Stage, list[int]]:
     """A stage with room for as many of ``entries`` as the device takes, and these.
 
@@ -144,7 +144,7 @@ def _stage(
     while True:
         try:
             stage = Stage(
-                checkpoint, block_length, context_length, batch, backend, entries[count - 1], engine, clock, context
+                checkpoint, block_length, context_length, batch, backend, entries[count - 1], engine, clock, cache
             )
             stage.refresh()
             fits = count

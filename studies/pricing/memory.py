@@ -70,7 +70,7 @@ class MemoryStudy:
     """Rows and what they are of.
 
     Attributes:
-        model, device, dtype, block_length, context: what was predicted for and measured.
+        model, device, dtype, block_length, cache: what was predicted for and measured.
         weights: bytes.
         available: bytes that the device has, or the figure given instead; None where neither is known.
         rows: per context length, batch and number of drafts.
@@ -82,7 +82,7 @@ class MemoryStudy:
     device: str
     dtype: str
     block_length: int
-    context: str
+    cache: str
     weights: int
     available: int | None
     rows: tuple[MemoryRow, ...]
@@ -95,7 +95,7 @@ def study_memory(
     model: str,
     dtype: str,
     device: str,
-    context: str,
+    cache: str,
     available: int | None,
     drafts: Sequence[int] = (0, 1, 2, 4, 8, 16),
     context_lengths: Sequence[int] = (256, 1024, 4096),
@@ -108,7 +108,7 @@ def study_memory(
 
     Args:
         sizes: of the model.
-        model, dtype, device, context: what to write of it.
+        model, dtype, device, cache: what to write of it.
         available: bytes that the device has; None says nothing about what fits.
         drafts, context_lengths, batches: loads, all combinations.
         block_length: ``L``.
@@ -119,7 +119,7 @@ def study_memory(
         the study; a load that runs out of memory has a note in place of a measured peak.
     """
     loads = [
-        Load(batch, length, draft, block_length, context)
+        Load(batch, length, draft, block_length, cache)
         for length in context_lengths
         for batch in batches
         for draft in drafts
@@ -145,13 +145,13 @@ def study_memory(
             )
             done(number + 1)
     largest = tuple(
-        (length, batch, largest_drafts(sizes, Load(batch, length, 0, block_length, context), available))
+        (length, batch, largest_drafts(sizes, Load(batch, length, 0, block_length, cache), available))
         for length in context_lengths
         for batch in batches
         if available is not None
     )
     return MemoryStudy(
-        model, device, dtype, block_length, context, sizes.parameters * sizes.itemsize, available, tuple(rows), largest
+        model, device, dtype, block_length, cache, sizes.parameters * sizes.itemsize, available, tuple(rows), largest
     )
 
 
@@ -160,10 +160,10 @@ def study_checkpoint(
 ) -> MemoryStudy:
     """:func:`study_memory` of a model that is there, measured on its device unless ``measure`` is off."""
     device = checkpoint.denoiser.device
-    context = "block_causal" if checkpoint.attention == ("block_causal",) else "dual"
+    cache = "block_causal" if checkpoint.attention == ("block_causal",) else "dual"
     return study_memory(
         ModelSizes.of_denoiser(checkpoint.denoiser), model=checkpoint.name, dtype=checkpoint.dtype,
-        device=device_name(device), context=context, checkpoint=checkpoint if measure else None,
+        device=device_name(device), cache=cache, checkpoint=checkpoint if measure else None,
         available=device_memory(device) if available is None else available, **options,
     )  # fmt: skip
 

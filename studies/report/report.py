@@ -28,7 +28,7 @@ FIGURES = (
      "how often the graph accepts it."),
     ("accepted_histogram", "Drafts accepted per forward pass",
      "Against the chain of the same budget: a graph that covers several orders fails less often at the first draft."),
-    ("accepted_length", "Accepted length against budget",
+    ("accepted_drafts", "Accepted drafts against budget",
      "The mean over all anchors, which is what searches maximise; forwards saved follow it, but are not the same."),
     ("ranks-", "Where the next commit stands in the ranking",
      "The more the mass sits at rank 1, the better a plain chain does, and the less a graph can add."),
@@ -105,7 +105,7 @@ def read_verdicts(run: Path, config: dict[str, Any], policy: str) -> list[dict[s
         if not isinstance(found, dict) or found.get("format") != "draftgraph-budget":
             continue
         validity = found.get("validity", {})
-        own = {name: config[name] for name in ("model", "context", "block_length") if name in config}
+        own = {name: config[name] for name in ("model", "cache", "block_length") if name in config}
         if validity.get("temperature", 0.0) != config.get("temperature", 0.0):
             continue
         timed = found.get("latency") or {}
@@ -196,8 +196,8 @@ def conclusions(
         ),
     )
     plain = next((row for row in test if row["budget"] == 0), None)
-    if plain is not None and plain["rows_computed"]:
-        rows = held["rows_computed"] / plain["rows_computed"]
+    if plain is not None and plain["query_tokens"]:
+        rows = held["query_tokens"] / plain["query_tokens"]
         saved = plain["forwards_measured"] / held["forwards_measured"]
         computed = (
             f"It computes {rows:.1f} times the rows of plain decoding in {saved:.2f} times fewer forwards on the "
@@ -247,7 +247,7 @@ def identity(test: list[dict[str, Any]]) -> Iterable[tuple[str, str]]:
             f"{len(unforeseen)} needed other forward passes than predicted.",
         )
     if not promised:
-        yield "note", "This context mode, back-end or dtype is near-lossless only: identity is measured, not promised."
+        yield "note", "This cache mode, back-end or dtype is near-lossless only: identity is measured, not promised."
 
 
 def _worth(held: dict[str, Any]) -> str:

@@ -31,8 +31,8 @@ from verify.policies.specification import make_policy
 
 #: Columns of a study's CSV, in order.
 COLUMNS = (
-    "study", "setting", "method", "budget", "nodes", "split", "prompts", "accepted_length", "accepted_length_low",
-    "accepted_length_high", "nfe_reduction", "nfe_reduction_low", "nfe_reduction_high", "forwards_plain",
+    "study", "setting", "method", "budget", "nodes", "split", "prompts", "accepted_drafts", "accepted_drafts_low",
+    "accepted_drafts_high", "nfe_reduction", "nfe_reduction_low", "nfe_reduction_high", "forwards_plain",
     "forwards_predicted", "bound", "gap", "search_seconds",
 )  # fmt: skip
 
@@ -156,16 +156,16 @@ def run_study(
     base.check()
     if not any(budget > 0 for budget in base.budgets):
         raise StudyError(f"a study needs a budget above 0, got {list(base.budgets)}")
-    if not exactness(base.context, base.backend).exact:
+    if not exactness(base.cache, base.backend).exact:
         raise StudyError(
-            f"context {base.context!r} with back-end {base.backend!r} is near-lossless, so a replay would not be what "
+            f"cache {base.cache!r} with back-end {base.backend!r} is near-lossless, so a replay would not be what "
             "the runtime needs; use dual or block_causal, or --backend expanded"
         )
     settings = list(study.settings(base))
     for setting in settings:
         setting.config.check()
     checkpoint = load_checkpoint(base.model, dtype=base.dtype, device=base.device, mask_token_id=base.mask_token_id)
-    check_attention(checkpoint, base.context)
+    check_attention(checkpoint, base.cache)
     said = {"study": name, **asdict(base), "tool_version": tool_version(), "model_revision": checkpoint.revision}
     path = open_run(out, said, overwrite)
     rows: list[dict[str, Any]] = []

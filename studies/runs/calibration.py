@@ -93,7 +93,7 @@ def calibrate(
         mask_token_id=config.mask_token_id,
         revision=config.revision,
     )
-    check_attention(checkpoint, config.context)
+    check_attention(checkpoint, config.cache)
     search_ids, test_ids = encode_splits(splits, checkpoint, chat=config.chat)
     plain_config = {**asdict(config), "tool_version": tool_version(), "model_revision": checkpoint.revision}
     del plain_config["batch_size"]  # a run may be continued with another; the shards say which it was
@@ -194,7 +194,7 @@ def compare_on_test(policy: str, graphs: Sequence[Candidate], test: AnchorTable,
     Empty when the split holds fewer than two prompts, from which no interval follows.
     """
     rows: list[dict[str, Any]] = []
-    if len(test.samples()) < 2:
+    if len(test.prompt_indices()) < 2:
         return rows
     counts = [(graph, PromptCounts.of(graph.found.nodes, test)) for graph in graphs if graph.budget > 0]
     for (second, baseline), (first, counted) in combinations(counts, 2):
@@ -256,7 +256,7 @@ def _report(
             "budget": graph.budget,
             "nodes": len(nodes),
             "policy": run.policy.spec,
-            "context": config.context,
+            "cache": config.cache,
             "split": split,
             **found.row(),
             **interval_columns(PromptCounts.of(nodes, tables[split]), seed=config.seed),
@@ -267,7 +267,7 @@ def _report(
             "forwards_measured": measured.forwards if on_test else None,
             "forwards_predicted_measured": sum(found.forwards_per_prompt[: measured.prompts]) if on_test else None,
             "tokens_identical": measured.tokens_identical if on_test else None,
-            "rows_computed": measured.rows if on_test else None,
+            "query_tokens": measured.rows if on_test else None,
             "seconds": measured.seconds if on_test else None,
             "exact": config.exact,
             "graph": graph_path,
@@ -320,7 +320,7 @@ def validity(config: CalibrationConfig, run: PolicyRun, checkpoint: Checkpoint) 
         model_revision=checkpoint.revision,
         policy=run.policy.spec,
         block_length=config.block_length,
-        context=config.context,
+        cache=config.cache,
         temperature=config.temperature,
         top_j=run.search_traces.top_j,
     )

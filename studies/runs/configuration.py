@@ -35,7 +35,7 @@ class CalibrationConfig:
     temperature: float = 0.0
     block_length: int = 32
     generation_length: int = 96
-    context: str = "dual"
+    cache: str = "dual"
     backend: str = "packed"
     budgets: tuple[int, ...] = (0, 3, 5, 8, 10)
     methods: tuple[str, ...] = ("chain", "published", "greedy")
@@ -61,7 +61,7 @@ class CalibrationConfig:
         """Check everything that needs no model, before any work is done.
 
         Raises:
-            ValueError: no budget or one below 0, an unknown method, context mode or back-end, lengths that do not fit,
+            ValueError: no budget or one below 0, an unknown method, cache mode or back-end, lengths that do not fit,
                 a batch of nothing.
         """
         if self.batch_size < 1:
@@ -71,13 +71,13 @@ class CalibrationConfig:
         for method in self.methods:
             if method != "published":
                 check_method(method)
-        exactness(self.context, self.backend)
-        SequenceLayout.make(1, self.generation_length, self.block_length, self.context)
+        exactness(self.cache, self.backend)
+        SequenceLayout.make(1, self.generation_length, self.block_length, self.cache)
 
     @property
     def exact(self) -> bool:
-        """Whether losslessness is promised: an exact context mode and back-end, in float32."""
-        return exactness(self.context, self.backend).exact and self.dtype == "float32"
+        """Whether losslessness is promised: an exact cache mode and back-end, in float32."""
+        return exactness(self.cache, self.backend).exact and self.dtype == "float32"
 
 
 def encoded_splits(config: CalibrationConfig, checkpoint: Checkpoint) -> tuple[list[Tokens], list[Tokens]]:

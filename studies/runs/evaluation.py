@@ -31,8 +31,8 @@ class Prediction:
     """
 
     prompts: int
-    accepted_length: float
-    accepted_length_visited: float
+    accepted_drafts: float
+    accepted_drafts_visited: float
     forwards_plain: int
     forwards_predicted: int
     nfe_reduction: float
@@ -48,14 +48,14 @@ def predict(nodes: Iterable[Formula], anchors: AnchorTable) -> Prediction:
     """Replay ``nodes`` over the decodes of ``anchors`` (a table with whole chains)."""
     result: ReplayResult = replay(nodes, anchors)
     return Prediction(
-        prompts=len(result.samples),
-        accepted_length=float(np.nan_to_num(result.accepted_length)),
-        accepted_length_visited=float(np.nan_to_num(result.accepted_length_visited)),
+        prompts=len(result.prompt_indices),
+        accepted_drafts=float(np.nan_to_num(result.accepted_drafts)),
+        accepted_drafts_visited=float(np.nan_to_num(result.accepted_drafts_visited)),
         forwards_plain=result.plain_forwards,
         forwards_predicted=result.forwards,
         nfe_reduction=result.nfe_reduction,
         visited_counts=result.visited_histogram.tolist(),
-        forwards_per_prompt=result.forwards_per_sample.tolist(),
+        forwards_per_prompt=result.forwards_per_prompt.tolist(),
     )
 
 
@@ -90,11 +90,11 @@ def recorded_outputs(traces: Traces, prompts: int) -> list[list[int]]:
     """Generated tokens of each of the first ``prompts`` recorded decodes, as ``DecodeResult.tokens`` gives them."""
     written = traces.committed_blocks()
     outputs = []
-    for sample in range(prompts):
+    for prompt_index in range(prompts):
         tokens: list[int] = []
         block = 0
-        while (sample, block) in written:
-            tokens += [token for _, token in sorted(written[sample, block].items())]
+        while (prompt_index, block) in written:
+            tokens += [token for _, token in sorted(written[prompt_index, block].items())]
             block += 1
         outputs.append(tokens)
     return outputs
@@ -117,7 +117,7 @@ def measure(
         checkpoint: the model.
         prompts: token ids, the same as recorded, in the same order (a prompt's index keys its noise).
         policy: the unmasking policy.
-        config: lengths, context mode, back-end.
+        config: lengths, cache mode, back-end.
         nodes: the draft formulas, root left out.
         plain: the recorded tokens per prompt.
         cache: a JSON file; a whole measurement of the same nodes found there is used instead of a new one.
@@ -133,9 +133,9 @@ def measure(
     identical = rows = steps = 0
     forwards: list[int] = []
     start = time.perf_counter()
-    for sample, prompt in enumerate(prompts):
-        result = decode(checkpoint.denoiser, prompt, policy, config, filler, sample=sample)
-        identical += result.tokens == list(plain[sample])
+    for prompt_index, prompt in enumerate(prompts):
+        result = decode(checkpoint.denoiser, prompt, policy, config, filler, prompt_index=prompt_index)
+        identical += result.tokens == list(plain[prompt_index])
         rows += result.rows
         steps += result.steps
         forwards.append(result.forwards)

@@ -24,7 +24,7 @@ def decode_config(config: CalibrationConfig, checkpoint: Checkpoint) -> DecodeCo
     return DecodeConfig(
         block_length=config.block_length,
         generation_length=config.generation_length,
-        context=config.context,
+        cache=config.cache,
         backend=config.backend,
         end_token_ids=checkpoint.end_token_ids,
         top_j=config.top_j,

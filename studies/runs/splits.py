@@ -17,7 +17,7 @@ from verify.graph.file import Validity
 from verify.policies.specification import step_sizes
 
 _SAME = (
-    "model", "model_revision", "dtype", "policy", "temperature", "block_length", "context", "top_j",
+    "model", "model_revision", "dtype", "policy", "temperature", "block_length", "cache", "top_j",
     "generation_length",
 )  # fmt: skip
 
@@ -84,12 +84,12 @@ def cut_splits(folder: str | Path, shares: Sequence[int], seed: int = 0) -> Spli
         calibrate.traces.table.TraceError: a folder that cannot be read.
     """
     traces = read_traces(folder)
-    samples = np.random.default_rng(seed).permutation(np.unique(traces.sample))
-    ends = (np.cumsum(shares) * len(samples) / np.sum(shares)).round().astype(int)
-    parts = np.split(samples, ends[:-1])
+    prompt_indices = np.random.default_rng(seed).permutation(np.unique(traces.prompt_index))
+    ends = (np.cumsum(shares) * len(prompt_indices) / np.sum(shares)).round().astype(int)
+    parts = np.split(prompt_indices, ends[:-1])
     if min(len(part) for part in parts) < 2:
         raise SplitError(
-            f"{folder} holds {len(samples)} prompts, too few for {len(shares)} splits of at least two prompts each; "
+            f"{folder} holds {len(prompt_indices)} prompts, too few for {len(shares)} splits of at least two prompts each; "
             "record more prompts, or give the splits as trace folders of their own"
         )
     return _splits([traces.select(part) for part in parts])
@@ -110,7 +110,7 @@ def _splits(recorded: Sequence[Traces]) -> Splits:
 def _fingerprints(traces: Traces) -> list[str]:
     """Per prompt, a hash of its whole decode. The recorded ranks of another prompt never agree at every step."""
     found = []
-    ends = np.flatnonzero(np.diff(traces.sample, append=-1))
+    ends = np.flatnonzero(np.diff(traces.prompt_index, append=-1))
     low = 0
     for high in (ends + 1).tolist():
         masked = slice(traces.masked_ptr[low], traces.masked_ptr[high])

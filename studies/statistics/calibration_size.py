@@ -11,8 +11,8 @@ doubling; the upper end of the interval says how large a gain may have gone unse
 Two things make the gain uncertain: which prompts are held out, and which were searched. The first is resampled. For the
 second, all prompts give one graph only; how much another set of as many would have moved it is taken from how the
 graphs of random halves differ among themselves (the delete-half jackknife: halves drawn without replacement vary about
-as whole samples do). Every resample of held-out prompts adds the deviation of one half, drawn at random. Without this a
-lucky or unlucky graph passes for a trend.
+as whole prompt_indices do). Every resample of held-out prompts adds the deviation of one half, drawn at random. Without
+this a lucky or unlucky graph passes for a trend.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class SizeCurve:
                     "nfe_reduction_high": found.high,
                     "draws_low": min(each),
                     "draws_high": max(each),
-                    "accepted_length": mean.accepted_length,
+                    "accepted_drafts": mean.accepted_drafts,
                     "forwards_plain": int(mean.plain.sum()),
                     "forwards_mean": float(mean.forwards.sum()),
                 }
@@ -205,27 +205,32 @@ def calibration_size_curve(
     Raises:
         SplitError: fewer than two search prompts or held-out prompts, a size out of range, draws below 1, no budget.
     """
-    samples = search.samples()
-    if len(samples) < 2:
-        raise SplitError(f"a calibration-size curve needs at least two search prompts, got {len(samples)}")
-    if len(held_out.samples()) < 2:
+    prompt_indices = search.prompt_indices()
+    if len(prompt_indices) < 2:
+        raise SplitError(f"a calibration-size curve needs at least two search prompts, got {len(prompt_indices)}")
+    if len(held_out.prompt_indices()) < 2:
         raise SplitError(
-            f"a calibration-size curve needs at least two held-out prompts, got {len(held_out.samples())}; record more"
+            f"a calibration-size curve needs at least two held-out prompts, got "
+            f"{len(held_out.prompt_indices())}; record more"
         )
     if draws < 1:
         raise SplitError(f"draws must be at least 1, got {draws}")
-    wanted = default_sizes(len(samples)) if sizes is None else (*sizes, half_of(len(samples)), len(samples))
+    wanted = (
+        default_sizes(len(prompt_indices))
+        if sizes is None
+        else (*sizes, half_of(len(prompt_indices)), len(prompt_indices))
+    )
     for size in wanted:
-        if not 1 <= size <= len(samples):
-            raise SplitError(f"a size must lie between 1 and the {len(samples)} search prompts, got {size}")
+        if not 1 <= size <= len(prompt_indices):
+            raise SplitError(f"a size must lie between 1 and the {len(prompt_indices)} search prompts, got {size}")
     points = []
     for size in sorted(set(wanted)):
         rng = np.random.default_rng([seed, size])
-        times = 1 if size == len(samples) else draws
+        times = 1 if size == len(prompt_indices) else draws
         inside: dict[int, list[float]] = {budget: [] for budget in budgets}
         outside: dict[int, list[PromptCounts]] = {budget: [] for budget in budgets}
         for _ in range(times):
-            part = search.select(rng.choice(samples, size, replace=False))
+            part = search.select(rng.choice(prompt_indices, size, replace=False))
             for budget, found in search_graphs(method, part, budgets, block_length, step_size).items():
                 inside[budget].append(PromptCounts.of(found.nodes, part).nfe_reduction)
                 outside[budget].append(PromptCounts.of(found.nodes, held_out))

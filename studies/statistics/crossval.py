@@ -1,8 +1,9 @@
 """Cross-validation by prompt: what a method's graph is worth on prompts that it has not counted.
 
 The prompts are cut into K folds. Each fold is valued with the graph found on all other folds; together these values
-cover every prompt once. In-sample values come from the same graphs on the prompts that found them. The gap between the
-two is what the search has learned by heart. Every denoising step belongs to its prompt, so no step is on both sides.
+cover every prompt once. In-sample values come from the same graphs on the prompts that found them. The gap
+between the two is what the search has learned by heart. Every denoising step belongs to its prompt, so no step is on
+both sides.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class CrossValidatedBudget:
         return float(plain / forwards)
 
     @property
-    def in_sample_accepted_length(self) -> float:
+    def in_sample_accepted_drafts(self) -> float:
         """Over all folds: drafts accepted per anchor of the search prompts."""
         accepted, anchors = (
             sum(getattr(part, name).sum() for part in self.in_sample) for name in ("accepted", "anchors")
@@ -70,7 +71,7 @@ class CrossValidation:
         rows = []
         for value in self.budgets:
             held = value.out_of_fold
-            nfe, length = bootstrap.nfe_reduction(held), bootstrap.accepted_length(held)
+            nfe, length = bootstrap.nfe_reduction(held), bootstrap.accepted_drafts(held)
             rows.append(
                 {
                     "method": self.method,
@@ -82,10 +83,10 @@ class CrossValidation:
                     "nfe_reduction": nfe.estimate,
                     "nfe_reduction_low": nfe.low,
                     "nfe_reduction_high": nfe.high,
-                    "in_sample_accepted_length": value.in_sample_accepted_length,
-                    "accepted_length": length.estimate,
-                    "accepted_length_low": length.low,
-                    "accepted_length_high": length.high,
+                    "in_sample_accepted_drafts": value.in_sample_accepted_drafts,
+                    "accepted_drafts": length.estimate,
+                    "accepted_drafts_low": length.low,
+                    "accepted_drafts_high": length.high,
                     "forwards_plain": int(held.plain.sum()),
                     "forwards_predicted": int(held.forwards.sum()),
                 }
@@ -98,13 +99,13 @@ class CrossValidation:
         return PromptBootstrap(first.prompts, seed=seed).compare(first, second).nfe_reduction_difference
 
 
-def prompt_folds(samples: Sequence[int] | np.ndarray, folds: int, seed: int = 0) -> tuple[np.ndarray, ...]:
+def prompt_folds(prompt_indices: Sequence[int] | np.ndarray, folds: int, seed: int = 0) -> tuple[np.ndarray, ...]:
     """Cut prompts into ``folds`` disjoint parts of nearly one size, at random: int [about M / folds] each, ascending.
 
     Raises:
         SplitError: fewer than two folds, or fewer prompts than folds.
     """
-    distinct = np.unique(np.asarray(samples))
+    distinct = np.unique(np.asarray(prompt_indices))
     if folds < 2:
         raise SplitError(f"cross-validation needs at least 2 folds, got {folds}")
     if len(distinct) < folds:
@@ -160,13 +161,13 @@ def cross_validate(
     Raises:
         SplitError: fewer prompts than folds, or no budget.
     """
-    samples = anchors.samples()
-    parts = prompt_folds(samples, folds, seed)
+    prompt_indices = anchors.prompt_indices()
+    parts = prompt_folds(prompt_indices, folds, seed)
     nodes: dict[int, list[int]] = {budget: [] for budget in sorted(set(budgets))}
     inside: dict[int, list[PromptCounts]] = {budget: [] for budget in nodes}
     outside: dict[int, list[PromptCounts]] = {budget: [] for budget in nodes}
     for held in parts:
-        search, test = anchors.select(np.setdiff1d(samples, held)), anchors.select(held)
+        search, test = anchors.select(np.setdiff1d(prompt_indices, held)), anchors.select(held)
         for budget, found in search_graphs(method, search, budgets, block_length, step_size).items():
             nodes[budget].append(len(found.nodes))
             inside[budget].append(PromptCounts.of(found.nodes, search))

@@ -73,10 +73,10 @@ class Comparison:
     """Two graphs on the same prompts: each alone, and the paired difference and ratio (first against second)."""
 
     nfe_reduction: tuple[Interval, Interval]
-    accepted_length: tuple[Interval, Interval]
+    accepted_drafts: tuple[Interval, Interval]
     nfe_reduction_difference: Interval
     nfe_reduction_ratio: Interval
-    accepted_length_difference: Interval
+    accepted_drafts_difference: Interval
 
     @property
     def distinguishable(self) -> bool:
@@ -159,8 +159,8 @@ class PromptBootstrap:
         """Interval of plain forwards / forwards."""
         return self.ratio(counts.plain, counts.forwards)
 
-    def accepted_length(self, counts: PromptCounts) -> Interval:
-        """Interval of the mean accepted length over all anchors."""
+    def accepted_drafts(self, counts: PromptCounts) -> Interval:
+        """Interval of the mean accepted drafts over all anchors."""
         return self.ratio(counts.accepted, counts.anchors)
 
     def compare(self, first: PromptCounts, second: PromptCounts) -> Comparison:
@@ -173,10 +173,10 @@ class PromptBootstrap:
         a, b = (first.plain, first.forwards), (second.plain, second.forwards)
         return Comparison(
             nfe_reduction=(self.nfe_reduction(first), self.nfe_reduction(second)),
-            accepted_length=(self.accepted_length(first), self.accepted_length(second)),
+            accepted_drafts=(self.accepted_drafts(first), self.accepted_drafts(second)),
             nfe_reduction_difference=self.ratio_difference(a, b),
             nfe_reduction_ratio=self.ratio_quotient(a, b),
-            accepted_length_difference=self.ratio_difference(
+            accepted_drafts_difference=self.ratio_difference(
                 (first.accepted, first.anchors), (second.accepted, second.anchors)
             ),
         )
@@ -226,20 +226,20 @@ class PromptBootstrap:
 
 
 def interval_columns(counts: PromptCounts, *, seed: int = 0, level: float = LEVEL) -> dict[str, float | None]:
-    """``nfe_reduction_low``, ``..._high``, ``accepted_length_low``, ``..._high`` for a row of results.
+    """``nfe_reduction_low``, ``..._high``, ``accepted_drafts_low``, ``..._high`` for a row of results.
 
     All None with fewer than two prompts: a table then shows the number without an interval.
     """
     fields = interval_fields(counts, seed=seed, level=level)
     columns: dict[str, float | None] = {}
-    for name in ("nfe_reduction", "accepted_length"):
+    for name in ("nfe_reduction", "accepted_drafts"):
         low, high = fields.get(f"{name}_interval", (None, None))
         columns |= {f"{name}_low": low, f"{name}_high": high}
     return columns
 
 
 def interval_fields(counts: PromptCounts, *, seed: int = 0, level: float = LEVEL) -> dict[str, list[float]]:
-    """``nfe_reduction_interval`` and ``accepted_length_interval`` as ``[low, high]``, for the values of a graph file.
+    """``nfe_reduction_interval`` and ``accepted_drafts_interval`` as ``[low, high]``, for the values of a graph file.
 
     Empty with fewer than two prompts.
     """
@@ -248,7 +248,7 @@ def interval_fields(counts: PromptCounts, *, seed: int = 0, level: float = LEVEL
     bootstrap = PromptBootstrap(counts.prompts, level=level, seed=seed)
     return {
         "nfe_reduction_interval": bootstrap.nfe_reduction(counts).pair(),
-        "accepted_length_interval": bootstrap.accepted_length(counts).pair(),
+        "accepted_drafts_interval": bootstrap.accepted_drafts(counts).pair(),
     }
 
 

@@ -147,8 +147,8 @@ def smoothing_study(
     if not drafting:
         raise SplitError("smoothing is studied for budgets of at least one draft, got none")
     for name, table, least in (("search", search, 1), ("validation", validation, 1), ("test", test, 2)):
-        if len(table.samples()) < least:
-            raise SplitError(f"the {name} split needs at least {least} prompts, got {len(table.samples())}")
+        if len(table.prompt_indices()) < least:
+            raise SplitError(f"the {name} split needs at least {least} prompts, got {len(table.prompt_indices())}")
     raw = PrefixTrie.from_anchors(search, max_depth=drafting[-1])
 
     def run(model: str, strength: float, trie: PrefixTrie) -> SmoothingTrial:
@@ -166,7 +166,7 @@ def smoothing_study(
                 run(name, strength, smoothed_trie(raw, model, strength, graph=relation, unseen_mass=unseen_mass))
             )
     chosen = min(trials, key=lambda trial: (trial.total, trial.strength))
-    bootstrap = PromptBootstrap(len(test.samples()), level=1 - (1 - LEVEL) / len(drafting), seed=seed)
+    bootstrap = PromptBootstrap(len(test.prompt_indices()), level=1 - (1 - LEVEL) / len(drafting), seed=seed)
     verdicts = {
         budget: bootstrap.compare(
             PromptCounts.of(chosen.graphs[budget], test), PromptCounts.of(trials[0].graphs[budget], test)

@@ -25,12 +25,12 @@ class FoldResult:
     """One fold under one graph per budget.
 
     Attributes:
-        samples: int [M], prompts held out.
+        prompt_indices: int [M], prompts held out.
         plain: int64 [M], their forwards without a graph.
         forwards: int64 [budgets, M].
     """
 
-    samples: np.ndarray
+    prompt_indices: np.ndarray
     plain: np.ndarray
     forwards: np.ndarray
 
@@ -74,11 +74,11 @@ class FoldObjective:
         self.anchors, self.step_size = anchors, step_size
         if not anchors.n_anchors:
             raise ValueError("the traces hold no anchor (every block was complete after one step): nothing to draft")
-        self.held_out = prompt_folds(anchors.samples(), folds, seed)
+        self.held_out = prompt_folds(anchors.prompt_indices(), folds, seed)
         middle = self.budgets[len(self.budgets) // 2]
         self._parts: list[tuple[Candidates, NestedReplay]] = []
         for held in self.held_out:
-            rest = anchors.select(np.setdiff1d(anchors.samples(), held))
+            rest = anchors.select(np.setdiff1d(anchors.prompt_indices(), held))
             candidates = Candidates.from_anchors(
                 rest, self.budgets[-1], step_size, domains, reference_budget=middle, max_states=max_states
             )
@@ -89,7 +89,7 @@ class FoldObjective:
                 "steps, so no graph can save a forward; nothing to search"
             )
         self.names = tuple(n for n in self._parts[0][0].names if all(n in c.names for c, _ in self._parts))
-        self.samples = np.concatenate([replay.samples for _, replay in self._parts])
+        self.prompt_indices = np.concatenate([replay.prompt_indices for _, replay in self._parts])
         self.plain = np.concatenate([replay.plain for _, replay in self._parts])
 
     @property
@@ -101,10 +101,10 @@ class FoldObjective:
         """Build and replay fold after fold."""
         for candidates, replay in self._parts:
             order, _ = parametric_order(candidates, parameters, self.budgets[-1])
-            yield FoldResult(replay.samples, replay.plain, replay.forwards(order))
+            yield FoldResult(replay.prompt_indices, replay.plain, replay.forwards(order))
 
     def forwards(self, parameters: Mapping[str, float]) -> np.ndarray:
-        """int64 [budgets, M], in the order of :attr:`samples`."""
+        """int64 [budgets, M], in the order of :attr:`prompt_indices`."""
         return np.concatenate([part.forwards for part in self.run(parameters)], axis=1)
 
     def baseline(self, method: str, block_length: int) -> np.ndarray:
@@ -112,7 +112,7 @@ class FoldObjective:
         folds."""
         columns = []
         for held in self.held_out:
-            rest = self.anchors.select(np.setdiff1d(self.anchors.samples(), held))
+            rest = self.anchors.select(np.setdiff1d(self.anchors.prompt_indices(), held))
             graphs = search_graphs(method, rest, self.budgets, block_length, self.step_size)
             table = self.anchors.select(held)
             columns.append([PromptCounts.of(graphs[budget].nodes, table).forwards for budget in self.budgets])

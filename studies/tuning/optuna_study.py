@@ -86,7 +86,7 @@ class StudyData:
         objective: the folds.
         trace_hash: of the traces, search and test, as they were recorded.
         block_length: positions per block.
-        tokens: tokens that each prompt of ``objective.samples`` generated, int64 [M].
+        tokens: tokens that each prompt of ``objective.prompt_indices`` generated, int64 [M].
         domains: domain of each prompt, or None.
     """
 
@@ -170,13 +170,15 @@ def _run_trial(
         parameters = _suggest(trial, data.objective.names)
         budget = _suggest_budget(trial, data, config)
     parts = []
-    scale = len(data.objective.samples) / data.objective.plain.sum()
+    scale = len(data.objective.prompt_indices) / data.objective.plain.sum()
     for part in data.objective.run(parameters):
         parts.append(part.forwards)
         if config.prune is not None:
             with storage_guard(storage, gone, done), _quiet():
-                for sample, share in zip(part.samples.tolist(), part.forwards.mean(axis=0) * scale, strict=True):
-                    trial.report(float(share), int(sample))
+                for prompt_index, share in zip(
+                    part.prompt_indices.tolist(), part.forwards.mean(axis=0) * scale, strict=True
+                ):
+                    trial.report(float(share), int(prompt_index))
                 if len(parts) < len(data.objective.held_out) and trial.should_prune():
                     trial.set_user_attr("pruned_after", int(sum(found.shape[1] for found in parts)))
                     break
@@ -203,7 +205,7 @@ def objective_values(
         row = data.objective.budgets.index(budget)
         return [float(data.tokens.sum() / forwards[row].sum()), float(data.block_length * (1 + budget))]
     assert data.domains is not None
-    named = np.array([data.domains[int(sample)] for sample in data.objective.samples])
+    named = np.array([data.domains[int(prompt_index)] for prompt_index in data.objective.prompt_indices])
     return [float(forwards[:, named == d].mean(axis=0).sum() / plain[named == d].sum()) for d in _two(data)]
 
 
@@ -225,7 +227,9 @@ def study_facts(data: StudyData, config: StudyConfig) -> dict[str, Any]:
 
 
 def _two(data: StudyData) -> list[str]:
-    names = sorted(set((data.domains or {}).get(int(sample), "") for sample in data.objective.samples))
+    names = sorted(
+        set((data.domains or {}).get(int(prompt_index), "") for prompt_index in data.objective.prompt_indices)
+    )
     if len(names) != 2:
         raise StudyError(
             f"a study of kind 'domains' needs prompts of exactly two domains, got {', '.join(names) or 'none'}; "

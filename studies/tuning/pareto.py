@@ -84,7 +84,7 @@ def _optuna_front(given: StudyInput, config: StudyConfig, study: optuna.Study) -
     for _, trial in sorted(distinct.items()):
         order, _ = parametric_order(candidates, without_budget(trial.params), budgets[-1])
         budget = trial.params.get("budget")
-        values = _test_values(given, config, test.samples, test.plain, test.forwards(order), budget)
+        values = _test_values(given, config, test.prompt_indices, test.plain, test.forwards(order), budget)
         rows.append(_row(OPTUNA, trial.values, values, budget) | {"number": trial.number, "params": trial.params})
     return rows
 
@@ -100,7 +100,7 @@ def _baseline_front(given: StudyInput, config: StudyConfig, method: str) -> list
     for budget in budgets if config.kind == "rows" else (None,):
         values = objective_values(held, given.data, config, budget)
         assert isinstance(values, list)
-        tested = _test_values(given, config, counts[0].samples, counts[0].plain, forwards, budget)
+        tested = _test_values(given, config, counts[0].prompt_indices, counts[0].plain, forwards, budget)
         bound = graphs[budget].gap if budget is not None else None
         points.append(_row(method, values, tested, budget) | {"gap": bound})
     if config.kind != "rows":
@@ -116,7 +116,7 @@ def _row(method: str, values: list[float], tested: list[float] | None, budget: i
 def _test_values(
     given: StudyInput,
     config: StudyConfig,
-    samples: np.ndarray,
+    prompt_indices: np.ndarray,
     plain: np.ndarray,
     forwards: np.ndarray,
     budget: int | None,
@@ -126,7 +126,7 @@ def _test_values(
         row = given.data.objective.budgets.index(budget)
         return [given.test_tokens / float(forwards[row].sum()), float(given.data.block_length * (1 + budget))]
     domains = given.test_domains or {}
-    named = np.array([domains.get(int(sample), "") for sample in samples])
+    named = np.array([domains.get(int(prompt_index), "") for prompt_index in prompt_indices])
     shares = []
     for domain in _domains(given):
         chosen = named == domain
@@ -138,4 +138,4 @@ def _test_values(
 
 def _domains(given: StudyInput) -> list[str]:
     domains = given.data.domains or {}
-    return sorted({domains[int(sample)] for sample in given.data.objective.samples})
+    return sorted({domains[int(prompt_index)] for prompt_index in given.data.objective.prompt_indices})

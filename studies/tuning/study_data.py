@@ -26,7 +26,7 @@ from verify.policies.specification import make_policy
 #: Without a test recording, one prompt in this many is kept from the search; always the same ones.
 TEST_SHARE = 4
 _TEST_SEED = 0
-_SAME = ("model", "model_revision", "policy", "temperature", "block_length", "context", "top_j", "generation_length")
+_SAME = ("model", "model_revision", "policy", "temperature", "block_length", "cache", "top_j", "generation_length")
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +71,7 @@ def load_study_input(
     found = read_traces(traces)
     domains = find_domains(found.metadata, prompts)
     if test is None:
-        everyone = np.unique(found.sample)
+        everyone = np.unique(found.prompt_index)
         least = 2 * TEST_SHARE
         if len(everyone) < max(least, config.folds + 2):
             raise SplitError(
@@ -86,8 +86,8 @@ def load_study_input(
         _check_same_run(found.metadata, held.metadata, traces, test)
         test_domains = find_domains(held.metadata)
         trace_hash = hashlib.sha256((search.trace_hash() + held.trace_hash()).encode()).hexdigest()
-    if len(np.unique(held.sample)) < 2:
-        raise SplitError(f"an interval needs at least 2 test prompts, {test} has {len(np.unique(held.sample))}")
+    if len(np.unique(held.prompt_index)) < 2:
+        raise SplitError(f"an interval needs at least 2 test prompts, {test} has {len(np.unique(held.prompt_index))}")
     return StudyInput(
         data=study_data(search, config, trace_hash=trace_hash, domains=domains),
         test=AnchorTable.from_traces(held, max_depth=None),
@@ -114,13 +114,13 @@ def study_data(
         seed=config.seed,
         max_states=config.max_states,
     )
-    commits = np.repeat(search.sample, np.diff(search.commit_ptr))
-    tokens = np.bincount(commits, minlength=int(search.sample.max(initial=0)) + 1)
+    commits = np.repeat(search.prompt_index, np.diff(search.commit_ptr))
+    tokens = np.bincount(commits, minlength=int(search.prompt_index.max(initial=0)) + 1)
     return StudyData(
         objective=objective,
         trace_hash=trace_hash or search.trace_hash(),
         block_length=int(search.metadata["block_length"]),
-        tokens=tokens[objective.samples],
+        tokens=tokens[objective.prompt_indices],
         domains=domains,
     )
 

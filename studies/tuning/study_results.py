@@ -173,9 +173,9 @@ def shared_header(given: StudyInput, config: StudyConfig, study: optuna.Study) -
         "name": study.study_name,
         "trace_hash": facts["trace_hash"],
         "config": facts["config"],
-        "run": {key: given.facts.get(key) for key in ("model", "model_revision", "policy", "context", "block_length")},
-        "search_prompts": len(given.data.objective.samples),
-        "test_prompts": len(given.test.samples()),
+        "run": {key: given.facts.get(key) for key in ("model", "model_revision", "policy", "cache", "block_length")},
+        "search_prompts": len(given.data.objective.prompt_indices),
+        "test_prompts": len(given.test.prompt_indices()),
         "optuna_version": optuna.__version__,
     }
 
@@ -196,7 +196,7 @@ def _told(found: Comparison, name: str) -> dict[str, Any]:
 def _together(counts: Sequence[PromptCounts]) -> PromptCounts:
     """All budgets as one: forwards and everything else added up per prompt."""
     return PromptCounts(
-        samples=counts[0].samples,
+        prompt_indices=counts[0].prompt_indices,
         plain=np.sum([count.plain for count in counts], axis=0),
         forwards=np.sum([count.forwards for count in counts], axis=0),
         accepted=np.sum([count.accepted for count in counts], axis=0),

@@ -137,9 +137,9 @@ class TrialClaims:
 
     def give_back(self, trial: Trial) -> None:
         """FAIL a trial that was claimed and will not be run to its end."""
-        frozen = self.trials()[trial.number]
-        if frozen.state is TrialState.RUNNING:
-            self._fail(frozen)
+        cached = self.trials()[trial.number]
+        if cached.state is TrialState.RUNNING:
+            self._fail(cached)
 
     def _is_ours(self, trial: Trial) -> bool:
         below = sum(other.number < trial.number and other.state is not TrialState.FAIL for other in self.trials())

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks.gpu import PARTS, main
-from benchmarks.gpu_attention import packed_visibility
+from benchmarks.gpu_attention import packed_attention_mask
 from benchmarks.gpu_bench import TINY, Bench, Sizes
 from benchmarks.gpu_trace_driven import configurations
 
@@ -84,7 +84,7 @@ def test_attention_kernels_agree(results: dict[str, Any]) -> None:
 
 
 def test_the_mask_of_the_kernels() -> None:
-    visible = packed_visibility(1, 3, 2, torch.device("cpu"))
+    visible = packed_attention_mask(1, 3, 2, torch.device("cpu"))
     assert visible.int().tolist() == [[1, 1, 1, 1, 1, 0, 0]] * 2 + [[1, 1, 1, 0, 0, 1, 1]] * 2
 
 

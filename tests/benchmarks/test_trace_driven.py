@@ -40,10 +40,10 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], 
     texts = load_prompt_set("bundled", "calibration", 3)
     prompts = encode_prompts(texts, checkpoint.tokenizer, checkpoint.denoiser.vocabulary_size)
     made = {}
-    for number, (policy, context) in enumerate(CASES):
-        config = DecodeConfig(32, 64, context, end_token_ids=checkpoint.end_token_ids)
+    for number, (policy, cache) in enumerate(CASES):
+        config = DecodeConfig(32, 64, cache, end_token_ids=checkpoint.end_token_ids)
         folder = tmp_path_factory.mktemp("traces") / str(number)
-        made[policy, context] = record(checkpoint, prompts, make_policy(policy), config, folder)
+        made[policy, cache] = record(checkpoint, prompts, make_policy(policy), config, folder)
     return made
 
 
@@ -62,13 +62,17 @@ def follows(engine: TraceDrivenEngine, traces: Traces, length: int, nodes: Seque
     """Decode every prompt and hold tokens and forwards against the trace; returns the forwards."""
     predicted = replay(nodes, AnchorTable.from_traces(traces, max_depth=None))
     written = traces.committed_blocks()
-    prompts = [(int(sample), engine.prompt(int(sample), length)) for sample in predicted.samples]
+    prompts = [
+        (int(prompt_index), engine.prompt(int(prompt_index), length)) for prompt_index in predicted.prompt_indices
+    ]
     policy = make_policy(traces.metadata["policy"])
     results = dict(decode_batch(engine, prompts, policy, engine.config, nodes, batch_size=batch, engine=engine))
-    for sample, forwards in zip(predicted.samples.tolist(), predicted.forwards_per_sample.tolist(), strict=True):
-        blocks = [written[key] for key in sorted(written) if key[0] == sample]
-        assert results[sample].tokens == [token for block in blocks for _, token in sorted(block.items())]
-        assert results[sample].forwards == forwards
+    for prompt_index, forwards in zip(
+        predicted.prompt_indices.tolist(), predicted.forwards_per_prompt.tolist(), strict=True
+    ):
+        blocks = [written[key] for key in sorted(written) if key[0] == prompt_index]
+        assert results[prompt_index].tokens == [token for block in blocks for _, token in sorted(block.items())]
+        assert results[prompt_index].forwards == forwards
     return predicted.forwards
 
 

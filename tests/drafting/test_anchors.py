@@ -18,8 +18,8 @@ CASES = [
     dict(rule="threshold:-0.5", surprises=0.1),
     dict(rule="static:1", surprises=0.2, top_j=1),
     dict(rule="static:1", idle=0.3),
-    dict(rule="static:1", samples=1, blocks=1, length=1),
-    dict(rule="static:1", samples=2, blocks=1, length=2),
+    dict(rule="static:1", prompts=1, blocks=1, length=1),
+    dict(rule="static:1", prompts=2, blocks=1, length=2),
 ]
 
 
@@ -32,18 +32,20 @@ def test_chains_are_those_of_the_definition(case: dict, seed: int, monkeypatch: 
     table = AnchorTable.from_traces(traces, max_depth=None)
     assert list(table.chains()) == [chain for block in blocks for chain in block["chains"]]
     assert table.block_steps.tolist() == [block["steps"] for block in blocks]
-    assert table.block_sample.tolist() == [block["sample"] for block in blocks]
+    assert table.block_prompt.tolist() == [block["prompt_index"] for block in blocks]
     assert table.block_index.tolist() == [block["block"] for block in blocks]
     expected = [
-        (block["sample"], block["block"], a, block["steps"] - a) for block in blocks for a in range(1, block["steps"])
+        (block["prompt_index"], block["block"], a, block["steps"] - a)
+        for block in blocks
+        for a in range(1, block["steps"])
     ]
-    assert list(zip(table.sample, table.block, table.step, table.steps_left, strict=True)) == expected
+    assert list(zip(table.prompt_index, table.block, table.step, table.steps_left, strict=True)) == expected
     assert not table.truncated.any()
 
 
 def test_the_timing_of_ranks_by_hand() -> None:
     """Two positions known, a third: ranks come from the anchor's own step, commits of that step skipped."""
-    traces = toy_traces(0, samples=1, blocks=1, length=3)
+    traces = toy_traces(0, prompts=1, blocks=1, length=3)
     traces = dataclasses.replace(
         traces,
         masked_position=np.array([2, 0, 1, 1, 0, 0], dtype=np.int16),
@@ -57,7 +59,7 @@ def test_the_timing_of_ranks_by_hand() -> None:
 
 
 def test_vocabulary_ranks_beyond_16_bits_are_refused_not_wrapped() -> None:
-    traces = toy_traces(0, samples=1, blocks=1, length=3)
+    traces = toy_traces(0, prompts=1, blocks=1, length=3)
     # Every commit is the 40000th token of its position: as int16 its rank would be -25536.
     tokens = np.full((len(traces.masked_position), 40000), -1, dtype=np.int32)
     tokens[:, -1] = 7
@@ -83,7 +85,7 @@ def test_the_cut_keeps_the_first_states_and_says_so() -> None:
 
 
 def test_select_is_the_table_of_the_selected_traces() -> None:
-    traces = toy_traces(3, samples=6, rule="threshold:0.5")
+    traces = toy_traces(3, prompts=6, rule="threshold:0.5")
     part, direct = AnchorTable.from_traces(traces).select([1, 4]), AnchorTable.from_traces(traces.select([1, 4]))
     for field in dataclasses.fields(AnchorTable):
         assert np.array_equal(getattr(part, field.name), getattr(direct, field.name)), field.name
@@ -95,9 +97,9 @@ def test_no_rows_no_anchors() -> None:
 
 
 def test_literal_chains() -> None:
-    table = AnchorTable.from_chains([[((2, 1),), ((1, 3), (2, 1))], [], [((1, 1),)]], samples=[5, 5, 6])
+    table = AnchorTable.from_chains([[((2, 1),), ((1, 3), (2, 1))], [], [((1, 1),)]], prompt_indices=[5, 5, 6])
     assert list(table.chains()) == [[((2, 1),), ((1, 3), (2, 1))], [], [((1, 1),)]]
-    assert table.samples().tolist() == [5, 6]
+    assert table.prompt_indices().tolist() == [5, 6]
     assert table.n_blocks == 0
 
 

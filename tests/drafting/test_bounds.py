@@ -16,7 +16,7 @@ A, AB, ABC = ((1, 1),), ((1, 1), (2, 1)), ((1, 1), (2, 1), (3, 1))
 @pytest.mark.parametrize("rule", ["static:1", "threshold:0.2"])
 @pytest.mark.parametrize("seed", range(3))
 def test_no_graph_beats_its_bound(rule: str, seed: int) -> None:
-    traces = toy_traces(seed, samples=3, blocks=1, length=5, noise=0.1, rule=rule)
+    traces = toy_traces(seed, prompts=3, blocks=1, length=5, noise=0.1, rule=rule)
     trie = PrefixTrie.from_anchors(AnchorTable.from_traces(traces, None))
     states = trie.formulas(range(1, trie.n_states))
     for budget in (0, 1, 2, 3):

@@ -28,7 +28,7 @@ def validity(**changes: object) -> Validity:
         model_revision=None,
         policy="static:1",
         block_length=8,
-        context="dual",
+        cache="dual",
         temperature=0.0,
         top_j=4,
     )

@@ -13,7 +13,7 @@ RULES = ["static:1", "static:2", "static:3", "threshold:0.2"]
 
 
 def toy_trie(seed: int, rule: str) -> PrefixTrie:
-    return PrefixTrie.from_anchors(AnchorTable.from_traces(toy_traces(seed, samples=8, rule=rule), None))
+    return PrefixTrie.from_anchors(AnchorTable.from_traces(toy_traces(seed, prompts=8, rule=rule), None))
 
 
 def by_definition(trie: PrefixTrie, step: int | None) -> set[tuple[int, int]]:

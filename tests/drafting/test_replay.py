@@ -16,7 +16,7 @@ CASES = [
     dict(rule="threshold:0.5", surprises=0.1),
     dict(rule="threshold:-0.5"),
     dict(rule="static:1", idle=0.3),
-    dict(rule="static:2", samples=3, blocks=3, length=2),
+    dict(rule="static:2", prompts=3, blocks=3, length=2),
 ]
 
 
@@ -35,9 +35,11 @@ def test_forwards_are_those_of_the_naive_walk(case: dict, seed: int) -> None:
         assert result.forwards == sum(forwards for forwards, _ in walked)
         assert result.plain_forwards == traces.n_steps
         assert result.nfe_reduction == pytest.approx(traces.n_steps / result.forwards)
-        starts = [(b["sample"], b["block"], a) for b, (_, steps) in zip(blocks, walked, strict=True) for a in steps]
+        starts = [
+            (b["prompt_index"], b["block"], a) for b, (_, steps) in zip(blocks, walked, strict=True) for a in steps
+        ]
         rows = np.flatnonzero(result.visited)
-        assert list(zip(table.sample[rows], table.block[rows], table.step[rows], strict=True)) == starts
+        assert list(zip(table.prompt_index[rows], table.block[rows], table.step[rows], strict=True)) == starts
         accepted = [
             naive_accepted(nodes, b["chains"][a - 1])
             for b, (_, steps) in zip(blocks, walked, strict=True)
@@ -45,12 +47,12 @@ def test_forwards_are_those_of_the_naive_walk(case: dict, seed: int) -> None:
         ]
         assert result.visited_histogram.tolist() == np.bincount(accepted, minlength=1).tolist()
         if accepted:
-            assert result.accepted_length_visited == pytest.approx(np.mean(accepted))
-            assert result.accepted_length == pytest.approx(path_value(nodes, table))
-        for sample, forwards, plain in zip(
-            result.samples, result.forwards_per_sample, result.plain_per_sample, strict=True
+            assert result.accepted_drafts_visited == pytest.approx(np.mean(accepted))
+            assert result.accepted_drafts == pytest.approx(path_value(nodes, table))
+        for prompt_index, forwards, plain in zip(
+            result.prompt_indices, result.forwards_per_prompt, result.plain_per_prompt, strict=True
         ):
-            own = [(n, b) for (n, _), b in zip(walked, blocks, strict=True) if b["sample"] == sample]
+            own = [(n, b) for (n, _), b in zip(walked, blocks, strict=True) if b["prompt_index"] == prompt_index]
             assert (forwards, plain) == (sum(n for n, _ in own), sum(b["steps"] for _, b in own))
 
 
@@ -64,7 +66,7 @@ def test_an_empty_graph_costs_what_plain_decoding_costs() -> None:
 
 def test_a_whole_block_known_costs_two_forwards() -> None:
     """Step 1 is the refresh; the forward at the anchor after it accepts every state but the full block."""
-    table = AnchorTable.from_traces(toy_traces(3, samples=1, blocks=1, length=7, noise=0.0), None)
+    table = AnchorTable.from_traces(toy_traces(3, prompts=1, blocks=1, length=7, noise=0.0), None)
     assert replay([state for chain in table.chains() for state in chain], table).forwards == 2
 
 
@@ -83,4 +85,4 @@ def test_nothing_recorded() -> None:
     result = replay([A], AnchorTable.from_traces(toy_traces(0).select([])))
     assert (result.forwards, result.plain_forwards) == (0, 0)
     assert np.isnan(result.nfe_reduction)
-    assert np.isnan(result.accepted_length)
+    assert np.isnan(result.accepted_drafts)

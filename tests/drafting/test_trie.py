@@ -48,7 +48,7 @@ def test_a_literal_trie() -> None:
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("seed", range(3))
 def test_counts_are_those_of_a_dictionary(rule: str, weighted: bool, seed: int) -> None:
-    table = AnchorTable.from_traces(toy_traces(seed, samples=12, rule=rule), None)
+    table = AnchorTable.from_traces(toy_traces(seed, prompts=12, rule=rule), None)
     chains = list(table.chains())
     weights = np.random.default_rng(seed).integers(0, 4, len(chains)) if weighted else np.ones(len(chains))
     trie = PrefixTrie.from_anchors(table, weights.astype(float) if weighted else None)
@@ -56,7 +56,7 @@ def test_counts_are_those_of_a_dictionary(rule: str, weighted: bool, seed: int) 
 
 
 def test_the_layout_that_is_promised() -> None:
-    trie = PrefixTrie.from_anchors(AnchorTable.from_traces(toy_traces(5, samples=10)))
+    trie = PrefixTrie.from_anchors(AnchorTable.from_traces(toy_traces(5, prompts=10)))
     assert (np.diff(trie.parent) >= 0).all()
     assert (trie.parent[1:] < np.arange(1, trie.n_nodes)).all()
     assert np.array_equal(trie.depth[1:], trie.depth[trie.parent[1:]] + 1)
@@ -84,7 +84,7 @@ def test_depth_limit() -> None:
 
 
 def test_reweighting_is_building_with_weights() -> None:
-    table = AnchorTable.from_traces(toy_traces(7, samples=8), None)
+    table = AnchorTable.from_traces(toy_traces(7, prompts=8), None)
     trie = PrefixTrie.from_anchors(table)
     weights = np.random.default_rng(0).random(table.n_anchors)
     assert np.allclose(trie.reweighted(weights).count, PrefixTrie.from_anchors(table, weights).count)
@@ -92,13 +92,13 @@ def test_reweighting_is_building_with_weights() -> None:
 
 
 def test_counts_per_prompt_add_up_to_those_of_selected_prompts() -> None:
-    table = AnchorTable.from_traces(toy_traces(8, samples=6), None)
+    table = AnchorTable.from_traces(toy_traces(8, prompts=6), None)
     trie = PrefixTrie.from_anchors(table)
-    samples, leaves = trie.sample_leaf_counts()
-    assert samples.tolist() == list(range(6))
+    prompt_indices, leaves = trie.prompt_leaf_counts()
+    assert prompt_indices.tolist() == list(range(6))
     resample = np.array([0, 2, 1, 0, 0, 1])  # a bootstrap draw: prompt 1 twice, 2 and 5 once
     counts = trie.count_from_leaves(resample @ leaves)
-    chains = [chain for sample in (1, 1, 2, 5) for chain in table.select([sample]).chains()]
+    chains = [chain for prompt_index in (1, 1, 2, 5) for chain in table.select([prompt_index]).chains()]
     expected = counted(chains, [1] * len(chains))
     found = dict(zip(read_back(trie), counts.tolist(), strict=True))
     assert {path: count for path, count in found.items() if count} == expected
@@ -107,7 +107,7 @@ def test_counts_per_prompt_add_up_to_those_of_selected_prompts() -> None:
 @pytest.mark.parametrize("min_count", [2, 3, 6])
 @pytest.mark.parametrize("seed", range(3))
 def test_pruning_keeps_the_value_of_every_graph_of_kept_states(min_count: int, seed: int) -> None:
-    table = AnchorTable.from_traces(toy_traces(seed, samples=20, noise=0.2, rule="threshold:0.8"), None)
+    table = AnchorTable.from_traces(toy_traces(seed, prompts=20, noise=0.2, rule="threshold:0.8"), None)
     trie = PrefixTrie.from_anchors(table)
     small = trie.prune(min_count)
     assert 1 < small.n_states < trie.n_states

@@ -10,7 +10,7 @@ from drafting.trie import PrefixTrie
 from drafting.values import (
     DepthError,
     accepted_histogram,
-    accepted_lengths,
+    accepted_per_anchor,
     connected_weight,
     longest_chain,
     path_value,
@@ -26,7 +26,7 @@ ABC = ((1, 1), (2, 1), (3, 1))
 @pytest.mark.parametrize("rule", ["static:1", "static:2", "threshold:0.3"])
 @pytest.mark.parametrize("seed", range(4))
 def test_accepted_lengths_from_table_and_trie_are_the_naive_ones(rule: str, seed: int) -> None:
-    traces = toy_traces(seed, samples=6, rule=rule, surprises=0.05)
+    traces = toy_traces(seed, prompts=6, rule=rule, surprises=0.05)
     blocks = naive_blocks(traces)
     table = AnchorTable.from_traces(traces, None)
     trie = PrefixTrie.from_anchors(table)
@@ -34,8 +34,8 @@ def test_accepted_lengths_from_table_and_trie_are_the_naive_ones(rule: str, seed
     for size in (0, 1, 5, 30):
         nodes = random_nodes(blocks, rng, size)
         naive = [naive_accepted(nodes, chain) for block in blocks for chain in block["chains"]]
-        assert accepted_lengths(nodes, table).tolist() == naive
-        assert accepted_lengths(nodes | {ROOT}, trie).tolist() == naive
+        assert accepted_per_anchor(nodes, table).tolist() == naive
+        assert accepted_per_anchor(nodes | {ROOT}, trie).tolist() == naive
         assert path_value(nodes, table) == pytest.approx(np.mean(naive))
         assert path_value(nodes, trie) == pytest.approx(np.mean(naive))
         histogram = accepted_histogram(nodes, table)
@@ -104,13 +104,13 @@ def test_longest_chain(nodes: list[Formula], expected: int) -> None:
 
 
 def test_a_graph_deeper_than_the_table_is_refused() -> None:
-    traces = toy_traces(1, samples=3, length=8)
+    traces = toy_traces(1, prompts=3, length=8)
     cut, whole = AnchorTable.from_traces(traces, 2), AnchorTable.from_traces(traces, None)
     for source in (cut, PrefixTrie.from_anchors(cut), PrefixTrie.from_anchors(whole, max_depth=2)):
         with pytest.raises(DepthError, match="accepts up to 3 states in a row, but chains were cut at depth 2"):
             path_value([A, AB, ABC], source)
         with pytest.raises(DepthError):
-            accepted_lengths([A, AB, ABC], source)
+            accepted_per_anchor([A, AB, ABC], source)
         assert path_value([A, AB, BC, C], source) == path_value([A, AB, BC, C], whole)
     # Where nothing was cut, there is nothing to refuse.
     assert path_value([A, AB, ABC], AnchorTable.from_traces(traces, 6)) == path_value([A, AB, ABC], whole)

@@ -21,7 +21,7 @@ from tests.support.paths import ROOT
 
 STEMS = [
     "nfe_vs_budget",
-    "accepted_length_vs_budget",
+    "accepted_drafts_vs_budget",
     "graph-static-1",
     "graph-threshold-0.9",
     "accepted_histogram",
@@ -77,7 +77,7 @@ def test_what_a_run_lacks_is_left_out_with_a_warning(changed: Callable[..., Path
     assert "has no saved graphs of policy static:1: no graph drawing drawn" in said[0]
     assert "has no histograms of a calibrated graph: no accepted-length histogram drawn" in said[1]
     assert "has no rank_counts of policy static:1: no rank heat maps drawn" in said[2]
-    assert {path.stem for path in paths} == {"nfe_vs_budget", "accepted_length_vs_budget"}
+    assert {path.stem for path in paths} == {"nfe_vs_budget", "accepted_drafts_vs_budget"}
 
 
 def test_only_plain_decoding(changed: Callable[..., Path]) -> None:

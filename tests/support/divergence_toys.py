@@ -28,7 +28,7 @@ class ShapedNoise(HuggingFaceDenoiser):
         sequences, length = rows.tokens.shape
         if sequences > 1:
             logits = logits + self.of_batch * self._noise(logits, sequences)
-        if rows.freeze_rows is None and length > self.block_length:
+        if rows.cache_rows is None and length > self.block_length:
             logits = logits + self.of_rows * self._noise(logits, 1000 + length)
         return logits
 

@@ -14,7 +14,9 @@ class Facts:
 
 
 def same_facts(one, other):
-    assert [(f.sample, f.block, f.step, f.event) for f in one] == [(f.sample, f.block, f.step, f.event) for f in other]
+    assert [(f.prompt_index, f.block, f.step, f.event) for f in one] == [
+        (f.prompt_index, f.block, f.step, f.event) for f in other
+    ]
     for a, b in zip(one, other, strict=True):
         for name in ("masked_position", "top_token", "commit_position", "commit_token"):
             np.testing.assert_array_equal(getattr(a, name), getattr(b, name))

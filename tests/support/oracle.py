@@ -10,10 +10,10 @@ import torch
 from transformers import DynamicCache
 
 
-def naive_decode(model, mask_id, prompt, policy, block_length, generation_length, context, end_ids=()):
+def naive_decode(model, mask_id, prompt, policy, block_length, generation_length, cache_mode, end_ids=()):
     """Return (generated tokens, forwards); ``policy`` is ``static:k`` or ``threshold:tau``."""
     name, argument = policy.split(":")
-    causal = context == "block_causal"
+    causal = cache_mode == "block_causal"
     first = len(prompt) // block_length * block_length if causal else len(prompt)
     total = len(prompt) + generation_length
     total = -(-total // block_length) * block_length if causal else total
@@ -25,15 +25,15 @@ def naive_decode(model, mask_id, prompt, policy, block_length, generation_length
             forwards += 1
             n = stop if causal else total
             number = torch.arange(n)
-            if cache is None or context in ("none", "block_causal"):
+            if cache is None or cache_mode in ("none", "block_causal"):
                 visible = number[None] // block_length <= number[:, None] // block_length if causal else None
                 visible = torch.ones(n, n, dtype=torch.bool) if visible is None else visible
                 out = model(x[None, :n], attention_mask=visible[None, None], position_ids=number[None], use_cache=True)
                 logits = out.logits[0, start:stop]
-                keep = [r for r in range(n) if r < start or (context == "dual" and r >= stop)]
+                keep = [r for r in range(n) if r < start or (cache_mode == "dual" and r >= stop)]
                 cache = [(layer.keys[:, :, keep], layer.values[:, :, keep]) for layer in out.past_key_values.layers]
             else:
-                live = number[start:stop] if context == "dual" else number[start:]
+                live = number[start:stop] if cache_mode == "dual" else number[start:]
                 frozen = DynamicCache()
                 for depth, (keys, values) in enumerate(cache):
                     frozen.update(keys, values, depth)

@@ -27,7 +27,7 @@ def calibration_size() -> Payload:
                     "in_sample_nfe_reduction": value + 2 / size, "prompts": 21, "nfe_reduction": value,
                     "nfe_reduction_low": value - 0.2, "nfe_reduction_high": value + 0.2,
                     "draws_low": value - 0.5 / size,
-                    "draws_high": value + 0.4 / size, "accepted_length": 2.9, "forwards_plain": 1408,
+                    "draws_high": value + 0.4 / size, "accepted_drafts": 2.9, "forwards_plain": 1408,
                     "forwards_mean": 492.5,
                 }
             )  # fmt: skip
@@ -68,15 +68,15 @@ def ablation(study: str) -> Payload:
                     rows.append(
                         {
                             "study": study, "setting": setting, "method": method, "budget": budget, "nodes": budget,
-                            "split": split, "prompts": 48, "accepted_length": 1.1 * (value - 1),
-                            "accepted_length_visited": value - 1, "accepted_length_low": value - 1.1,
-                            "accepted_length_high": 1.3 * value, "forwards_plain": 3000,
+                            "split": split, "prompts": 48, "accepted_drafts": 1.1 * (value - 1),
+                            "accepted_drafts_visited": value - 1, "accepted_drafts_low": value - 1.1,
+                            "accepted_drafts_high": 1.3 * value, "forwards_plain": 3000,
                             "forwards_predicted": round(3000 / value), "nfe_reduction": value,
                             "nfe_reduction_low": value - 0.15, "nfe_reduction_high": value + 0.2,
                             "bound": 9.0 if split == "search" else None, "gap": None, "search_seconds": 0.01,
                         }
                     )  # fmt: skip
-    config = {"study": study, "model": "synthetic", "context": "dual", "budgets": [5, 10, 16]}
+    config = {"study": study, "model": "synthetic", "cache": "dual", "budgets": [5, 10, 16]}
     return {"format": "draftgraph-results", "version": 1, "config": config, "question": "What?", "rows": rows}
 
 
@@ -166,7 +166,7 @@ def _study_header(kind: str) -> Payload:
     return {
         "format": "draftgraph-study", "version": 1, "name": "draftgraph", "trace_hash": "ab",
         "config": {"kind": kind, "budgets": [5, 10]},
-        "run": {"model": "synthetic", "policy": "static:1", "context": "dual", "block_length": 32},
+        "run": {"model": "synthetic", "policy": "static:1", "cache": "dual", "block_length": 32},
         "search_prompts": 48, "test_prompts": 16, "optuna_version": "5.0.0",
     }  # fmt: skip
 
@@ -221,7 +221,7 @@ def divergence(drafts: int = 6, batch: int = 9, tokens: int = 2) -> Payload:
     """Of 48 prompts ``drafts`` and ``batch`` leave the path; of each way's first ``tokens`` the tokens differ too."""
     counts = {"repeat": 0, "batch": batch, "blank": max(drafts - 1, 0), "drafts": drafts}
     labels = {"repeat": "plain again", "batch": "plain, batch 8", "blank": "blank drafts", "drafts": "speculation"}
-    arms, partings = [], []
+    arms, divergences = [], []
     for place, (name, count) in enumerate(counts.items()):
         differ = min(count, tokens)
         arms.append(
@@ -235,9 +235,10 @@ def divergence(drafts: int = 6, batch: int = 9, tokens: int = 2) -> Payload:
             }
         )  # fmt: skip
         for number in range(count):
-            partings.append(
+            divergences.append(
                 {
-                    "arm": name, "sample": number, "block": 0, "step": 3, "kind": "another position", "position": 5,
+                    "arm": name, "prompt_index": number,
+            "block": 0, "step": 3, "kind": "another position", "position": 5,
                     "other_position": 2, "margin": 0.0 if number == 0 else 10 ** (-4.5 + 0.3 * number + 0.1 * place),
                     "noise": 0.004, "tokens_differ": number < differ,
                 }
@@ -249,8 +250,8 @@ def divergence(drafts: int = 6, batch: int = 9, tokens: int = 2) -> Payload:
     ]  # fmt: skip
     return {
         "format": "draftgraph-divergence", "version": 1, "tool_version": "0.1.0", "sentence": "...",
-        "config": {"model": "synthetic", "policy": "static:1", "context": "dual", "drafts": 10},
+        "config": {"model": "synthetic", "policy": "static:1", "cache": "dual", "drafts": 10},
         "dtype": "bfloat16", "prompts": 48, "reference_forwards": 3000, "arms": arms, "comparisons": comparisons,
-        "partings": partings, "decisions": 3000,
+        "divergences": divergences, "decisions": 3000,
         "decision_margin_quantiles": [(k / 200) ** 4 for k in range(201)],
     }  # fmt: skip

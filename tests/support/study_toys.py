@@ -18,13 +18,17 @@ from tests.support.toy import toy_traces
 CONFIG = StudyConfig(budgets=(2, 5), folds=2)
 
 
-def traces(seed: int = 0, samples: int = 8) -> Traces:
-    return toy_traces(seed, samples=samples, blocks=1, length=7, noise=0.3)
+def traces(seed: int = 0, prompts: int = 8) -> Traces:
+    return toy_traces(seed, prompts=prompts, blocks=1, length=7, noise=0.3)
 
 
-def data(seed: int = 0, config: StudyConfig = CONFIG, samples: int = 8, domains: bool = False) -> StudyData:
-    named = {sample: "even" if sample % 2 == 0 else "odd" for sample in range(samples)} if domains else None
-    return study_data(traces(seed, samples), config, domains=named)
+def data(seed: int = 0, config: StudyConfig = CONFIG, prompts: int = 8, domains: bool = False) -> StudyData:
+    named = (
+        {prompt_index: "even" if prompt_index % 2 == 0 else "odd" for prompt_index in range(prompts)}
+        if domains
+        else None
+    )
+    return study_data(traces(seed, prompts), config, domains=named)
 
 
 def values(study: optuna.Study) -> list[Any]:
@@ -40,7 +44,7 @@ def write_folder(found: Traces, folder: Path, **facts: Any) -> Path:
     run = {
         "model": "toy",
         "model_revision": None,
-        "context": "dual",
+        "cache": "dual",
         "temperature": 0.0,
         "generation_length": 14,
         **found.metadata,

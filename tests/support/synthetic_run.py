@@ -110,7 +110,7 @@ def write_run(directory: Path, policies: tuple[str, ...] = POLICIES, anchors: in
                         )  # fmt: skip
         for budget in BUDGETS:
             best = max(
-                row["accepted_length"] for row in rows
+                row["accepted_drafts"] for row in rows
                 if (row["policy"], row["split"], row["budget"]) == (policy, "search", budget)
             )  # fmt: skip
             bound = _row("lp_bound", None, budget, policy, "search", best * 1.02, False)
@@ -137,16 +137,16 @@ def _row(
     nfe = 1 + 0.93 * value
     half = 0.03 * value if split == "test" and budget else None
     return {
-        "method": method, "reading": reading, "budget": budget, "policy": policy, "context": "dual", "split": split,
-        "prompts": 96, "accepted_length": value, "accepted_length_visited": 0.93 * value,
-        "accepted_length_low": None if half is None else value - half,
-        "accepted_length_high": None if half is None else value + half,
+        "method": method, "reading": reading, "budget": budget, "policy": policy, "cache": "dual", "split": split,
+        "prompts": 96, "accepted_drafts": value, "accepted_drafts_visited": 0.93 * value,
+        "accepted_drafts_low": None if half is None else value - half,
+        "accepted_drafts_high": None if half is None else value + half,
         "forwards_plain": 9000, "forwards_predicted": round(9000 / nfe),
         "forwards_measured": round(9000 / nfe) if measured and split == "test" else None,
         "nfe_reduction": nfe,
         "nfe_reduction_low": None if half is None else nfe - half,
         "nfe_reduction_high": None if half is None else nfe + half,
-        "tokens_identical": 1.0 if measured else None, "rows_computed": None, "seconds": None, "graph": graph,
+        "tokens_identical": 1.0 if measured else None, "query_tokens": None, "seconds": None, "graph": graph,
     }  # fmt: skip
 
 
@@ -155,7 +155,7 @@ def _graph_file(policy: str, nodes: list[Formula], chains: dict[str, list[Chain]
     values: dict[str, Any] = {}
     for split, own in chains.items():
         lengths = [accepted(chain, inside) for chain in own]
-        values[split] = {"accepted_length": float(np.mean(lengths))}
+        values[split] = {"accepted_drafts": float(np.mean(lengths))}
     search = chains["search"]
     occurs = Counter(state for chain in search for state in chain)
     reached = Counter(state for chain in search for state in chain[: accepted(chain, inside)])

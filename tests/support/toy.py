@@ -13,7 +13,7 @@ VOCABULARY = 40
 def toy_traces(
     seed: int,
     *,
-    samples: int = 4,
+    prompts: int = 4,
     blocks: int = 2,
     length: int = 8,
     top_j: int = 3,
@@ -22,7 +22,7 @@ def toy_traces(
     surprises: float = 0.0,
     idle: float = 0.0,
 ) -> Traces:
-    """Decode ``samples`` toy prompts of up to ``blocks`` blocks.
+    """Decode ``prompts`` toy prompts of up to ``blocks`` blocks.
 
     Each position has a latent confidence and latent token scores that drift by ``noise`` per step, so ranks half
     persist, as they do in a model. ``surprises``: how often a committed token lies outside the recorded ranks.
@@ -33,7 +33,7 @@ def toy_traces(
     rows: list[tuple[int, int, int]] = []
     masked_all, token_all, prob_all, commit_p, commit_t = [], [], [], [], []
     masked_n, commit_n = [], []
-    for sample in range(samples):
+    for prompt_index in range(prompts):
         for block in range(int(rng.integers(1, blocks + 1))):
             confidence = rng.normal(size=length)
             score = rng.normal(size=(length, VOCABULARY))
@@ -52,7 +52,7 @@ def toy_traces(
                 if rng.random() < idle:
                     count = 0
                 picked = sorted(ranked[:count])
-                rows.append((sample, block, step))
+                rows.append((prompt_index, block, step))
                 masked_all.extend(ranked)
                 token_all.extend(tokens)
                 prob_all.extend([np.linspace(0.5, 0.1, top_j)] * len(ranked))
@@ -63,9 +63,9 @@ def toy_traces(
                     commit_p.append(p)
                     commit_t.append(VOCABULARY if rng.random() < surprises else token)
                     masked.remove(p)
-    sample_column, block_column, step_column = (np.array(column, dtype=np.int32) for column in zip(*rows, strict=True))
+    prompt_column, block_column, step_column = (np.array(column, dtype=np.int32) for column in zip(*rows, strict=True))
     return Traces(
-        sample=sample_column,
+        prompt_index=prompt_column,
         block=block_column,
         step=step_column,
         masked_ptr=np.concatenate([[0], np.cumsum(masked_n)]).astype(np.int64),
@@ -80,12 +80,14 @@ def toy_traces(
 
 
 def naive_blocks(traces: Traces) -> list[dict]:
-    """Per block: sample, block, number of steps, and per anchor its chain, by the definitions of docs/glossary.md."""
+    """Per block: prompt_index, block, number of steps, and per anchor its chain, by the definitions of
+    docs/glossary.md.
+    """
     steps: dict[tuple[int, int], list[dict]] = {}
     for s in range(traces.n_steps):
         low, high = traces.masked_ptr[s], traces.masked_ptr[s + 1]
         first, last = traces.commit_ptr[s], traces.commit_ptr[s + 1]
-        steps.setdefault((int(traces.sample[s]), int(traces.block[s])), []).append(
+        steps.setdefault((int(traces.prompt_index[s]), int(traces.block[s])), []).append(
             {
                 "masked": [int(p) for p in traces.masked_position[low:high]],
                 "tokens": [list(map(int, row)) for row in traces.top_token[low:high]],
@@ -96,7 +98,7 @@ def naive_blocks(traces: Traces) -> list[dict]:
             }
         )
     found = []
-    for (sample, block), block_steps in steps.items():
+    for (prompt_index, block), block_steps in steps.items():
         n = len(block_steps)
         chains = []
         for a in range(1, n):  # the anchor after step a
@@ -116,7 +118,7 @@ def naive_blocks(traces: Traces) -> list[dict]:
                 pairs = pairs + named
                 chain.append(formula(pairs))
             chains.append(chain)
-        found.append({"sample": sample, "block": block, "steps": n, "chains": chains})
+        found.append({"prompt_index": prompt_index, "block": block, "steps": n, "chains": chains})
     return found
 
 

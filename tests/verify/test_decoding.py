@@ -9,11 +9,11 @@ from tests.support.observing import Facts, books_balance, same_facts
 from tests.support.oracle import naive_decode
 from verify.decoding import DecodeConfig, DecodeError, decode
 from verify.drafts import DraftFiller
-from verify.layout import BACKENDS, CONTEXT_MODES, LayoutError, exactness
+from verify.layout import BACKENDS, CACHE_MODES, LayoutError, exactness
 from verify.policies.specification import make_policy, step_sizes
 from verify.ranking import AnchorRanks, LaggedRanker
 
-EXACT = [(c, b) for c in CONTEXT_MODES for b in BACKENDS if exactness(c, b).exact]
+EXACT = [(c, b) for c in CACHE_MODES for b in BACKENDS if exactness(c, b).exact]
 # A random model is unsure: at 0.3 hardly any step commits two tokens, at 0.2 most do.
 POLICIES = ("static:1", "static:2", "threshold:0.3", "threshold:0.2")
 PROMPT = (5, 9, 13, 17, 21)
@@ -28,28 +28,28 @@ def denoiser():
 # ---------------------------------------------------------------- plain decoding against the oracle
 
 
-@pytest.mark.parametrize("context", CONTEXT_MODES)
+@pytest.mark.parametrize("cache", CACHE_MODES)
 @pytest.mark.parametrize("policy", ["static:1", "static:3", "threshold:0.3", "threshold:0.2"])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_plain_decoding_equals_the_naive_decoder(seed, policy, context):
+def test_plain_decoding_equals_the_naive_decoder(seed, policy, cache):
     own = tiny_denoiser(seed)
     for length in (3, 8, 13):  # within the first block, just one block, and over its border
         prompt = list(range(5, 5 + length))
-        tokens, forwards = naive_decode(own.model, MASK_ID, prompt, policy, 8, 16, context)
-        result = decode(own, prompt, make_policy(policy), DecodeConfig(8, 16, context))
+        tokens, forwards = naive_decode(own.model, MASK_ID, prompt, policy, 8, 16, cache)
+        result = decode(own, prompt, make_policy(policy), DecodeConfig(8, 16, cache))
         assert result.tokens == tokens
         assert result.forwards == result.steps == forwards
         assert result.accepted == [0] * forwards
         assert MASK_ID not in tokens
 
 
-@pytest.mark.parametrize("context", CONTEXT_MODES)
-def test_early_stop_equals_the_naive_decoder(denoiser, context):
-    whole, _ = naive_decode(denoiser.model, MASK_ID, PROMPT, "static:2", 8, 24, context)
+@pytest.mark.parametrize("cache", CACHE_MODES)
+def test_early_stop_equals_the_naive_decoder(denoiser, cache):
+    whole, _ = naive_decode(denoiser.model, MASK_ID, PROMPT, "static:2", 8, 24, cache)
     stops = set()
     for end in (whole[0], next(token for token in whole[8:16] if token not in whole[:8]), whole[-1]):
-        expected = naive_decode(denoiser.model, MASK_ID, PROMPT, "static:2", 8, 24, context, (end,))
-        config = replace(CONFIG, context=context, end_token_ids=(end,))
+        expected = naive_decode(denoiser.model, MASK_ID, PROMPT, "static:2", 8, 24, cache, (end,))
+        config = replace(CONFIG, cache=cache, end_token_ids=(end,))
         result = decode(denoiser, PROMPT, make_policy("static:2"), config)
         assert (result.tokens, result.forwards) == expected
         assert result.end == result.tokens.index(end)
@@ -64,7 +64,7 @@ def test_without_an_end_token_everything_is_generated(denoiser):
 
 def test_an_end_token_of_the_prompts_tail_does_not_stop(denoiser):
     """Block-causal: the first block begins with the prompt's last five tokens."""
-    config = replace(CONFIG, context="block_causal")
+    config = replace(CONFIG, cache="block_causal")
     free = decode(denoiser, PROMPT, make_policy("static:1"), config)
     end = next(token for token in PROMPT if token not in free.tokens)
     stopped = decode(denoiser, PROMPT, make_policy("static:1"), replace(config, end_token_ids=(end,)))
@@ -95,10 +95,10 @@ def test_a_block_complete_after_its_refresh_forward_says_both(denoiser):
 # ---------------------------------------------------------------- speculation is lossless
 
 
-@pytest.mark.parametrize(("context", "backend"), EXACT)
+@pytest.mark.parametrize(("cache", "backend"), EXACT)
 @pytest.mark.parametrize("policy", POLICIES)
-def test_speculation_is_lossless(denoiser, policy, context, backend):
-    config = replace(CONFIG, context=context, backend=backend)
+def test_speculation_is_lossless(denoiser, policy, cache, backend):
+    config = replace(CONFIG, cache=cache, backend=backend)
     seen = Facts()
     plain = decode(denoiser, PROMPT, make_policy(policy), config, observer=seen)
     assert plain.exactness.exact
@@ -115,32 +115,34 @@ def test_speculation_is_lossless(denoiser, policy, context, backend):
     assert saved > 0
 
 
-@pytest.mark.parametrize("context", ["none", "prefix"])
-def test_packing_beside_a_live_suffix_does_not_claim_exactness(denoiser, context):
-    config = replace(CONFIG, context=context, backend="packed")
+@pytest.mark.parametrize("cache", ["none", "prefix"])
+def test_packing_beside_a_live_suffix_does_not_claim_exactness(denoiser, cache):
+    config = replace(CONFIG, cache=cache, backend="packed")
     result = decode(denoiser, PROMPT, make_policy("static:1"), config, [[(1, 1)]])
     assert not result.exactness.exact
     assert "real block, not the draft" in result.exactness.reason
     books_balance(result)
 
 
-@pytest.mark.parametrize(("context", "backend"), [("dual", "packed"), ("block_causal", "packed"), ("none", "expanded")])
+@pytest.mark.parametrize(("cache", "backend"), [("dual", "packed"), ("block_causal", "packed"), ("none", "expanded")])
 @pytest.mark.parametrize("policy", ["static:1", "threshold:0.2"])
-def test_sampled_speculation_is_lossless_token_by_token(denoiser, policy, context, backend):
+def test_sampled_speculation_is_lossless_token_by_token(denoiser, policy, cache, backend):
     drawn = set()
     saved = 0
     for seed in range(2):
-        config = replace(CONFIG, context=context, backend=backend, seed=seed)
+        config = replace(CONFIG, cache=cache, backend=backend, seed=seed)
         rule = make_policy(policy, temperature=0.7)
-        plain = decode(denoiser, PROMPT, rule, config, sample=4)
+        plain = decode(denoiser, PROMPT, rule, config, prompt_index=4)
         for graph in range(3):
             # A sampled token is often not the most probable one, so a graph needs breadth to be hit.
-            result = decode(denoiser, PROMPT, rule, config, random_formulas(graph, 24, step_sizes(policy)), sample=4)
+            result = decode(
+                denoiser, PROMPT, rule, config, random_formulas(graph, 24, step_sizes(policy)), prompt_index=4
+            )
             assert result.tokens == plain.tokens
             saved += plain.forwards - result.forwards
         drawn.add(tuple(plain.tokens))
-        assert decode(denoiser, PROMPT, rule, config, sample=4).tokens == plain.tokens
-        assert decode(denoiser, PROMPT, rule, config, sample=5).tokens != plain.tokens
+        assert decode(denoiser, PROMPT, rule, config, prompt_index=4).tokens == plain.tokens
+        assert decode(denoiser, PROMPT, rule, config, prompt_index=5).tokens != plain.tokens
     assert len(drawn) == 2
     assert saved > 0
 
@@ -163,22 +165,22 @@ def test_a_subset_match_is_not_enough(denoiser):
 # ---------------------------------------------------------------- what a forward is, and what it costs
 
 
-@pytest.mark.parametrize(("context", "backend"), [(c, b) for c in CONTEXT_MODES for b in BACKENDS])
+@pytest.mark.parametrize(("cache", "backend"), [(c, b) for c in CACHE_MODES for b in BACKENDS])
 @pytest.mark.parametrize("budget", [0, 10])
-def test_forwards_and_rows_are_those_of_the_model(denoiser, context, backend, budget):
+def test_forwards_and_rows_are_those_of_the_model(denoiser, cache, backend, budget):
     counting = CountingDenoiser(denoiser)
-    config = replace(CONFIG, context=context, backend=backend)
+    config = replace(CONFIG, cache=cache, backend=backend)
     result = decode(counting, PROMPT, make_policy("static:1"), config, random_formulas(1, budget))
     assert (result.forwards, result.rows) == (counting.calls, counting.rows)
     books_balance(result)
 
 
-@pytest.mark.parametrize("context", CONTEXT_MODES)
+@pytest.mark.parametrize("cache", CACHE_MODES)
 @pytest.mark.parametrize("policy", ["static:8", "static:100", "threshold:1e-9"])
-def test_a_block_that_ends_on_its_refresh_forward_pays_no_other(denoiser, policy, context):
+def test_a_block_that_ends_on_its_refresh_forward_pays_no_other(denoiser, policy, cache):
     counting = CountingDenoiser(denoiser)
-    prompt = PROMPT + PROMPT[:3]  # eight tokens: no context mode begins with half a block
-    config = replace(CONFIG, context=context)
+    prompt = PROMPT + PROMPT[:3]  # eight tokens: no cache mode begins with half a block
+    config = replace(CONFIG, cache=cache)
     result = decode(counting, prompt, make_policy(policy), config, random_formulas(0, 5))
     assert counting.calls == result.forwards == result.steps == 3
     assert result.accepted == [0, 0, 0]
@@ -240,7 +242,7 @@ def test_a_graph_beyond_top_j_is_refused(denoiser):
     [
         ({"top_j": 0}, "top_j is 0, expected at least 1"),
         ({"generation_length": 20}, "no multiple of block length"),
-        ({"context": "kv"}, "unknown context mode 'kv'"),
+        ({"cache": "kv"}, "unknown cache mode 'kv'"),
         ({"backend": "tree"}, "unknown back-end 'tree'"),
     ],
 )

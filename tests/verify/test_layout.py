@@ -1,13 +1,13 @@
-"""Where blocks lie, and what each context mode promises."""
+"""Where blocks lie, and what each cache mode promises."""
 
 import pytest
 
-from verify.layout import BACKENDS, CONTEXT_MODES, LayoutError, SequenceLayout, exactness
+from verify.layout import BACKENDS, CACHE_MODES, LayoutError, SequenceLayout, exactness
 
 
-@pytest.mark.parametrize("context", ["none", "prefix", "dual"])
-def test_bidirectional_blocks_start_after_the_prompt(context):
-    assert SequenceLayout.make(7, 12, 4, context) == SequenceLayout(19, (7, 11, 15), 4)
+@pytest.mark.parametrize("cache", ["none", "prefix", "dual"])
+def test_bidirectional_blocks_start_after_the_prompt(cache):
+    assert SequenceLayout.make(7, 12, 4, cache) == SequenceLayout(19, (7, 11, 15), 4)
 
 
 def test_block_causal_blocks_count_from_zero():
@@ -20,13 +20,13 @@ def test_block_causal_first_block_holds_the_prompts_tail():
     assert SequenceLayout.make(3, 2, 4, "block_causal") == SequenceLayout(8, (0, 4), 4)
 
 
-@pytest.mark.parametrize("context", ["none", "prefix", "dual"])
-def test_bidirectional_lengths_are_whole_blocks(context):
+@pytest.mark.parametrize("cache", ["none", "prefix", "dual"])
+def test_bidirectional_lengths_are_whole_blocks(cache):
     with pytest.raises(LayoutError, match="generation length 13 is no multiple of block length 4; use 16"):
-        SequenceLayout.make(7, 13, 4, context)
+        SequenceLayout.make(7, 13, 4, cache)
 
 
-@pytest.mark.parametrize("context", CONTEXT_MODES)
+@pytest.mark.parametrize("cache", CACHE_MODES)
 @pytest.mark.parametrize(
     ("lengths", "message"),
     [
@@ -36,13 +36,13 @@ def test_bidirectional_lengths_are_whole_blocks(context):
         ((3, 8, -4), "the block length is -4, expected at least 1"),
     ],
 )
-def test_lengths_below_one_are_refused(context, lengths, message):
+def test_lengths_below_one_are_refused(cache, lengths, message):
     with pytest.raises(LayoutError, match=message):
-        SequenceLayout.make(*lengths, context)
+        SequenceLayout.make(*lengths, cache)
 
 
 def test_unknown_words_are_refused():
-    expected = "unknown context mode 'cache', expected one of none, prefix, dual, block_causal"
+    expected = "unknown cache mode 'cache', expected one of none, prefix, dual, block_causal"
     with pytest.raises(LayoutError, match=expected):
         SequenceLayout.make(3, 8, 4, "cache")
     with pytest.raises(LayoutError, match=expected):
@@ -52,7 +52,7 @@ def test_unknown_words_are_refused():
 
 
 def test_the_exactness_table():
-    table = {(c, b): exactness(c, b).exact for c in CONTEXT_MODES for b in BACKENDS}
+    table = {(c, b): exactness(c, b).exact for c in CACHE_MODES for b in BACKENDS}
     assert table == {
         ("none", "packed"): False, ("none", "expanded"): True,
         ("prefix", "packed"): False, ("prefix", "expanded"): True,

@@ -74,12 +74,12 @@ def masked_rows(states: Sequence[np.ndarray], mask_token_id: int) -> tuple[np.nd
 class Engine(Protocol):
     """Runs the forwards of the sequences that stand in its slots."""
 
-    def check(self, denoiser: Denoiser, context: str, backend: str, drafts: int) -> None:
+    def check(self, denoiser: Denoiser, cache: str, backend: str, drafts: int) -> None:
         """Raise :class:`EngineError` unless this engine runs ``denoiser`` so, with up to ``drafts`` drafts."""
         ...
 
-    def open(self, slot: int, sample: int, layout: SequenceLayout) -> None:
-        """A new sequence, prompt number ``sample``, takes ``slot``; whatever stood there is forgotten.
+    def open(self, slot: int, prompt_index: int, layout: SequenceLayout) -> None:
+        """A new sequence, prompt number ``prompt_index``, takes ``slot``; whatever stood there is forgotten.
 
         Raises:
             EngineError: there is no such slot, or no room for a sequence of this layout.

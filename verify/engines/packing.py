@@ -1,6 +1,6 @@
 """Drafts beside the real block in one forward pass: the two back-ends.
 
-``packed`` appends every draft block as further rows of the same sequence and keeps the blocks apart by visibility.
+``packed`` appends every draft block as further rows of the same sequence and keeps the blocks apart by attention_mask.
 ``expanded`` copies the real rows once per draft in the batch dimension; it needs no special mask, costs a copy of the
 live rows per draft, and is the reference that ``packed`` is tested against.
 """
@@ -19,42 +19,42 @@ from verify.denoiser import Denoiser, context_length
 class Frame:
     """What stays as it is while one block is solved.
 
-    ``R`` live rows are computed anew in every forward; ``C`` frozen rows are keys and values only. All live rows see
-    all frozen and all live rows.
+    ``R`` live rows are computed anew in every forward; ``C`` cached rows are keys and values only. All live rows see
+    all cached and all live rows.
 
     Attributes:
         tokens: int64 [R], live rows; the block's own part is replaced in every forward.
         positions: int64 [R], position ids of the live rows.
         block_offset: where the block begins among the live rows.
         block_length: ``L``.
-        context: the frozen rows, or None.
+        cache: the cached rows, or None.
     """
 
     tokens: torch.Tensor
     positions: torch.Tensor
     block_offset: int
     block_length: int
-    context: Any | None
-    _packed_visibility: dict[int, torch.Tensor] = field(default_factory=dict)
+    cache: Any | None
+    _packed_attention_mask: dict[int, torch.Tensor] = field(default_factory=dict)
 
     @property
     def block_rows(self) -> slice:
         return slice(self.block_offset, self.block_offset + self.block_length)
 
-    def packed_visibility(self, drafts: int) -> torch.Tensor:
+    def packed_attention_mask(self, drafts: int) -> torch.Tensor:
         """bool [1, R + D * L, C + R + D * L]; kept per number of drafts, as anchors of a block repeat it."""
-        if drafts not in self._packed_visibility:
-            live, frozen, length = len(self.tokens), context_length(self.context), self.block_length
+        if drafts not in self._packed_attention_mask:
+            live, cached, length = len(self.tokens), context_length(self.cache), self.block_length
             rows = live + drafts * length
-            visible = torch.zeros(rows, frozen + rows, dtype=torch.bool, device=self.tokens.device)
-            visible[:, : frozen + live] = True  # everyone sees the frozen rows and, at first, all live rows
-            block = slice(frozen + self.block_offset, frozen + self.block_offset + length)
+            visible = torch.zeros(rows, cached + rows, dtype=torch.bool, device=self.tokens.device)
+            visible[:, : cached + live] = True  # everyone sees the cached rows and, at first, all live rows
+            block = slice(cached + self.block_offset, cached + self.block_offset + length)
             visible[live:, block] = False  # but a draft stands in place of the real block
             own = torch.block_diag(*[torch.ones(length, length, device=visible.device)] * drafts) if drafts else None
             if own is not None:
-                visible[live:, frozen + live :] = own.bool()
-            self._packed_visibility[drafts] = visible[None]
-        return self._packed_visibility[drafts]
+                visible[live:, cached + live :] = own.bool()
+            self._packed_attention_mask[drafts] = visible[None]
+        return self._packed_attention_mask[drafts]
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +82,7 @@ def forward_packed(denoiser: Denoiser, frame: Frame, states: torch.Tensor) -> Bl
     row_numbers = torch.arange(len(tokens), device=tokens.device)
     logit_rows = torch.cat([row_numbers[frame.block_rows], row_numbers[live:]])
     logits, _ = denoiser(
-        tokens[None], positions[None], frame.packed_visibility(drafts), frame.context, logit_rows=logit_rows
+        tokens[None], positions[None], frame.packed_attention_mask(drafts), frame.cache, logit_rows=logit_rows
     )
     return BlockLogits(logits.reshape(1 + drafts, length, -1), len(tokens))
 
@@ -96,8 +96,8 @@ def forward_expanded(denoiser: Denoiser, frame: Frame, states: torch.Tensor) -> 
     logits, _ = denoiser(
         tokens,
         frame.positions.expand(batch, live),
-        frame.packed_visibility(0),
-        frame.context,
+        frame.packed_attention_mask(0),
+        frame.cache,
         logit_rows=logit_rows,
     )
     return BlockLogits(logits, batch * live)

@@ -8,31 +8,31 @@ import numpy as np
 import torch
 
 from verify.denoiser import Denoiser
-from verify.engines.context import ContextKeeper
+from verify.engines.cache import CacheKeeper
 from verify.engines.contract import BatchLogits, EngineError, masked_rows
 from verify.engines.packing import FORWARDS, Frame
 from verify.layout import SequenceLayout
 
 
 class RowEngine:
-    """One call of the denoiser per sequence and forward; contexts are values. The reference for every other engine."""
+    """One call of the denoiser per sequence and forward; caches are values. The reference for every other engine."""
 
-    def __init__(self, denoiser: Denoiser, context: str, backend: str) -> None:
-        self.denoiser, self.context, self.backend = denoiser, context, backend
+    def __init__(self, denoiser: Denoiser, cache: str, backend: str) -> None:
+        self.denoiser, self.cache, self.backend = denoiser, cache, backend
         self.forward = FORWARDS[backend]
-        self._keepers: dict[int, ContextKeeper] = {}
+        self._keepers: dict[int, CacheKeeper] = {}
         self._frames: dict[int, Frame] = {}
 
-    def check(self, denoiser: Denoiser, context: str, backend: str, drafts: int) -> None:
+    def check(self, denoiser: Denoiser, cache: str, backend: str, drafts: int) -> None:
         """See :meth:`Engine.check`; the number of drafts does not matter here."""
-        if denoiser is not self.denoiser or (context, backend) != (self.context, self.backend):
+        if denoiser is not self.denoiser or (cache, backend) != (self.cache, self.backend):
             raise EngineError(
-                f"the engine was made for another model, or for {self.context}, {self.backend} and not {context}, "
+                f"the engine was made for another model, or for {self.cache}, {self.backend} and not {cache}, "
                 f"{backend}; make one with verify.decoding.make_engine"
             )
 
-    def open(self, slot: int, sample: int, layout: SequenceLayout) -> None:
-        self._keepers[slot] = ContextKeeper(self.denoiser, layout, self.context)
+    def open(self, slot: int, prompt_index: int, layout: SequenceLayout) -> None:
+        self._keepers[slot] = CacheKeeper(self.denoiser, layout, self.cache)
 
     def move(self, source: int, target: int) -> None:
         self._keepers[target] = self._keepers.pop(source)

@@ -1,12 +1,12 @@
 """The engine for devices: one padded forward for all sequences, over keys and values that stay where they are.
 
 Every sequence owns a slot. A refresh writes the keys and values it freezes into the slot's buffer; a step forward adds
-its own behind them and hands the model both as one view, so this engine copies nothing frozen, neither per draft nor
+its own behind them and hands the model both as one view, so this engine copies nothing cached, neither per draft nor
 per forward. Rows of the block come first among a sequence's live rows (order is free, as positions are given), so that
 all slots have their blocks at the same place. Padding repeats a real row, sees what it sees, and is seen by none.
 
 ``packed`` puts drafts beside the live rows. ``expanded`` gives every draft a copy of all live rows, here as further
-rows of the same sequence and not as further sequences: the same arithmetic, and the frozen rows are still shared.
+rows of the same sequence and not as further sequences: the same arithmetic, and the cached rows are still shared.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import numpy as np
 import torch
 
 from verify.denoiser import Denoiser, SlotDenoiser, SlotRows
-from verify.engines.attention_mask import refresh_visibility, step_visibility
+from verify.engines.attention_mask import refresh_attention_mask, step_attention_mask
 from verify.engines.contract import BatchLogits, EngineError, masked_rows
 from verify.layout import SequenceLayout, exactness
 
-#: Frozen columns that a forward reads are rounded up to this, so that few different widths occur.
+#: Cached columns that a forward reads are rounded up to this, so that few different widths occur.
 COLUMN_STEP = 16
 
 
@@ -32,14 +32,14 @@ class _Slot:
 
     Attributes:
         layout: where its blocks lie.
-        frozen: rows in its buffer, ``C``.
+        cached: rows in its buffer, ``C``.
         start: first position of the block.
         tokens: int64 [R], live rows, the block first; none before the first refresh.
         positions: int64 [R], of the live rows.
     """
 
     layout: SequenceLayout
-    frozen: int = 0
+    cached: int = 0
     start: int = 0
     tokens: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     positions: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
@@ -50,7 +50,7 @@ class _Scene:
     """What stays as it is between two refreshes: shapes, positions and the mask for the largest number of drafts.
 
     Attributes:
-        columns: frozen columns read by everyone.
+        columns: cached columns read by everyone.
         width: live rows per slot, the shorter ones padded.
         positions: int64 [b, rows].
         mask: as the denoiser takes it, last two axes [rows, columns + rows].
@@ -75,7 +75,7 @@ class SlotEngine:
 
     Args:
         denoiser: a model that offers slots.
-        context: the context mode.
+        cache: the cache mode.
         backend: ``packed`` or ``expanded``.
         slots: sequences at a time.
         layouts: of all sequences that will come; buffers are made for the longest.
@@ -83,61 +83,61 @@ class SlotEngine:
 
     Raises:
         EngineError: no layout, or fewer than one slot.
-        LayoutError: an unknown context mode or back-end.
+        LayoutError: an unknown cache mode or back-end.
 
-    Memory: ``slots * (frozen + live rows)`` keys and values per layer, where ``packed`` has ``R + drafts * L`` live
+    Memory: ``slots * (cached + live rows)`` keys and values per layer, where ``packed`` has ``R + drafts * L`` live
     rows and ``expanded`` ``(1 + drafts) * R``.
     """
 
     def __init__(
         self,
         denoiser: SlotDenoiser,
-        context: str,
+        cache: str,
         backend: str,
         slots: int,
         layouts: Sequence[SequenceLayout],
         drafts: int,
     ) -> None:
-        exactness(context, backend)
+        exactness(cache, backend)
         if not layouts or slots < 1:
             raise EngineError(f"an engine needs a layout and a slot at least, got {len(layouts)} and {slots}")
-        self.denoiser, self.context, self.backend = denoiser, context, backend
+        self.denoiser, self.cache, self.backend = denoiser, cache, backend
         self.slots, self.drafts = slots, drafts
         self.length = layouts[0].block_length
         self.longest = max(layout.length for layout in layouts)
-        # Only a sequence's part from its first block on can be live behind a frozen prefix.
+        # Only a sequence's part from its first block on can be live behind a cached prefix.
         self.suffix = max(layout.length - layout.block_starts[0] for layout in layouts)
-        frozen = 0 if context == "none" else self.longest - self.length
-        live = {"none": self.longest, "prefix": self.suffix}.get(context, self.length)
-        self.frozen_rows = -(-frozen // COLUMN_STEP) * COLUMN_STEP
+        cached = 0 if cache == "none" else self.longest - self.length
+        live = {"none": self.longest, "prefix": self.suffix}.get(cache, self.length)
+        self.cached_rows = -(-cached // COLUMN_STEP) * COLUMN_STEP
         self.live_rows = self._row_count(live, drafts)
-        self.memory = denoiser.make_slots(slots, self.frozen_rows, self.live_rows)
+        self.memory = denoiser.make_slots(slots, self.cached_rows, self.live_rows)
         self._slots: dict[int, _Slot] = {}
         self._scene: _Scene | None = None
 
     def _row_count(self, width: int, drafts: int) -> int:
         return width + drafts * self.length if self.backend == "packed" else (1 + drafts) * width
 
-    def check(self, denoiser: Denoiser, context: str, backend: str, drafts: int) -> None:
+    def check(self, denoiser: Denoiser, cache: str, backend: str, drafts: int) -> None:
         """See :meth:`verify.engines.contract.Engine.check`."""
-        if denoiser is not self.denoiser or (context, backend) != (self.context, self.backend):
+        if denoiser is not self.denoiser or (cache, backend) != (self.cache, self.backend):
             raise EngineError(
-                f"the engine was made for another model, or for {self.context}, {self.backend} and not {context}, "
+                f"the engine was made for another model, or for {self.cache}, {self.backend} and not {cache}, "
                 f"{backend}; make one with verify.decoding.make_engine"
             )
         if drafts > self.drafts:
             raise EngineError(f"the graph has {drafts} drafts, the engine was made for at most {self.drafts}")
 
-    def open(self, slot: int, sample: int, layout: SequenceLayout) -> None:
+    def open(self, slot: int, prompt_index: int, layout: SequenceLayout) -> None:
         suffix = layout.length - layout.block_starts[0]
         if slot >= self.slots or layout.length > self.longest or layout.block_length != self.length:
             raise EngineError(
                 f"the engine was made for {self.slots} slots, {self.longest} rows and blocks of {self.length}; prompt "
-                f"{sample} would take slot {slot}, {layout.length} rows, blocks of {layout.block_length}"
+                f"{prompt_index} would take slot {slot}, {layout.length} rows, blocks of {layout.block_length}"
             )
-        if self.context == "prefix" and suffix > self.suffix:
+        if self.cache == "prefix" and suffix > self.suffix:
             raise EngineError(
-                f"the engine was made for up to {self.suffix} generated rows, prompt {sample} has {suffix}"
+                f"the engine was made for up to {self.suffix} generated rows, prompt {prompt_index} has {suffix}"
             )
         self._slots[slot] = _Slot(layout)
         self.denoiser.clear_slot(self.memory, slot)
@@ -147,10 +147,10 @@ class SlotEngine:
         self.denoiser.move_slot(self.memory, source, target)
         self._scene = None
 
-    def _columns(self, frozen: Sequence[int]) -> int:
+    def _columns(self, cached: Sequence[int]) -> int:
         if self.denoiser.few_shapes:
-            return self.frozen_rows
-        return -(-max(frozen) // COLUMN_STEP) * COLUMN_STEP
+            return self.cached_rows
+        return -(-max(cached) // COLUMN_STEP) * COLUMN_STEP
 
     # ---- refresh -----------------------------------------------------------------------------------------------------
 
@@ -167,7 +167,7 @@ class SlotEngine:
         unit, offset, bounds = masked_rows(states, self.denoiser.mask_token_id)
         which = np.repeat(np.arange(len(slots)), np.diff(bounds))
         wanted = which * width + offset
-        # The row one position before the block; -1 where it was frozen before, its hidden state is kept then.
+        # The row one position before the block; -1 where it was cached before, its hidden state is kept then.
         edge = np.array(
             [
                 int(np.argmax(rows == start - 1)) if (rows == start - 1).any() else -1
@@ -177,12 +177,12 @@ class SlotEngine:
         first = np.asarray(starts)[which] == 0  # position 0 has no row before it and keeps its own
         before = np.where(edge[which] < 0, -1, which * width + edge[which])
         before = np.where(offset > 0, wanted - 1, np.where(first, wanted, before))
-        freeze_rows, freeze_columns = self._frozen_by_refresh(slots, order, starts)
-        old = [self._slots[slot].frozen for slot in slots]
-        block_causal = self.context == "block_causal"
+        cache_rows, cache_columns = self._cached_by_refresh(slots, order, starts)
+        old = [self._slots[slot].cached for slot in slots]
+        block_causal = self.cache == "block_causal"
         columns = self._columns(old) if block_causal else 0
         device = self.denoiser.device
-        visible = refresh_visibility(
+        visible = refresh_attention_mask(
             _put(count, device), _put(np.array(old), device), columns, _put(positions // self.length, device),
             block_causal,
         )  # fmt: skip
@@ -191,13 +191,13 @@ class SlotEngine:
             SlotRows(
                 tokens=_put(tokens, device),
                 positions=_put(positions, device),
-                mask=self.denoiser.attention_mask(visible),
+                mask=self.denoiser.prepare_mask(visible),
                 columns=columns,
                 slots=_put(np.asarray(slots), device),
                 wanted=_put(wanted, device),
                 before=_put(before, device),
-                freeze_rows=None if freeze_rows is None else _put(freeze_rows, device),
-                freeze_columns=None if freeze_columns is None else _put(freeze_columns, device),
+                cache_rows=None if cache_rows is None else _put(cache_rows, device),
+                cache_columns=None if cache_columns is None else _put(cache_columns, device),
                 edge_rows=_put(edge, device),
             ),
         )
@@ -208,35 +208,35 @@ class SlotEngine:
     def _refresh_order(self, slot: _Slot, start: int) -> np.ndarray:
         """Positions of the rows to compute, the block's first."""
         stop = start + self.length
-        first, last = (slot.frozen, stop) if self.context == "block_causal" else (0, slot.layout.length)
+        first, last = (slot.cached, stop) if self.cache == "block_causal" else (0, slot.layout.length)
         return np.concatenate([np.arange(start, stop), np.arange(first, start), np.arange(stop, last)])
 
-    def _frozen_by_refresh(
+    def _cached_by_refresh(
         self, slots: Sequence[int], order: Sequence[np.ndarray], starts: Sequence[int]
     ) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """Which rows are frozen (int64 [b, f]) and the columns they go to; short ones are padded with a scratch column.
+        """Which rows are cached (int64 [b, f]) and the columns they go to; short ones are padded with a scratch column.
 
-        The rows of the block come first and are never frozen, so it is always a run of rows behind them.
+        The rows of the block come first and are never cached, so it is always a run of rows behind them.
         """
-        if self.context == "none":
+        if self.cache == "none":
             return None, None
         count = [
-            len(rows) - self.length if self.context == "dual" else int(np.count_nonzero(rows < start))
+            len(rows) - self.length if self.cache == "dual" else int(np.count_nonzero(rows < start))
             for rows, start in zip(order, starts, strict=True)
         ]
         rows = np.zeros((len(slots), max(1, *count)), dtype=np.int64)
-        columns = np.full(rows.shape, self.frozen_rows + self.live_rows - 1, dtype=np.int64)
+        columns = np.full(rows.shape, self.cached_rows + self.live_rows - 1, dtype=np.int64)
         for k, slot in enumerate(slots):
-            first = self._slots[slot].frozen if self.context == "block_causal" else 0
+            first = self._slots[slot].cached if self.cache == "block_causal" else 0
             rows[k, : count[k]] = self.length + np.arange(count[k])
             columns[k, : count[k]] = first + np.arange(count[k])
         return rows, columns
 
     def _settle(self, slot: _Slot, rows: np.ndarray, sequence: np.ndarray, start: int) -> None:
-        """Note what the refresh left: the frozen rows, and the rows that stay live."""
+        """Note what the refresh left: the cached rows, and the rows that stay live."""
         slot.start = start
-        slot.frozen = {"none": 0, "dual": slot.layout.length - self.length}.get(self.context, start)
-        kept = {"none": rows, "prefix": rows[rows >= start]}.get(self.context, rows[: self.length])
+        slot.cached = {"none": 0, "dual": slot.layout.length - self.length}.get(self.cache, start)
+        kept = {"none": rows, "prefix": rows[rows >= start]}.get(self.cache, rows[: self.length])
         slot.positions, slot.tokens = kept, sequence[kept]
 
     # ---- step --------------------------------------------------------------------------------------------------------
@@ -308,10 +308,10 @@ class SlotEngine:
     def _rows_before(
         self, which: np.ndarray, unit: np.ndarray, offset: np.ndarray, wanted: np.ndarray, count: int, width: int
     ) -> np.ndarray:
-        """The row one position before each wanted one; -1 where that row is frozen, the row itself at position 0."""
+        """The row one position before each wanted one; -1 where that row is cached, the row itself at position 0."""
         start = np.array([self._slots[k].start for k in range(int(which.max(initial=-1)) + 1)], dtype=np.int64)[which]
         edge = np.full(len(which), -1)
-        if self.context == "none":
+        if self.cache == "none":
             home = unit * width if self.backend == "expanded" else 0
             edge = which * count + home + self.length + start - 1
         return np.where(offset > 0, wanted - 1, np.where(start > 0, edge, wanted))
@@ -319,8 +319,8 @@ class SlotEngine:
     def _make_scene(self, batch: int) -> _Scene:
         device = self.denoiser.device
         slots = [self._slots[k] for k in range(batch)]
-        frozen, live = [slot.frozen for slot in slots], [len(slot.tokens) for slot in slots]
-        width, columns = max(live), self._columns(frozen)
+        cached, live = [slot.cached for slot in slots], [len(slot.tokens) for slot in slots]
+        width, columns = max(live), self._columns(cached)
         positions = np.empty((batch, self._row_count(width, self.drafts)), dtype=np.int64)
         for k, slot in enumerate(slots):
             positions[k] = slot.positions[0]
@@ -329,11 +329,11 @@ class SlotEngine:
                 positions[k, width:] = np.tile(slot.positions[: self.length], self.drafts)
             else:
                 positions[k].reshape(1 + self.drafts, width)[:, : live[k]] = slot.positions
-        visible = step_visibility(
-            _put(np.array(frozen), device), _put(np.array(live), device), columns, width, self.drafts, self.length,
+        visible = step_attention_mask(
+            _put(np.array(cached), device), _put(np.array(live), device), columns, width, self.drafts, self.length,
             self.backend == "packed",
         )  # fmt: skip
-        return _Scene(columns, width, _put(positions, device), self.denoiser.attention_mask(visible))
+        return _Scene(columns, width, _put(positions, device), self.denoiser.prepare_mask(visible))
 
 
 def _put(array: np.ndarray, device: torch.device) -> torch.Tensor:

@@ -37,7 +37,7 @@ GRAPH_FORMAT_VERSION = 1
 RANK_ORIGIN = "lagged"
 #: The same text as verify.ranking.TIE_RULE, which cannot be imported here without torch; a test keeps them equal.
 TIE_RULE = "probability descending, then position ascending; token probability descending, then token id ascending"
-CONTEXTS = ("none", "prefix", "dual", "block_causal")
+CACHES = ("none", "prefix", "dual", "block_causal")
 
 #: Names of rules that are ours: behind one of them, parameters that cannot be read are an error, no foreign rule.
 _OWN_RULES = ("static", "threshold", "quota", "dynamic", "dream")
@@ -76,7 +76,7 @@ class Validity:
         model_revision: what identifies its weights (a commit or a digest), None where none was stated.
         policy: the specification of the unmasking policy, for example ``static:1``.
         block_length: positions in a block, ``L``.
-        context: one of ``CONTEXTS``.
+        cache: one of ``CACHES``.
         temperature: at which tokens were sampled, 0 for argmax.
         top_j: vocabulary ranks that were recorded; no formula names a higher one.
     """
@@ -85,7 +85,7 @@ class Validity:
     model_revision: str | None
     policy: str
     block_length: int
-    context: str
+    cache: str
     temperature: float
     top_j: int
 
@@ -299,14 +299,14 @@ def _validity(value: object) -> Validity:
         expect_text(stated["model_revision"], "validity.model_revision")
     policy = expect_text(stated["policy"], "validity.policy")
     _step_size(policy)
-    if stated["context"] not in CONTEXTS:
-        fail("validity.context", f"one of {', '.join(CONTEXTS)}", stated["context"])
+    if stated["cache"] not in CACHES:
+        fail("validity.cache", f"one of {', '.join(CACHES)}", stated["cache"])
     return Validity(
         model=expect_text(stated["model"], "validity.model"),
         model_revision=stated["model_revision"],
         policy=policy,
         block_length=expect_integer(stated["block_length"], "validity.block_length", 1, MAX_BLOCK_LENGTH),
-        context=stated["context"],
+        cache=stated["cache"],
         temperature=expect_number(stated["temperature"], "validity.temperature", 0.0),
         top_j=expect_integer(stated["top_j"], "validity.top_j", 1, MAX_TOP_J),
     )

@@ -30,7 +30,7 @@ def check_values(value: object) -> None:
 
 
 def _check_field(name: str, item: object, place: str) -> None:
-    if name in ("accepted_length", "nfe_reduction", "bound", "gap"):
+    if name in ("accepted_drafts", "nfe_reduction", "bound", "gap"):
         expect_number(item, place, 0.0)
     elif name in ("forwards_predicted", "forwards_plain"):
         expect_integer(item, place, 0, MAX_INTEGER)

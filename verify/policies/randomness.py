@@ -16,17 +16,17 @@ class StepRandom:
     """
 
     seed: int
-    sample: int
+    prompt_index: int
     block: int
     step: int
 
     def generator(self, position: int) -> np.random.Generator:
         """A fresh generator for one offset of the block; the same arguments always give the same stream."""
         mask = (1 << 64) - 1
-        key = (self.seed & mask) << 64 | (self.sample & mask)
+        key = (self.seed & mask) << 64 | (self.prompt_index & mask)
         counter = (self.block & mask) << 192 | (self.step & mask) << 128 | (position & mask) << 64
         return np.random.Generator(np.random.Philox(key=key, counter=counter))
 
     def gumbel(self, position: int, size: int) -> np.ndarray:
-        """Standard Gumbel noise, float64 [size]: argmax(logits / T + noise) samples softmax(logits / T)."""
+        """Standard Gumbel noise, float64 [size]: argmax(logits / T + noise) prompt_indices softmax(logits / T)."""
         return self.generator(position).gumbel(size=size)

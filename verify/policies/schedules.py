@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-import torch
-
 
 @lru_cache(maxsize=1024)
 def even_quotas(positions: int, steps: int) -> tuple[int, ...]:
@@ -29,6 +27,8 @@ def timed_quotas(positions: int, steps: int, eps: float) -> tuple[int, ...]:
     the distribution stay as they are, and the same forward would be paid again. In float32, as the source computes it;
     one rounding more or less moves a commit to another step.
     """
+    import torch  # here, so that naming a policy (reading a graph file) costs no import of torch
+
     time = torch.linspace(1, eps, steps + 1)
     quotas, masked = [], positions
     for step in range(steps):

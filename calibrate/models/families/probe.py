@@ -34,12 +34,12 @@ def probe_mask(denoiser: HuggingFaceDenoiser) -> None:
     tokens = plain.repeat(3, 1)
     tokens[1, 0] = usable[(5 * rows + 2) % len(usable)]
     tokens[2, -1] = usable[(5 * rows + 3) % len(usable)]
-    visibility = torch.ones(1, rows, rows, dtype=torch.bool, device=denoiser.device)
-    visibility[:, 1:, 0] = False
+    attention_mask = torch.ones(1, rows, rows, dtype=torch.bool, device=denoiser.device)
+    attention_mask[:, 1:, 0] = False
     positions = torch.arange(rows, device=denoiser.device).expand(3, rows)
     # Row 1 of a shifted model falls back to itself, as the row before it is hidden; so the rows asked start there.
     wanted = torch.arange(1, rows - 1, device=denoiser.device)
-    logits, _ = denoiser(tokens, positions, visibility, logit_rows=wanted)
+    logits, _ = denoiser(tokens, positions, attention_mask, logit_rows=wanted)
     logits = logits.double()
     by_hidden = (logits[1] - logits[0]).abs().max().item()
     by_visible = (logits[2] - logits[0]).abs().max().item()

@@ -1,7 +1,7 @@
 """Qwen3-0.6B-diffusion of dLLM (mdlm and bd3lm): Qwen3 with its mask left open, logits not shifted.
 
 The two trainings share ``model_type`` and weight names. mdlm is bidirectional, bd3lm block-causal with blocks of 32,
-and nothing in config.json tells them apart, so both kinds are named here; choose the context mode that fits.
+and nothing in config.json tells them apart, so both kinds are named here; choose the cache mode that fits.
 """
 
 from calibrate.models.families.spec import FamilySpec

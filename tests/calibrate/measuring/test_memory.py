@@ -22,7 +22,7 @@ from calibrate.measuring.memory import (
 from calibrate.models.shapes import LLADA_8B, LLADA_TINY, SDAR_8B
 from verify.decoding import DecodeConfig, decode_batch, make_engine
 from verify.engines.slots import SlotEngine
-from verify.layout import BACKENDS, CONTEXT_MODES, SequenceLayout
+from verify.layout import BACKENDS, CACHE_MODES, SequenceLayout
 from verify.policies.specification import make_policy
 
 LLADA = ModelSizes.of_config(LLADA_8B.native(), 8_015_581_184, 2, "cuda")
@@ -31,12 +31,12 @@ SDAR = ModelSizes.of_config(SDAR_8B.native(), 8_190_735_360, 2, "cuda")
 
 def test_what_is_held_by_hand() -> None:
     held = predict_memory(LLADA, Load(batch=4, context_length=1000, drafts=10)).held
-    rows = 1008 + 32 * 11  # frozen columns come in sixteens
+    rows = 1008 + 32 * 11  # cached columns come in sixteens
     assert held["weights"] == 2 * 8_015_581_184
     assert held["keys and values"] == 2 * 32 * 4 * rows * 4096 * 2
     assert held["mask of a step"] == 4 * 352 * rows * 2
     # Four times fewer key heads, four more layers.
-    grouped = predict_memory(SDAR, Load(batch=4, context_length=1000, drafts=10, context="block_causal")).held
+    grouped = predict_memory(SDAR, Load(batch=4, context_length=1000, drafts=10, cache="block_causal")).held
     assert grouped["keys and values"] == 2 * 36 * 4 * rows * 1024 * 2
 
 
@@ -79,12 +79,12 @@ def test_the_message(load: Load, available: int, said: str) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("context", CONTEXT_MODES)
-def test_the_load_of_a_decode_is_what_its_engine_makes_room_for(context: str, backend: str) -> None:
+@pytest.mark.parametrize("cache", CACHE_MODES)
+def test_the_load_of_a_decode_is_what_its_engine_makes_room_for(cache: str, backend: str) -> None:
     denoiser = LLADA_TINY.make(dtype="float32").denoiser
-    config = DecodeConfig(8, 24, context, backend)
+    config = DecodeConfig(8, 24, cache, backend)
     prompts = [(k, list(range(5 + 6 * k))) for k in range(3)]
-    layouts = [SequenceLayout.make(len(prompt), 24, 8, context) for _, prompt in prompts]
+    layouts = [SequenceLayout.make(len(prompt), 24, 8, cache) for _, prompt in prompts]
     engine = make_engine(denoiser, config, layouts, 2, 3)
     assert isinstance(engine, SlotEngine)
     nodes = [((1, 1),), ((2, 1),), ((1, 2),)]

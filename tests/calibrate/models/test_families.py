@@ -8,7 +8,7 @@ from calibrate.models.families import FAMILIES, REFUSED, AdapterError, family_of
 from tests.support.families import CONFIGS, END, HEAD_WIDTH, MASK, NATIVE, VOCABULARY, save, weights
 from tests.support.models import random_formulas
 from verify.decoding import DecodeConfig, decode, decode_batch
-from verify.engines.context import ContextKeeper
+from verify.engines.cache import CacheKeeper
 from verify.engines.packing import forward_expanded, forward_packed
 from verify.engines.rows import RowEngine
 from verify.layout import SequenceLayout
@@ -90,8 +90,8 @@ def test_published_facts():
 
 def test_the_logits_are_those_of_the_familys_own_code(loaded, family):
     tokens = torch.tensor([[*range(3, 11), *[MASK] * 4]])
-    visibility = blocks(12) if family in ("sdar", "llada2") else everything(12)
-    logits, _ = loaded[family].denoiser(tokens, torch.arange(12)[None], visibility)
+    attention_mask = blocks(12) if family in ("sdar", "llada2") else everything(12)
+    logits, _ = loaded[family].denoiser(tokens, torch.arange(12)[None], attention_mask)
     close(logits[0, 9, 10:16], torch.tensor(GOLDEN[family]), atol=1e-4)
 
 
@@ -163,7 +163,7 @@ def test_every_family_is_found_by_its_model_type_and_no_other_is():
             family_of({"model_type": "llada", "architectures": [name]})
 
 
-# ---------------------------------------------------------------- rows, shift, context
+# ---------------------------------------------------------------- rows, shift, cache
 
 
 def test_hidden_rows_do_not_count(loaded, family):
@@ -206,7 +206,7 @@ def keeper_at(denoiser, mode, number):
     layout = SequenceLayout.make(len(PROMPT), 4 * L, L, mode)
     sequence = torch.full((layout.length,), MASK)
     sequence[: len(PROMPT)] = torch.tensor(PROMPT)
-    keeper = ContextKeeper(denoiser, layout, mode)
+    keeper = CacheKeeper(denoiser, layout, mode)
     for k, start in enumerate(layout.block_starts):
         logits, frame = keeper.refresh(sequence, start)
         if k == number:
@@ -218,7 +218,7 @@ def keeper_at(denoiser, mode, number):
 
 @pytest.mark.parametrize("number", [0, 1, 3])
 def test_cached_equals_uncached(loaded, family, number):
-    """A block on its frozen context has the logits of its refresh forward, and those of one forward over everything.
+    """A block on its cached context has the logits of its refresh forward, and those of one forward over everything.
 
     The whole-sequence forward is the model's own, without cache and adapter; the shift is done by hand.
     """
@@ -228,9 +228,11 @@ def test_cached_equals_uncached(loaded, family, number):
         again = forward_packed(denoiser, frame, sequence[start : start + L][None])
         close(again.logits, refreshed.logits)
         rows = start + L if mode == "block_causal" else len(sequence)
-        visibility = blocks(rows) if mode == "block_causal" else everything(rows)
+        attention_mask = blocks(rows) if mode == "block_causal" else everything(rows)
         raw = denoiser.model(
-            input_ids=sequence[None, :rows], attention_mask=visibility[:, None], position_ids=torch.arange(rows)[None]
+            input_ids=sequence[None, :rows],
+            attention_mask=attention_mask[:, None],
+            position_ids=torch.arange(rows)[None],
         ).logits
         first = start - denoiser.logits_shift
         close(refreshed.logits, raw[:, first : first + L])
@@ -258,7 +260,7 @@ def test_packed_equals_expanded_equals_single(loaded, family, number):
             close(packed[0], single[0])
 
 
-def test_the_row_before_the_block_is_the_frozen_one(loaded):
+def test_the_row_before_the_block_is_the_cached_one(loaded):
     """Dual mode: its logits were computed once, at the refresh, and do not move with the block or with drafts."""
     denoiser = loaded["dream"].denoiser
     for mode in ("prefix", "dual"):
@@ -274,16 +276,16 @@ def test_a_shifted_context_keeps_only_the_rows_that_can_be_asked_for(loaded):
     denoiser = loaded["dream"].denoiser
     for mode, kept in (("prefix", 1), ("dual", 2)):
         _, frame, sequence, start = keeper_at(denoiser, mode, 1)
-        edge = frame.context.edge
+        edge = frame.cache.edge
         assert edge.hidden.shape[1] == kept
         assert edge.positions[0, edge.columns].tolist() == [start - 1, len(sequence) - 1][:kept]
     # The last block of dual mode has nothing behind it.
     _, frame, _, start = keeper_at(denoiser, "dual", 3)
-    assert frame.context.edge.positions[0, frame.context.edge.columns].tolist() == [start - 1]
+    assert frame.cache.edge.positions[0, frame.cache.edge.columns].tolist() == [start - 1]
 
 
 def test_a_shifted_model_can_be_block_causal(loaded):
-    """No family here is both, but nothing forbids it: a growing context moves its edge along."""
+    """No family here is both, but nothing forbids it: a growing cache moves its edge along."""
     denoiser = loaded["dream"].denoiser
     for number in (0, 1, 3):
         refreshed, frame, sequence, start = keeper_at(denoiser, "block_causal", number)
@@ -293,7 +295,7 @@ def test_a_shifted_model_can_be_block_causal(loaded):
         ).logits
         close(refreshed.logits, raw[:, start - 1 : rows - 1])
         close(forward_packed(denoiser, frame, sequence[start:rows][None]).logits, refreshed.logits)
-        assert frame.context.edge.columns.tolist() == [start - 1]
+        assert frame.cache.edge.columns.tolist() == [start - 1]
 
 
 def test_a_batch_of_shifted_sequences(loaded):
@@ -304,12 +306,12 @@ def test_a_batch_of_shifted_sequences(loaded):
     context_rows, block_rows = torch.arange(5), torch.arange(5, 8)
     tokens = torch.stack([torch.cat([torch.zeros(5 - len(p)).long(), p]) for p in prompts])
     positions = torch.stack([torch.arange(8), torch.arange(-1, 7)]).clamp(min=0)
-    visibility = torch.ones(2, 8, 8, dtype=torch.bool)
-    visibility[1, 1:, 0] = False
-    whole, frozen = denoiser(
-        torch.cat([tokens, blocks_of], dim=1), positions, visibility, logit_rows=block_rows, freeze_rows=context_rows
+    attention_mask = torch.ones(2, 8, 8, dtype=torch.bool)
+    attention_mask[1, 1:, 0] = False
+    whole, cached = denoiser(
+        torch.cat([tokens, blocks_of], dim=1), positions, attention_mask, logit_rows=block_rows, cache_rows=context_rows
     )
-    cached, _ = denoiser(blocks_of, positions[:, 5:], visibility[:, 5:], frozen)
+    cached, _ = denoiser(blocks_of, positions[:, 5:], attention_mask[:, 5:], cached)
     close(cached, whole)
     for number, prompt in enumerate(prompts):
         alone = torch.cat([prompt, blocks_of[number]])[None]
@@ -325,7 +327,7 @@ def test_speculation_is_lossless_for_every_family(loaded, family, policy):
     saved = 0
     for mode in modes(family):
         for backend in ("packed", "expanded") if mode in ("dual", "block_causal") else ("expanded",):
-            config = DecodeConfig(block_length=8, generation_length=16, context=mode, backend=backend)
+            config = DecodeConfig(block_length=8, generation_length=16, cache=mode, backend=backend)
             plain = decode(denoiser, PROMPT, make_policy(policy), config)
             assert MASK not in plain.tokens
             for graph in graphs:
@@ -346,9 +348,15 @@ def test_a_batch_of_every_family_decodes_as_its_sequences_alone(loaded, family):
             config = DecodeConfig(L, 2 * L, mode, backend, top_j=4)
             graph = random_formulas(3, 5)
             together = dict(decode_batch(denoiser, prompts, policy, config, graph, batch_size=3))
-            for sample, prompt in prompts:
+            for prompt_index, prompt in prompts:
                 alone = decode(
-                    denoiser, prompt, policy, config, graph, sample=sample, engine=RowEngine(denoiser, mode, backend)
+                    denoiser,
+                    prompt,
+                    policy,
+                    config,
+                    graph,
+                    prompt_index=prompt_index,
+                    engine=RowEngine(denoiser, mode, backend),
                 )
-                assert together[sample].tokens == alone.tokens
-                assert together[sample].accepted == alone.accepted
+                assert together[prompt_index].tokens == alone.tokens
+                assert together[prompt_index].accepted == alone.accepted

@@ -1,4 +1,4 @@
-"""The Hugging Face denoiser: frozen contexts, batches and masks change nothing that they should not."""
+"""The Hugging Face denoiser: cached caches, batches and masks change nothing that they should not."""
 
 import pytest
 import torch
@@ -29,10 +29,10 @@ def close(one, other):
 
 def test_shapes(denoiser):
     tokens, positions = some_tokens(2, 7), torch.arange(7).expand(2, 7)
-    logits, context = denoiser(tokens, positions, all_visible(7, 7))
-    assert logits.shape == (2, 7, V) and context is None
-    logits, context = denoiser(tokens, positions, all_visible(7, 7), freeze_rows=torch.tensor([0, 1, 4]))
-    assert logits.shape == (2, 7, V) and len(context) == 3
+    logits, cache = denoiser(tokens, positions, all_visible(7, 7))
+    assert logits.shape == (2, 7, V) and cache is None
+    logits, cache = denoiser(tokens, positions, all_visible(7, 7), cache_rows=torch.tensor([0, 1, 4]))
+    assert logits.shape == (2, 7, V) and len(cache) == 3
     rows = torch.tensor([5, 2])
     chosen, _ = denoiser(tokens, positions, all_visible(7, 7), logit_rows=rows)
     close(chosen, logits[:, rows])
@@ -41,12 +41,12 @@ def test_shapes(denoiser):
 def test_the_visibility_is_used_as_it_is(denoiser):
     """A row's logits depend on exactly the rows that it may look at."""
     tokens, positions = some_tokens(1, 5), torch.arange(5)[None]
-    visibility = torch.eye(5, dtype=torch.bool)[None]
-    visibility[0, 3, 0] = True  # row 3 sees itself and row 0
-    before, _ = denoiser(tokens, positions, visibility)
+    attention_mask = torch.eye(5, dtype=torch.bool)[None]
+    attention_mask[0, 3, 0] = True  # row 3 sees itself and row 0
+    before, _ = denoiser(tokens, positions, attention_mask)
     changed = tokens.clone()
     changed[0, 0] = tokens[0, 0] % 40 + 4
-    after, _ = denoiser(changed, positions, visibility)
+    after, _ = denoiser(changed, positions, attention_mask)
     close(before[0, [1, 2, 4]], after[0, [1, 2, 4]])
     assert (before[0, 3] - after[0, 3]).abs().max() > 1e-2
 
@@ -59,29 +59,29 @@ def test_positions_count_not_the_order_of_rows(denoiser):
     close(one[:, order], other)
 
 
-def test_a_frozen_context_equals_a_full_recompute_in_block_causal(denoiser):
-    """Three blocks of four, frozen one after the other: the third sees what a single full forward sees."""
+def test_a_cached_context_equals_a_full_recompute_in_block_causal(denoiser):
+    """Three blocks of four, cached one after the other: the third sees what a single full forward sees."""
     length, block = 12, 4
     tokens, rows = some_tokens(1, length), torch.arange(length)[None]
     whole = rows[0][None] // block <= rows[0][:, None] // block
     expected, _ = denoiser(tokens, rows, whole[None])
-    context = None
+    cache = None
     for start in range(0, length, block):
         part = slice(start, start + block)
-        logits, context = denoiser(
-            tokens[:, part], rows[:, part], all_visible(block, start + block), context, freeze_rows=torch.arange(block)
+        logits, cache = denoiser(
+            tokens[:, part], rows[:, part], all_visible(block, start + block), cache, cache_rows=torch.arange(block)
         )
         close(logits, expected[:, part])
-        assert len(context) == start + block
+        assert len(cache) == start + block
 
 
-def test_a_frozen_context_equals_transformers_own_cache(denoiser):
-    """Keys and values frozen under bidirectional attention, picked from both sides of the live rows."""
+def test_a_cached_context_equals_transformers_own_cache(denoiser):
+    """Keys and values cached under bidirectional attention, picked from both sides of the live rows."""
     tokens, rows = some_tokens(1, 9), torch.arange(9)
     keep, live = torch.tensor([0, 1, 2, 7, 8]), torch.tensor([3, 4, 5, 6])
-    _, context = denoiser(tokens, rows[None], all_visible(9, 9), freeze_rows=keep)
+    _, cache = denoiser(tokens, rows[None], all_visible(9, 9), cache_rows=keep)
     changed = some_tokens(1, 4, seed=1)
-    logits, _ = denoiser(changed, live[None], all_visible(4, 9), context)
+    logits, _ = denoiser(changed, live[None], all_visible(4, 9), cache)
     with torch.inference_mode():
         full = denoiser.model(
             tokens, attention_mask=all_visible(9, 9)[:, None], position_ids=rows[None], use_cache=True
@@ -97,42 +97,42 @@ def test_a_frozen_context_equals_transformers_own_cache(denoiser):
 
 def test_a_context_is_not_changed_by_its_use(denoiser):
     tokens, rows = some_tokens(1, 6), torch.arange(6)[None]
-    _, context = denoiser(tokens, rows, all_visible(6, 6), freeze_rows=torch.arange(4))
-    before = [(keys.clone(), values.clone()) for keys, values in context.layers]
-    one, _ = denoiser(tokens[:, 4:], rows[:, 4:], all_visible(2, 6), context)
-    again, longer = denoiser(tokens[:, 4:], rows[:, 4:], all_visible(2, 6), context, freeze_rows=torch.tensor([1]))
+    _, cache = denoiser(tokens, rows, all_visible(6, 6), cache_rows=torch.arange(4))
+    before = [(keys.clone(), values.clone()) for keys, values in cache.layers]
+    one, _ = denoiser(tokens[:, 4:], rows[:, 4:], all_visible(2, 6), cache)
+    again, longer = denoiser(tokens[:, 4:], rows[:, 4:], all_visible(2, 6), cache, cache_rows=torch.tensor([1]))
     assert torch.equal(one, again)
-    assert (len(context), len(longer)) == (4, 5)
-    for (keys, values), (old_keys, old_values) in zip(context.layers, before, strict=True):
+    assert (len(cache), len(longer)) == (4, 5)
+    for (keys, values), (old_keys, old_values) in zip(cache.layers, before, strict=True):
         assert torch.equal(keys, old_keys) and torch.equal(values, old_values)
 
 
 def test_an_empty_context_is_none(denoiser):
     """Block-causal decoding freezes zero rows when the first block begins at position 0."""
     tokens, rows = some_tokens(1, 4), torch.arange(4)[None]
-    logits, context = denoiser(tokens, rows, all_visible(4, 4), freeze_rows=torch.arange(0))
-    assert len(context) == 0
-    again, longer = denoiser(tokens, rows, all_visible(4, 4), context, freeze_rows=torch.arange(2))
+    logits, cache = denoiser(tokens, rows, all_visible(4, 4), cache_rows=torch.arange(0))
+    assert len(cache) == 0
+    again, longer = denoiser(tokens, rows, all_visible(4, 4), cache, cache_rows=torch.arange(2))
     close(logits, again)
     assert len(longer) == 2
 
 
 def test_a_context_of_batch_one_serves_any_batch(denoiser):
     tokens, rows = some_tokens(1, 5), torch.arange(8)
-    _, context = denoiser(tokens, rows[None, :5], all_visible(5, 5), freeze_rows=torch.arange(5))
+    _, cache = denoiser(tokens, rows[None, :5], all_visible(5, 5), cache_rows=torch.arange(5))
     batch = some_tokens(3, 3, seed=2)
-    together, _ = denoiser(batch, rows[5:].expand(3, 3), all_visible(3, 8), context)
+    together, _ = denoiser(batch, rows[5:].expand(3, 3), all_visible(3, 8), cache)
     for tokens_of_one, logits in zip(batch, together, strict=True):
-        alone, _ = denoiser(tokens_of_one[None], rows[None, 5:], all_visible(3, 8), context)
+        alone, _ = denoiser(tokens_of_one[None], rows[None, 5:], all_visible(3, 8), cache)
         close(logits, alone[0])
 
 
 def test_a_visibility_per_batch_element(denoiser):
     tokens, rows = some_tokens(1, 4).repeat(2, 1), torch.arange(4).expand(2, 4)
-    visibility = torch.stack([torch.ones(4, 4, dtype=torch.bool), torch.eye(4, dtype=torch.bool)])
-    both, _ = denoiser(tokens, rows, visibility)
+    attention_mask = torch.stack([torch.ones(4, 4, dtype=torch.bool), torch.eye(4, dtype=torch.bool)])
+    both, _ = denoiser(tokens, rows, attention_mask)
     for b in range(2):
-        alone, _ = denoiser(tokens[:1], rows[:1], visibility[b : b + 1])
+        alone, _ = denoiser(tokens[:1], rows[:1], attention_mask[b : b + 1])
         close(both[b], alone[0])
     assert (both[0] - both[1]).abs().max() > 1e-2
 
@@ -142,14 +142,14 @@ def test_eager_attention_equals_sdpa(denoiser):
     model.set_attn_implementation("eager")
     eager = HuggingFaceDenoiser(model, MASK_ID)
     tokens, rows = some_tokens(1, 7), torch.arange(7)[None]
-    visibility = torch.rand(1, 7, 7, generator=torch.Generator().manual_seed(0)) < 0.5
-    visibility |= torch.eye(7, dtype=torch.bool)
+    attention_mask = torch.rand(1, 7, 7, generator=torch.Generator().manual_seed(0)) < 0.5
+    attention_mask |= torch.eye(7, dtype=torch.bool)
     freeze = torch.tensor([0, 3])
-    one, context = denoiser(tokens, rows, visibility, freeze_rows=freeze)
-    other, eager_context = eager(tokens, rows, visibility, freeze_rows=freeze)
+    one, cache = denoiser(tokens, rows, attention_mask, cache_rows=freeze)
+    other, eager_context = eager(tokens, rows, attention_mask, cache_rows=freeze)
     close(one, other)
     visible = all_visible(2, 4)
-    one, _ = denoiser(tokens[:, :2], rows[:, :2], visible, context)
+    one, _ = denoiser(tokens[:, :2], rows[:, :2], visible, cache)
     other, _ = eager(tokens[:, :2], rows[:, :2], visible, eager_context)
     close(one, other)
 

@@ -18,8 +18,8 @@ def models(tmp_path_factory):
     return {f: load_checkpoint(save(f, root / f, seed=3)).denoiser for f in ("llada", "dream", "sdar", "llada2")}
 
 
-def ours(denoiser, prompt, policy, context, block, length=LENGTH, **options):
-    config = DecodeConfig(block_length=block, generation_length=length, context=context, **options)
+def ours(denoiser, prompt, policy, cache, block, length=LENGTH, **options):
+    config = DecodeConfig(block_length=block, generation_length=length, cache=cache, **options)
     return decode(denoiser, prompt, make_policy(policy), config)
 
 
@@ -134,6 +134,6 @@ def test_the_three_orders_of_dream_differ(models):
 def test_the_loops_are_not_all_one(models):
     """Two rules that gave the same tokens would prove nothing of either."""
     names = ("low_confidence:8/8", "low_confidence:3/8", "low_confidence:1/8", "confidence_threshold:0.2")
-    contexts = ("none", "prefix", "dual")
-    found = {tuple(ours(models["llada"], PROMPTS[8], n, c, 8).tokens) for n in names for c in contexts}
+    caches = ("none", "prefix", "dual")
+    found = {tuple(ours(models["llada"], PROMPTS[8], n, c, 8).tokens) for n in names for c in caches}
     assert len(found) > 6

@@ -38,10 +38,10 @@ def test_what_the_adapters_make_of_the_numbers() -> None:
     assert LLADA_MEDIUM.parameters() == 125_846_528
 
 
-@pytest.mark.parametrize(("made", "context"), [(LLADA_TINY, "dual"), (SDAR_TINY, "block_causal")])
-def test_a_shape_decodes(made: Shape, context: str) -> None:
+@pytest.mark.parametrize(("made", "cache"), [(LLADA_TINY, "dual"), (SDAR_TINY, "block_causal")])
+def test_a_shape_decodes(made: Shape, cache: str) -> None:
     checkpoint = made.make(dtype="float32")
-    config = DecodeConfig(8, 16, context)
+    config = DecodeConfig(8, 16, cache)
     result = decode(checkpoint.denoiser, range(2, 12), make_policy("static:2"), config)
     assert len(result.tokens) >= 16 and made.mask_token_id not in result.tokens
 

@@ -40,19 +40,19 @@ class Graphed(HuggingFaceDenoiser):
         return memory
 
 
-@pytest.mark.parametrize("context", ["dual", "prefix", "block_causal", "none"])
+@pytest.mark.parametrize("cache", ["dual", "prefix", "block_causal", "none"])
 @pytest.mark.parametrize("shift", [0, 1])
-def test_graphed_forwards_decode_the_same(context, shift):
+def test_graphed_forwards_decode_the_same(cache, shift):
     model = tiny_denoiser().model
-    config = DecodeConfig(L, 2 * L, context, top_j=4)
+    config = DecodeConfig(L, 2 * L, cache, top_j=4)
     graph = random_formulas(3, 6)
     graphed = Graphed(model, MASK_ID, shift)
     policy = make_policy("static:1")
     plain = dict(decode_batch(HuggingFaceDenoiser(model, MASK_ID, shift), PROMPTS, policy, config, graph, batch_size=2))
     other = dict(decode_batch(graphed, PROMPTS, policy, config, graph, batch_size=2))
-    for sample, _ in PROMPTS:
-        assert other[sample].tokens == plain[sample].tokens
-        assert other[sample].accepted == plain[sample].accepted
+    for prompt_index, _ in PROMPTS:
+        assert other[prompt_index].tokens == plain[prompt_index].tokens
+        assert other[prompt_index].accepted == plain[prompt_index].accepted
     assert graphed.graphs.captured >= 2  # several numbers of drafts, or of sequences
     assert graphed.graphs.replayed > graphed.graphs.captured
 
@@ -68,9 +68,9 @@ def test_compiled_steps_decode_the_same():
     torch._dynamo.utils.counters.clear()
     compiled = HuggingFaceDenoiser(model, MASK_ID, compile_backend="aot_eager")
     other = dict(decode_batch(compiled, PROMPTS, policy, config, graph, batch_size=2))
-    for sample, _ in PROMPTS:
-        assert other[sample].tokens == plain[sample].tokens
-        assert other[sample].accepted == plain[sample].accepted
+    for prompt_index, _ in PROMPTS:
+        assert other[prompt_index].tokens == plain[prompt_index].tokens
+        assert other[prompt_index].accepted == plain[prompt_index].accepted
     assert not torch._dynamo.utils.counters["graph_break"]
     assert 1 <= torch._dynamo.utils.counters["stats"]["unique_graphs"] < 8
 
@@ -193,12 +193,12 @@ def test_padding_brings_nothing_that_is_not_there():
     denoiser.__dict__["offers_slots"] = True  # the probe of the head looks at token 0, too
     policy = make_policy("static:1")
     prompts = [(0, [5, 6, 8]), (1, list(range(10, 25)))]
-    for context in ("dual", "prefix", "none", "block_causal"):
-        config = DecodeConfig(L, 2 * L, context, top_j=2)
+    for cache in ("dual", "prefix", "none", "block_causal"):
+        config = DecodeConfig(L, 2 * L, cache, top_j=2)
         together = dict(decode_batch(denoiser, prompts, policy, config, random_formulas(1, 3), batch_size=2))
-        for sample, prompt in prompts:
-            engine = RowEngine(denoiser, context, "packed")
-            assert together[sample].tokens == decode(denoiser, prompt, policy, config, engine=engine).tokens
+        for prompt_index, prompt in prompts:
+            engine = RowEngine(denoiser, cache, "packed")
+            assert together[prompt_index].tokens == decode(denoiser, prompt, policy, config, engine=engine).tokens
 
 
 def gemma(**changes):
@@ -264,19 +264,19 @@ class Waits(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("context,backend", [("dual", "packed"), ("block_causal", "packed"), ("prefix", "expanded")])
+@pytest.mark.parametrize("cache,backend", [("dual", "packed"), ("block_causal", "packed"), ("prefix", "expanded")])
 @pytest.mark.parametrize("shift", [0, 1])
-def test_a_step_waits_for_nothing_but_the_ranks(context, backend, shift):
+def test_a_step_waits_for_nothing_but_the_ranks(cache, backend, shift):
     """Between the upload of the states and the download of the ranks nothing asks the device for a value."""
     denoiser = HuggingFaceDenoiser(tiny_denoiser().model, MASK_ID, shift)
-    layouts = [SequenceLayout.make(len(prompt), 2 * L, L, context) for _, prompt in PROMPTS]
-    engine = SlotEngine(denoiser, context, backend, 3, layouts, 2)
+    layouts = [SequenceLayout.make(len(prompt), 2 * L, L, cache) for _, prompt in PROMPTS]
+    engine = SlotEngine(denoiser, cache, backend, 3, layouts, 2)
     sequences, starts, states = [], [], []
-    for (sample, prompt), layout in zip(PROMPTS, layouts, strict=True):
+    for (prompt_index, prompt), layout in zip(PROMPTS, layouts, strict=True):
         sequences.append(np.array(prompt + [MASK_ID] * (layout.length - len(prompt))))
         starts.append(layout.block_starts[0])
         states.append(np.repeat(sequences[-1][None, starts[-1] : starts[-1] + L], 3, axis=0))
-        engine.open(sample, sample, layout)
+        engine.open(prompt_index, prompt_index, layout)
     engine.refresh([0, 1, 2], sequences, starts)
     engine.step([0, 1, 2], states)  # the first step after a refresh makes positions and mask
     with torch.inference_mode(), Waits() as waits:

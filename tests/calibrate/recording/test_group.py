@@ -65,12 +65,12 @@ def together(count, folder, denoisers=None, prompts=None, **options):
     return got
 
 
-def samples_by_worker(folder):
+def prompts_by_worker(folder):
     found = {}
     for path in shard_paths(folder):
-        samples = np.unique(read_shard(path).column("sample").to_numpy()).tolist()
-        found.setdefault(path.name[: len("shard-w000")], []).extend(samples)
-    return {name: sorted(samples) for name, samples in found.items()}
+        prompt_indices = np.unique(read_shard(path).column("prompt_index").to_numpy()).tolist()
+        found.setdefault(path.name[: len("shard-w000")], []).extend(prompt_indices)
+    return {name: sorted(prompt_indices) for name, prompt_indices in found.items()}
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
@@ -82,7 +82,7 @@ def test_workers_record_what_one_process_records(whole, tmp_path, batch_size):
     )  # fmt: skip
     assert got[0].trace_hash() == whole.trace_hash() and got[1:] == [None, None]
     shares = {f"shard-w{number:03d}": list(range(11))[number::3] for number in range(3)}
-    assert samples_by_worker(tmp_path / "trace") == shares
+    assert prompts_by_worker(tmp_path / "trace") == shares
     done = [now for now, _ in told]
     assert done[0] >= 0 and done[-1] == 11 and done == sorted(done)  # the leader tells of all
     assert len(ends) == 1 and ends[0].prompts == 11 and ends[0].tokens > 0
@@ -111,7 +111,7 @@ def test_a_worker_that_fails_is_named_and_the_others_finish(whole, tmp_path):
     faulty = Faulty(tiny_denoiser(), 6, FloatingPointError("the model returned NaN"))
     got = together(3, folder, {1: faulty}, shard_prompts=2)
     assert isinstance(got[1], FloatingPointError) and got[2] is None
-    there = len(np.unique(read_traces(folder, partial=True).sample))
+    there = len(np.unique(read_traces(folder, partial=True).prompt_index))
     assert 8 - 1 <= there < 11
     assert isinstance(got[0], WorkerError)
     assert f"worker 1 of 3 gave up: the model returned NaN; {there} of 11 prompts are recorded in" in str(got[0])

@@ -49,29 +49,31 @@ class Faulty(CountingDenoiser):
         return super().__call__(*args, **kwargs)
 
 
-def samples_in(folder):
+def prompts_in(folder):
     """The prompts of each shard, shard by shard."""
-    return [np.unique(read_shard(path).column("sample").to_numpy()).tolist() for path in sorted(folder.glob("shard*"))]
+    return [
+        np.unique(read_shard(path).column("prompt_index").to_numpy()).tolist() for path in sorted(folder.glob("shard*"))
+    ]
 
 
 def recorded(folder):
-    return [sample for shard in samples_in(folder) for sample in shard]
+    return [prompt_index for shard in prompts_in(folder) for prompt_index in shard]
 
 
 @pytest.mark.parametrize(
     "policy", [make_policy("static:2"), make_policy("threshold:0.2"), make_policy("static:1", 0.7)]
 )
-@pytest.mark.parametrize("context", ["dual", "block_causal"])
-def test_what_is_recorded_is_what_is_decoded(denoiser, tmp_path, policy, context):
-    config = replace(CONFIG, context=context)
+@pytest.mark.parametrize("cache", ["dual", "block_causal"])
+def test_what_is_recorded_is_what_is_decoded(denoiser, tmp_path, policy, cache):
+    config = replace(CONFIG, cache=cache)
     traces = record(tiny_checkpoint(denoiser=denoiser), PROMPTS, policy, config, tmp_path / "trace")
     written = traces.committed_blocks()
-    for sample, prompt in enumerate(PROMPTS):
-        result = decode(denoiser, prompt, policy, config, sample=sample)
-        blocks = [dict(written[key]) for key in sorted(written) if key[0] == sample]
+    for prompt_index, prompt in enumerate(PROMPTS):
+        result = decode(denoiser, prompt, policy, config, prompt_index=prompt_index)
+        blocks = [dict(written[key]) for key in sorted(written) if key[0] == prompt_index]
         tokens = [block[offset] for block in blocks for offset in sorted(block)]
         assert tokens == result.tokens
-        assert np.count_nonzero(traces.sample == sample) == result.steps
+        assert np.count_nonzero(traces.prompt_index == prompt_index) == result.steps
 
 
 def test_every_row_shows_the_block_before_its_step(whole):
@@ -93,7 +95,7 @@ def test_every_row_shows_the_block_before_its_step(whole):
 def test_the_manifest_tells_the_facts(whole):
     facts = whole.metadata
     assert facts["model"] == "tiny" and facts["model_revision"] == "seed-0"
-    assert (facts["policy"], facts["temperature"], facts["context"]) == ("static:2", 0.0, "dual")
+    assert (facts["policy"], facts["temperature"], facts["cache"]) == ("static:2", 0.0, "dual")
     assert (facts["block_length"], facts["generation_length"], facts["top_j"]) == (6, 12, 3)
     assert (facts["dtype"], facts["device"], facts["mask_token_id"]) == ("float32", "cpu", 1)
     assert (facts["prompts"], facts["seed"], facts["end_token_ids"]) == (len(PROMPTS), 0, [END_ID])
@@ -102,7 +104,7 @@ def test_the_manifest_tells_the_facts(whole):
 
 def test_events_and_shards(denoiser, tmp_path):
     record(tiny_checkpoint(denoiser=denoiser), PROMPTS, POLICY, CONFIG, tmp_path / "trace", shard_prompts=4)
-    assert samples_in(tmp_path / "trace") == [[0, 1, 2, 3], [4, 5]]
+    assert prompts_in(tmp_path / "trace") == [[0, 1, 2, 3], [4, 5]]
     table = read_shard(tmp_path / "trace" / "shard-000000.parquet")
     for step, event in zip(table.column("step").to_pylist(), table.column("event").to_pylist(), strict=True):
         assert event == ("refresh" if step == 1 else "block_end" if step == 3 else ""), (step, event)
@@ -165,7 +167,7 @@ def test_an_error_of_the_model_loses_nothing_either(denoiser, whole, tmp_path):
     faulty = Faulty(denoiser, 15, FloatingPointError("the model returned NaN"))
     with pytest.raises(FloatingPointError):
         record(tiny_checkpoint(denoiser=faulty), PROMPTS, POLICY, CONFIG, tmp_path / "trace")
-    assert samples_in(tmp_path / "trace") == [[0, 1]]
+    assert prompts_in(tmp_path / "trace") == [[0, 1]]
     traces = record(tiny_checkpoint(denoiser=faulty), PROMPTS, POLICY, CONFIG, tmp_path / "trace")
     assert traces.trace_hash() == whole.trace_hash()
 
@@ -185,7 +187,7 @@ def test_an_interruption_while_a_shard_is_written(denoiser, whole, tmp_path, mon
     folder = tmp_path / "trace"
     with pytest.raises(KeyboardInterrupt):
         record(tiny_checkpoint(denoiser=denoiser), PROMPTS, POLICY, CONFIG, folder, shard_prompts=2)
-    assert samples_in(folder) == [[0, 1]]
+    assert prompts_in(folder) == [[0, 1]]
     traces = record(tiny_checkpoint(denoiser=denoiser), PROMPTS, POLICY, CONFIG, folder, shard_prompts=2)
     assert traces.trace_hash() == whole.trace_hash()
 
@@ -238,7 +240,7 @@ def test_a_killed_recording_leaves_whole_shards(denoiser, whole, tmp_path):
         [sys.executable, "-c", KILLED, str(folder)], cwd=ROOT, env=environment, capture_output=True, timeout=300
     )
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
-    assert samples_in(folder) == [[0, 1]]
+    assert prompts_in(folder) == [[0, 1]]
     assert len(list(folder.glob(".*.tmp"))) == 1  # what the kill left: never taken for a shard
     traces = record(tiny_checkpoint(denoiser=denoiser), PROMPTS, POLICY, CONFIG, folder, shard_prompts=2)
     assert traces.trace_hash() == whole.trace_hash()
@@ -276,7 +278,7 @@ def folder(denoiser, tmp_path):
         ({"policy": make_policy("static:2", 0.5)}, "temperature: there 0.0, now 0.5"),
         ({"config": replace(CONFIG, block_length=4)}, "block_length: there 6, now 4"),
         ({"config": replace(CONFIG, generation_length=6)}, "generation_length: there 12, now 6"),
-        ({"config": replace(CONFIG, context="prefix")}, "context: there 'dual', now 'prefix'"),
+        ({"config": replace(CONFIG, cache="prefix")}, "cache: there 'dual', now 'prefix'"),
         ({"config": replace(CONFIG, top_j=2)}, "top_j: there 3, now 2"),
         ({"config": replace(CONFIG, seed=1)}, "seed: there 0, now 1"),
         ({"config": replace(CONFIG, end_token_ids=())}, r"end_token_ids: there \[2\], now \[\]"),
@@ -301,7 +303,7 @@ def test_another_tool_version_goes_on(denoiser, folder):
     (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     (folder / "shard-000002.parquet").unlink()
     traces = record(tiny_checkpoint(denoiser=denoiser), PROMPTS[:4], POLICY, CONFIG, folder)
-    assert np.unique(traces.sample).tolist() == [0, 1, 2, 3]
+    assert np.unique(traces.prompt_index).tolist() == [0, 1, 2, 3]
 
 
 def test_a_corrupted_shard_is_named_and_only_its_prompts_are_decoded_again(denoiser, folder):

@@ -24,17 +24,17 @@ def checkpoint():
     return tiny_checkpoint(denoiser=tiny_denoiser(seed=3))
 
 
-def samples_in(folder):
-    return [np.unique(read_shard(path).column("sample").to_numpy()).tolist() for path in shard_paths(folder)]
+def prompts_in(folder):
+    return [np.unique(read_shard(path).column("prompt_index").to_numpy()).tolist() for path in shard_paths(folder)]
 
 
-@pytest.mark.parametrize("context", ["dual", "block_causal", "prefix"])
+@pytest.mark.parametrize("cache", ["dual", "block_causal", "prefix"])
 @pytest.mark.parametrize("spec, temperature", [("static:1", 0.0), ("threshold:0.2", 0.0), ("static:2", 0.8)])
-def test_any_batch_size_gives_one_trace(checkpoint, tmp_path, spec, temperature, context):
+def test_any_batch_size_gives_one_trace(checkpoint, tmp_path, spec, temperature, cache):
     policy = make_policy(spec, temperature)
-    config = DecodeConfig(block_length=6, generation_length=18, top_j=3, end_token_ids=(END_ID,), context=context)
+    config = DecodeConfig(block_length=6, generation_length=18, top_j=3, end_token_ids=(END_ID,), cache=cache)
     alone = record(checkpoint, PROMPTS, policy, config, tmp_path / "1")
-    steps = {int(sample): int((alone.sample == sample).sum()) for sample in range(len(PROMPTS))}
+    steps = {int(prompt_index): int((alone.prompt_index == prompt_index).sum()) for prompt_index in range(len(PROMPTS))}
     assert spec != "threshold:0.2" or len(set(steps.values())) > 1  # they do not go in step with each other
     for size in (4, 16):
         traces = record(checkpoint, PROMPTS, policy, config, tmp_path / str(size), batch_size=size)
@@ -52,7 +52,7 @@ def test_the_bundled_model_in_batches(tmp_path, spec, temperature):
     policy = make_policy(spec, temperature)
     alone = record(checkpoint, ids, policy, config, tmp_path / "1")
     together = record(checkpoint, ids, policy, config, tmp_path / "4", batch_size=4)
-    for name in ("sample", "block", "step", "masked_ptr", "masked_position", "commit_ptr", "commit_position"):
+    for name in ("prompt_index", "block", "step", "masked_ptr", "masked_position", "commit_ptr", "commit_position"):
         np.testing.assert_array_equal(getattr(together, name), getattr(alone, name))
     np.testing.assert_array_equal(together.commit_token, alone.commit_token)
     # Of two tokens with one probability to seven digits the last bit says which is ranked first, and a batch changes
@@ -66,10 +66,10 @@ def test_shards_hold_whole_prompts_and_their_batch_size(checkpoint, tmp_path):
     policy = make_policy("threshold:0.2")
     record(checkpoint, PROMPTS, policy, CONFIG, tmp_path / "1")
     record(checkpoint, PROMPTS, policy, CONFIG, tmp_path / "4", batch_size=4, shard_prompts=3)
-    found = samples_in(tmp_path / "4")
-    assert sorted(map(len, found)) == [1, 3, 3, 3] and sorted(sample for shard in found for sample in shard) == list(
-        range(10)
-    )
+    found = prompts_in(tmp_path / "4")
+    assert sorted(map(len, found)) == [1, 3, 3, 3] and sorted(
+        prompt_index for shard in found for prompt_index in shard
+    ) == list(range(10))
     assert found != [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9]]  # written as they finished
     for size in (1, 4):
         for path in shard_paths(tmp_path / str(size)):
@@ -89,7 +89,7 @@ def test_a_stop_keeps_the_finished_and_another_batch_size_goes_on(checkpoint, tm
     with pytest.raises(KeyboardInterrupt):
         record(checkpoint, PROMPTS, policy, CONFIG, folder, batch_size=4, on_prompt=interrupt)
     kept = read_traces(folder, partial=True)
-    assert len(np.unique(kept.sample)) == stop
+    assert len(np.unique(kept.prompt_index)) == stop
     before = {path.name: path.read_bytes() for path in shard_paths(folder)}
     told = []
     traces = record(checkpoint, PROMPTS, policy, CONFIG, folder, batch_size=3, on_end=told.append)

@@ -21,23 +21,23 @@ from calibrate.traces.table import (
 )
 
 COLUMNS = (
-    "sample", "block", "step", "masked_ptr", "masked_position", "top_token", "top_probability",
+    "prompt_index", "block", "step", "masked_ptr", "masked_position", "top_token", "top_probability",
     "commit_ptr", "commit_position", "commit_token",
 )  # fmt: skip
 TOP_J = 3
 
 
-def made_up(samples, seed=0, block_length=6):
+def made_up(prompt_indices, seed=0, block_length=6):
     """Random traces: two blocks a prompt, one or two commits a step; shaped like a decode, true of no model."""
     rng = np.random.default_rng(seed)
     rows, masked, tokens, probabilities, commits, written = [], [], [], [], [], []
-    for sample in samples:
+    for prompt_index in prompt_indices:
         for block in range(2):
             left = list(range(block_length))
             step = 0
             while left:
                 step += 1
-                rows.append((sample, block, step))
+                rows.append((prompt_index, block, step))
                 order = rng.permutation(left)
                 masked.append(order)
                 tokens.append(np.stack([rng.permutation(50)[:TOP_J] for _ in order]))
@@ -46,9 +46,9 @@ def made_up(samples, seed=0, block_length=6):
                 commits.append(order[:count])
                 written.append(tokens[-1][:count, 0])
                 left = [position for position in left if position not in order[:count]]
-    sample, block, step = (np.array(column, dtype=np.int32) for column in zip(*rows, strict=True))
+    prompt_index, block, step = (np.array(column, dtype=np.int32) for column in zip(*rows, strict=True))
     return Traces(
-        sample=sample,
+        prompt_index=prompt_index,
         block=block,
         step=step,
         masked_ptr=np.cumsum([0, *map(len, masked)]).astype(np.int64),
@@ -109,7 +109,7 @@ def test_a_folder_is_read_back_whole(folder):
     traces = read_traces(folder)
     same(traces, made_up(range(5)))
     assert traces.metadata == {"top_j": TOP_J, "policy": "made up"}
-    assert (traces.top_j, traces.n_steps) == (TOP_J, len(traces.sample))
+    assert (traces.top_j, traces.n_steps) == (TOP_J, len(traces.prompt_index))
 
 
 def test_events_are_kept(tmp_path):
@@ -122,11 +122,11 @@ def test_events_are_kept(tmp_path):
 def test_select_takes_whole_prompts():
     traces = made_up(range(5))
     some = traces.select([4, 1])
-    assert np.unique(some.sample).tolist() == [1, 4]
+    assert np.unique(some.prompt_index).tolist() == [1, 4]
     same(some, Traces(**vars(made_up(range(5)).select({1, 4}))))
     # ragged columns keep their rows together
-    row = int(np.flatnonzero(traces.sample == 1)[2])
-    at = int(np.flatnonzero(some.sample == 1)[2])
+    row = int(np.flatnonzero(traces.prompt_index == 1)[2])
+    at = int(np.flatnonzero(some.prompt_index == 1)[2])
     low, high = traces.masked_ptr[row], traces.masked_ptr[row + 1]
     got = slice(some.masked_ptr[at], some.masked_ptr[at + 1])
     np.testing.assert_array_equal(some.masked_position[got], traces.masked_position[low:high])
@@ -186,7 +186,9 @@ def test_a_flipped_bit_is_found_or_harmless(folder):
 def test_foreign_columns_are_refused(folder):
     table = traces_to_table(made_up([7])).rename_columns({"step": "steps"})
     write_shard(folder / "shard-000007.parquet", table)
-    with pytest.raises(TraceError, match=r"shard-000007.parquet has columns \['sample', 'block', 'steps'.*expected \["):
+    with pytest.raises(
+        TraceError, match=r"shard-000007.parquet has columns \['prompt_index', 'block', 'steps'.*expected \["
+    ):
         read_traces(folder)
 
 

@@ -21,12 +21,12 @@ from tests.support.toy import toy_traces
 STEPS = {"static:1": 1, "static:2": 2, "threshold:0.3": None}
 
 
-def table(seed: int, rule: str = "static:1", samples: int = 12) -> AnchorTable:
-    return AnchorTable.from_traces(toy_traces(seed, samples=samples, length=8, noise=0.3, rule=rule), None)
+def table(seed: int, rule: str = "static:1", prompts: int = 12) -> AnchorTable:
+    return AnchorTable.from_traces(toy_traces(seed, prompts=prompts, length=8, noise=0.3, rule=rule), None)
 
 
 def two_domains(anchors: AnchorTable) -> dict[int, str]:
-    return {int(sample): "even" if sample % 2 == 0 else "odd" for sample in anchors.samples()}
+    return {int(prompt_index): "even" if prompt_index % 2 == 0 else "odd" for prompt_index in anchors.prompt_indices()}
 
 
 def drawn(rng: np.random.Generator) -> dict[str, float]:
@@ -60,7 +60,7 @@ def test_the_published_rule_is_a_corner(rule: str, accumulation: str) -> None:
 
 @pytest.mark.parametrize("name", [p.name for p in PARAMETERS])
 def test_every_parameter_changes_the_graph(name: str) -> None:
-    anchors = table(3, samples=20)
+    anchors = table(3, prompts=20)
     candidates = Candidates.from_anchors(anchors, 24, 1, two_domains(anchors))
     # The model that "markov" mixes shows only where something is smoothed.
     base = {"smoothing": 0.5} if name == "markov" else {}
@@ -88,7 +88,7 @@ def test_weights_of_the_mixed_domains() -> None:
     anchors = table(2)
     domains = two_domains(anchors)
     candidates = Candidates.from_anchors(anchors, 8, 1, domains)
-    alone = anchors.select([sample for sample, domain in domains.items() if domain == "even"])
+    alone = anchors.select([prompt_index for prompt_index, domain in domains.items() if domain == "even"])
     expected = greedy(PrefixTrie.from_anchors(alone), 8)
     assert candidates.domains == ("even", "odd")
     assert parametric(candidates, {"domain_mix": 1.0}, 8).order == expected.order
@@ -124,14 +124,14 @@ def with_blocks(anchors: AnchorTable) -> AnchorTable:
     return replace(
         anchors,
         block_ptr=np.arange(n + 1),
-        block_sample=anchors.sample,
+        block_prompt=anchors.prompt_index,
         block_index=np.zeros(n, dtype=np.int32),
         block_steps=np.full(n, 2, dtype=np.int32),
     )
 
 
 def test_a_budget_beyond_the_candidates_says_so() -> None:
-    anchors = table(0, samples=2)
+    anchors = table(0, prompts=2)
     candidates = Candidates.from_anchors(anchors, 10**4, 1)
     found = parametric(candidates, {}, 10**4)
     assert not found.complete
@@ -139,7 +139,7 @@ def test_a_budget_beyond_the_candidates_says_so() -> None:
 
 
 def test_few_states_are_kept_when_asked_for() -> None:
-    anchors = table(5, samples=30)
+    anchors = table(5, prompts=30)
     everything = Candidates.from_anchors(anchors, 4, 1)
     few = Candidates.from_anchors(anchors, 4, 1, max_states=60)
     assert few.trie.n_states <= 61 < everything.trie.n_states
@@ -163,9 +163,9 @@ def test_nonsense_is_refused() -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_nested_replay_is_replay(rule: str, seed: int) -> None:
     anchors = table(seed, rule)
-    samples = anchors.samples()
-    candidates = Candidates.from_anchors(anchors.select(samples[::2]), 12, STEPS[rule])
-    other = anchors.select(samples[1::2])
+    prompt_indices = anchors.prompt_indices()
+    candidates = Candidates.from_anchors(anchors.select(prompt_indices[::2]), 12, STEPS[rule])
+    other = anchors.select(prompt_indices[1::2])
     budgets = (1, 2, 5, 12)
     fast = NestedReplay(candidates.trie, other, budgets)
     rng = np.random.default_rng(seed)
@@ -175,14 +175,14 @@ def test_nested_replay_is_replay(rule: str, seed: int) -> None:
         forwards = fast.forwards(order)
         for row, budget in zip(forwards, budgets, strict=True):
             slow = replay(nodes[:budget], other)
-            np.testing.assert_array_equal(row, slow.forwards_per_sample)
-            np.testing.assert_array_equal(fast.samples, slow.samples)
-            np.testing.assert_array_equal(fast.plain, slow.plain_per_sample)
+            np.testing.assert_array_equal(row, slow.forwards_per_prompt)
+            np.testing.assert_array_equal(fast.prompt_indices, slow.prompt_indices)
+            np.testing.assert_array_equal(fast.plain, slow.plain_per_prompt)
 
 
 def test_a_trial_takes_milliseconds() -> None:
     """Processor time, so that a busy machine does not fail it; benchmarks/storage_cost.py times more anchors."""
-    anchors = AnchorTable.from_traces(toy_traces(0, samples=40, blocks=5, length=32, noise=0.15), None)
+    anchors = AnchorTable.from_traces(toy_traces(0, prompts=40, blocks=5, length=32, noise=0.15), None)
     assert anchors.n_anchors > 2_000
     candidates = Candidates.from_anchors(anchors, 16, 1)
     fast = NestedReplay(candidates.trie, anchors, (3, 5, 8, 10, 16))

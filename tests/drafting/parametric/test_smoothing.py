@@ -13,7 +13,7 @@ from drafting.parents import parent_graph
 from drafting.searches.greedy import greedy
 from drafting.searches.methods import METHODS, SearchInput, find_graphs
 from drafting.trie import PrefixTrie
-from drafting.values import accepted_lengths, path_value
+from drafting.values import accepted_per_anchor, path_value
 from tests.support.toy import toy_traces
 from verify.graph.formulas import Formula
 
@@ -21,8 +21,8 @@ A, B, C, AB, ABC = ((1, 1),), ((2, 1),), ((3, 1),), ((1, 1), (2, 1)), ((1, 1), (
 STEP = {"static:1": 1, "static:2": 2, "threshold:0.3": None}
 
 
-def toy_trie(rule: str = "static:1", seed: int = 0, samples: int = 6, length: int = 7) -> PrefixTrie:
-    traces = toy_traces(seed, samples=samples, blocks=2, length=length, noise=0.3, rule=rule)
+def toy_trie(rule: str = "static:1", seed: int = 0, prompts: int = 6, length: int = 7) -> PrefixTrie:
+    traces = toy_traces(seed, prompts=prompts, blocks=2, length=length, noise=0.3, rule=rule)
     return PrefixTrie.from_anchors(AnchorTable.from_traces(traces, None))
 
 
@@ -77,7 +77,7 @@ def test_unseen_prefixes_are_those_expected_often_enough_and_no_more_than_asked(
     assert count_of(smoothed_trie(trie, markov, 9, step_size=1, unseen_mass=1.1), [B, AB, ABC]) is None
     assert count_of(smoothed_trie(trie, markov, 9, step_size=1, unseen_mass=None), [B, AB, ABC]) is None
     assert smoothed_trie(trie, markov, 9, step_size=1, unseen_limit=0).n_nodes == trie.n_nodes
-    large = toy_trie(samples=20)
+    large = toy_trie(prompts=20)
     few, many = (
         smoothed_trie(large, ProductModel(large), 50, step_size=1, unseen_mass=0.2, unseen_limit=limit)
         for limit in (7, 10_000)
@@ -99,7 +99,7 @@ def test_chains_cut_at_the_depth_limit_say_nothing_of_how_they_go_on() -> None:
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("strength", [0.5, 20.0])
 def test_mass_is_conserved_and_the_trie_is_a_trie(rule: str, name: str, strength: float) -> None:
-    trie = toy_trie(rule, seed=2, samples=12, length=9)
+    trie = toy_trie(rule, seed=2, prompts=12, length=9)
     found = smoothed_trie(trie, MODELS[name](trie), strength, step_size=STEP[rule], unseen_mass=0.005)
     assert found.total == trie.total
     assert (children_sum(found) <= found.count * (1 + 1e-9)).all()
@@ -117,13 +117,13 @@ def test_mass_is_conserved_and_the_trie_is_a_trie(rule: str, name: str, strength
         assert step is None or len(after) - len(before) == step
     # Every chain still ends at the same prefix.
     nodes = trie.formulas(range(1, min(trie.n_states, 30)))
-    assert np.array_equal(accepted_lengths(nodes, found), accepted_lengths(nodes, trie))
+    assert np.array_equal(accepted_per_anchor(nodes, found), accepted_per_anchor(nodes, trie))
 
 
 @pytest.mark.parametrize("rule", STEP)
 def test_shares_add_up_to_one_with_the_end_of_the_chain(rule: str) -> None:
     """With every successor kept, the children of a prefix weigh what data and model together say, and no more."""
-    trie = toy_trie(rule, seed=4, samples=12)
+    trie = toy_trie(rule, seed=4, prompts=12)
     strength = 5.0
     found = smoothed_trie(trie, MarkovModel(trie), strength, step_size=STEP[rule], unseen_mass=1e-12)
     goes_on = children_sum(trie)
@@ -198,8 +198,8 @@ def test_smoothing_brings_rare_counts_nearer_to_the_truth(name: str) -> None:
     """Shares of prefixes from a few prompts, against the shares in many others."""
     off = np.zeros(2)
     for seed in range(3):
-        few = toy_trie(seed=seed, samples=3)
-        many = toy_trie(seed=100 + seed, samples=150)
+        few = toy_trie(seed=seed, prompts=3)
+        many = toy_trie(seed=100 + seed, prompts=150)
         smooth = smoothed_trie(few, MODELS[name](few), 10.0, step_size=1)
         for n, trie in enumerate((few, smooth)):
             states = trie.formulas(trie.state)
@@ -214,7 +214,7 @@ def test_smoothing_brings_rare_counts_nearer_to_the_truth(name: str) -> None:
 @pytest.mark.parametrize("rule", STEP)
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "chain"])
 def test_any_search_takes_a_smoothed_trie(method: str, rule: str) -> None:
-    trie = toy_trie(rule, seed=1, samples=8)
+    trie = toy_trie(rule, seed=1, prompts=8)
     found = smoothed_trie(trie, ProductModel(trie), 8.0, step_size=STEP[rule])
     nodes = find_graphs(method, SearchInput(found, 6, 7, STEP[rule]), [6])[6].nodes
     assert 0 < len(nodes) <= 6
@@ -223,7 +223,7 @@ def test_any_search_takes_a_smoothed_trie(method: str, rule: str) -> None:
 
 
 def test_greedy_gains_are_the_smoothed_values() -> None:
-    trie = toy_trie("threshold:0.3", seed=5, samples=10)
+    trie = toy_trie("threshold:0.3", seed=5, prompts=10)
     found = smoothed_trie(trie, MarkovModel(trie), 12.0, unseen_mass=0.1)
     built = greedy(found, 8)
     values = [path_value(built.order[:size], found) for size in range(1, 9)]
@@ -231,7 +231,7 @@ def test_greedy_gains_are_the_smoothed_values() -> None:
 
 
 def test_a_given_parent_graph_gives_the_same_trie() -> None:
-    trie = toy_trie(samples=8)
+    trie = toy_trie(prompts=8)
     options = {"unseen_mass": 0.2}
     own = smoothed_trie(trie, ProductModel(trie), 5.0, step_size=1, **options)
     given = smoothed_trie(trie, ProductModel(trie), 5.0, graph=parent_graph(trie, 1), **options)

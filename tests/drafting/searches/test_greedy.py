@@ -53,7 +53,7 @@ def test_the_counter_example_to_greedy() -> None:
 @pytest.mark.parametrize("rule", ["static:1", "static:2", "threshold:0.3"])
 @pytest.mark.parametrize("seed", range(4))
 def test_each_node_is_the_best_next_one(rule: str, seed: int) -> None:
-    traces = toy_traces(seed, samples=3, blocks=1, length=7, noise=0.3, rule=rule)
+    traces = toy_traces(seed, prompts=3, blocks=1, length=7, noise=0.3, rule=rule)
     trie = PrefixTrie.from_anchors(AnchorTable.from_traces(traces, None))
     found = greedy(trie, 12)
     assert list(found.order) == naive_greedy(trie, 12)
@@ -80,7 +80,7 @@ def test_greedy_is_optimal_on_trees(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_greedy_never_beats_brute_force_on_dags(seed: int) -> None:
-    traces = toy_traces(seed, samples=2, blocks=1, length=5, noise=0.3, rule="static:1")
+    traces = toy_traces(seed, prompts=2, blocks=1, length=5, noise=0.3, rule="static:1")
     trie = PrefixTrie.from_anchors(AnchorTable.from_traces(traces, None))
     for budget in (1, 2, 3):
         best, _ = brute_force(trie, budget)
@@ -88,14 +88,14 @@ def test_greedy_never_beats_brute_force_on_dags(seed: int) -> None:
 
 
 def test_the_order_of_anchors_does_not_matter() -> None:
-    table = AnchorTable.from_traces(toy_traces(5, samples=8, rule="threshold:0.2"), None)
+    table = AnchorTable.from_traces(toy_traces(5, prompts=8, rule="threshold:0.2"), None)
     chains = list(table.chains())
     shuffled = [chains[n] for n in np.random.default_rng(0).permutation(len(chains))]
     assert greedy(PrefixTrie.from_chains(chains), 20) == greedy(PrefixTrie.from_chains(shuffled), 20)
 
 
 def test_budgets_are_prefixes() -> None:
-    trie = PrefixTrie.from_anchors(AnchorTable.from_traces(toy_traces(6, samples=8), None))
+    trie = PrefixTrie.from_anchors(AnchorTable.from_traces(toy_traces(6, prompts=8), None))
     assert greedy(trie, 5).order == greedy(trie, 15).take(5)
 
 

@@ -19,7 +19,7 @@ from tests.support.toy import toy_traces
 
 
 def toy_trie(rule: str) -> PrefixTrie:
-    traces = toy_traces(7, samples=12, blocks=2, length=10, noise=0.25, rule=rule)
+    traces = toy_traces(7, prompts=12, blocks=2, length=10, noise=0.25, rule=rule)
     return PrefixTrie.from_anchors(AnchorTable.from_traces(traces, None))
 
 

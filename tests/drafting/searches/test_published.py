@@ -56,7 +56,7 @@ def slow_rule(
 @pytest.mark.parametrize("parents", ["all", "chosen"])
 @pytest.mark.parametrize("seed", range(2))
 def test_the_rule_is_the_slow_one(rule: str, accumulation: str, parents: str, seed: int) -> None:
-    traces = toy_traces(seed, samples=6, blocks=1, length=7, noise=0.3, rule=rule)
+    traces = toy_traces(seed, prompts=6, blocks=1, length=7, noise=0.3, rule=rule)
     table = AnchorTable.from_traces(traces, None)
     trie = PrefixTrie.from_anchors(table)
     found = published(trie, 12, step_size=STEPS[rule], accumulation=accumulation, parents=parents)
@@ -95,7 +95,7 @@ def test_degree_zero_is_frequency() -> None:
 
 
 def test_a_relation_made_once_serves_every_accumulation() -> None:
-    trie = PrefixTrie.from_anchors(AnchorTable.from_traces(toy_traces(4, samples=6), None))
+    trie = PrefixTrie.from_anchors(AnchorTable.from_traces(toy_traces(4, prompts=6), None))
     graph = parent_graph(trie, 1)
     for accumulation in ("degree0", "degree1", "total"):
         with_graph = published(trie, 9, step_size=1, accumulation=accumulation, graph=graph)

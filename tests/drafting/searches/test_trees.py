@@ -58,7 +58,7 @@ def test_nothing_to_draft_and_bad_budgets(build) -> None:
 
 
 def best_tree(acceptance: tuple[float, ...], nodes: int) -> float:
-    """Expected accepted length of the best tree of ``nodes`` nodes: tries every split, child by child."""
+    """Expected accepted drafts of the best tree of ``nodes`` nodes: tries every split, child by child."""
 
     @cache
     def children(k: int, left: int) -> float:

@@ -46,8 +46,8 @@ def test_axes_legend_and_headline(run: Run) -> None:
     chain, best = (run.select(method=m, policy="static:1", budget=32, split="test")[0] for m in ("chain", "greedy"))
     entries = [text.get_text() for text in left.get_legend().get_texts()]
     assert entries == [
-        f"{METHOD_STYLES['chain'].label}: mean {chain.accepted_length_visited:.2f}",
-        f"{METHOD_STYLES['greedy'].label}: mean {best.accepted_length_visited:.2f}",
+        f"{METHOD_STYLES['chain'].label}: mean {chain.accepted_drafts_visited:.2f}",
+        f"{METHOD_STYLES['greedy'].label}: mean {best.accepted_drafts_visited:.2f}",
     ]
     shares = {}
     for method in ("chain", "greedy"):

@@ -28,7 +28,7 @@ def test_shares_and_margins_are_those_of_the_file(tmp_path: Path) -> None:
             assert point.get_xdata()[0] == pytest.approx(100 * item[field] / 48)
             assert point.get_ydata()[0] == place + offset
     assert [label.get_text() for label in left.get_yticklabels()] == [item["label"] for item in payload["arms"]]
-    margins = sorted(item["margin"] for item in payload["partings"] if item["arm"] == "batch")
+    margins = sorted(item["margin"] for item in payload["divergences"] if item["arm"] == "batch")
     line = by_gid(right, "batch-margins")
     assert list(line.get_xdata()) == [margins[0], *margins] and line.get_drawstyle() == "steps-post"
     assert list(line.get_ydata()) == pytest.approx(list(np.arange(10) / 9))
@@ -64,8 +64,8 @@ def test_the_headline(tmp_path: Path, drafts: int, batch: int, tokens: int, verd
 def test_speculation_alone_has_a_figure_too(tmp_path: Path) -> None:
     payload = saved_inputs.divergence()
     payload["arms"] = payload["arms"][-1:]
-    payload["partings"] = [item for item in payload["partings"] if item["arm"] == "drafts"]
-    payload["partings"][0]["margin"] = None
+    payload["divergences"] = [item for item in payload["divergences"] if item["arm"] == "drafts"]
+    payload["divergences"][0]["margin"] = None
     payload |= {"comparisons": [], "decision_margin_quantiles": [], "decisions": 0}
     found = load(tmp_path, payload)
     figure = draw_divergence(found)
@@ -77,7 +77,7 @@ def test_speculation_alone_has_a_figure_too(tmp_path: Path) -> None:
 def test_every_point_is_in_the_table(tmp_path: Path) -> None:
     payload = saved_inputs.divergence()
     table = table_divergence(load(tmp_path, payload))
-    assert len(table.rows) == 2 * 4 + len(payload["partings"]) + 201
+    assert len(table.rows) == 2 * 4 + len(payload["divergences"]) + 201
     assert ("prompts", "batch", "path parts", 9 / 48, 0.5 * 9 / 48, 9 / 48 + 0.1) in table.rows
 
 
@@ -95,8 +95,8 @@ def test_it_is_drawn_with_all_others(tmp_path: Path) -> None:
         ("arms", {"tokens_differ": 49}, r"arms\[1\].tokens_differ: expected at most 48 prompts"),
         ("arms", {"path_parts_low": None}, r"both ends of the interval or neither"),
         ("arms", {"arm": "repeat"}, "arms: expected each way once"),
-        ("partings", {"arm": "other"}, "partings: expected ways among repeat, batch, blank, drafts"),
-        ("partings", {"margin": "wide"}, r"partings\[1\].margin: expected a finite number"),
+        ("divergences", {"arm": "other"}, "divergences: expected ways among repeat, batch, blank, drafts"),
+        ("divergences", {"margin": "wide"}, r"divergences\[1\].margin: expected a finite number"),
         ("comparisons", {"verdict": "better"}, r"comparisons\[1\].verdict: expected one of more, fewer"),
     ],
 )

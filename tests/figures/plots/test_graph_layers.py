@@ -140,7 +140,7 @@ def test_the_headline_tells_depth_and_held_out_value(run: Run) -> None:
     headline, note = (text.get_text().replace("\n", " ").replace("\u00a0", " ")
                       for text in draw_graph_layers(run, "static:1", budget=10).texts)  # fmt: skip
     graph = load_graph(run.directory / "graphs/static-1-greedy-D10.json")
-    worth = graph.values["test"]["accepted_length"]
+    worth = graph.values["test"]["accepted_drafts"]
     depth = max(graph.depths)
     assert headline == (
         f"static:1, greedy, D = 10: looks up to {depth} steps ahead, {worth:.2f} drafts accepted per anchor (held-out)"

@@ -29,7 +29,7 @@ def payload(measured: bool = True, available: int = 24 * GIB) -> dict[str, Any]:
     ]  # fmt: skip
     return {
         "format": "draftgraph-memory", "version": 1, "unit": "bytes", "model": "made-up", "device": "synthetic device",
-        "dtype": "bfloat16", "block_length": 32, "context": "dual", "weights": 15 * GIB, "available": available,
+        "dtype": "bfloat16", "block_length": 32, "cache": "dual", "weights": 15 * GIB, "available": available,
         "rows": rows, "largest": [],
     }  # fmt: skip
 

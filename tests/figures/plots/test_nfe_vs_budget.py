@@ -16,7 +16,7 @@ from figures.records.run import FigureDataError, Run, load_run
 from tests.support.overlaps import assert_legible
 from tests.support.synthetic_run import BUDGETS
 
-METRICS = ("nfe_reduction", "accepted_length")
+METRICS = ("nfe_reduction", "accepted_drafts")
 
 
 def artist(axes: Axes, gid: str) -> Any:
@@ -74,10 +74,10 @@ def test_the_published_rule_is_drawn_in_its_best_reading(run: Run) -> None:
     assert list(search.get_ydata()) == expected[1]
 
 
-def test_the_bound_is_drawn_for_accepted_length_only(run: Run) -> None:
-    bound = artist(draw_nfe_vs_budget(run, "accepted_length").axes[0], "lp_bound/search")
+def test_the_bound_is_drawn_for_accepted_drafts_only(run: Run) -> None:
+    bound = artist(draw_nfe_vs_budget(run, "accepted_drafts").axes[0], "lp_bound/search")
     rows = run.select(method="lp_bound", policy="static:1")
-    assert list(bound.get_ydata())[1:] == [row.accepted_length for row in rows]
+    assert list(bound.get_ydata())[1:] == [row.accepted_drafts for row in rows]
     assert bound.get_linestyle() == ":"
     assert not [item for item in draw_nfe_vs_budget(run).axes[0].get_children() if "lp" in str(item.get_gid())]
 
@@ -90,7 +90,7 @@ def test_bounds_that_stand_in_rows_of_graphs_give_the_tightest_line(changed: Cal
                 row["bound"] = 5.0 + row["budget"] + (row["method"] == "chain")
 
     run = load_run(changed(change))
-    curve = curves(run, ("static:1", "dual"), "accepted_length")[-1]
+    curve = curves(run, ("static:1", "dual"), "accepted_drafts")[-1]
     assert (curve.method, curve.budgets, curve.values) == ("lp_bound", [3, 10], [8.0, 15.0])
     assert "lp_bound" not in {curve.method for curve in curves(run, ("static:1", "dual"), "nfe_reduction")}
 
@@ -101,7 +101,7 @@ def test_axes_and_legend(run: Run, metric: str) -> None:
     left, right = figure.axes
     label = {
         "nfe_reduction": "NFE reduction (× fewer forwards)",
-        "accepted_length": "accepted length (drafts per anchor)",
+        "accepted_drafts": "accepted drafts (drafts per anchor)",
     }
     assert left.get_ylabel() == label[metric]
     assert left.get_xlabel() == right.get_xlabel() == "draft budget D (draft nodes per forward)"
@@ -118,7 +118,7 @@ def test_axes_and_legend(run: Run, metric: str) -> None:
     entries = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
     expected = ["held-out prompts", "search prompts", "verified by decoding", "replay only", "95 % interval"]
     expected += ["confidence chain", "tree greedy", "published rule", "greedy"]
-    assert entries == expected + (["bound on search prompts"] if metric == "accepted_length" else [])
+    assert entries == expected + (["bound on search prompts"] if metric == "accepted_drafts" else [])
     assert left.get_title(loc="left").startswith("static:1\ngreedy ")
     assert "at D = 32" in left.get_title(loc="left")
 
@@ -167,12 +167,12 @@ def test_the_headline_says_no_more_than_the_rows() -> None:
     assert headline([[chain, worse, bound]], "nfe_reduction") == (
         "No calibrated draft graph saves more forwards than the confidence chain"
     )
-    assert headline([[better]], "accepted_length") == "accepted length against draft budget"
+    assert headline([[better]], "accepted_drafts") == "accepted drafts against draft budget"
     # On the search prompts our graphs always look good: held-out rows decide as soon as there are some.
     optimistic = curve("greedy", 1, 8, 9, split="search")
     assert headline([[chain, worse, optimistic]], "nfe_reduction").startswith("No calibrated")
     assert statement([chain, better, bound], "nfe_reduction") == "greedy 2.50×, chain 2.20× at D = 10"
-    assert statement([chain], "accepted_length") == "confidence chain 2.20 at D = 10"
+    assert statement([chain], "accepted_drafts") == "confidence chain 2.20 at D = 10"
     assert statement([bound], "nfe_reduction") == "bounds only"
 
 
@@ -194,8 +194,8 @@ def test_one_policy_without_intervals_or_search_rows(changed: Callable[..., Path
 def test_many_policies_and_contexts_get_a_panel_each(changed: Callable[..., Path]) -> None:
     def change(payload: dict[str, Any]) -> None:
         rows = [row for row in payload["rows"] if row["policy"] == "static:1"]
-        payload["rows"] = rows + [row | {"context": "prefix"} for row in rows]
-        payload["rows"] += [row | {"policy": "threshold:0.95", "context": "block_causal"} for row in rows]
+        payload["rows"] = rows + [row | {"cache": "prefix"} for row in rows]
+        payload["rows"] += [row | {"policy": "threshold:0.95", "cache": "block_causal"} for row in rows]
 
     figure = draw_nfe_vs_budget(load_run(changed(change)))
     titles = [axes.get_title(loc="left").splitlines()[0] for axes in figure.axes if axes.get_visible()]
@@ -224,5 +224,5 @@ def test_nothing_to_plot(changed: Callable[..., Path]) -> None:
     run = load_run(changed(change))
     with pytest.raises(FigureDataError, match="no search or test rows but plain decoding's"):
         draw_nfe_vs_budget(run)
-    with pytest.raises(ValueError, match="metric must be one of nfe_reduction, accepted_length, got 'speed'"):
+    with pytest.raises(ValueError, match="metric must be one of nfe_reduction, accepted_drafts, got 'speed'"):
         draw_nfe_vs_budget(run, "speed")  # type: ignore[arg-type]

@@ -78,7 +78,7 @@ def _set(place: str, value: object) -> Callable[[dict[str, Any]], None]:
         (_set("rows.3.nfe_reduction", None), "rows[3].nfe_reduction: expected a number, found null"),
         (_set("rows.3.nfe_reduction", ...), "rows[3].nfe_reduction: expected a number, found no such field"),
         (_set("rows.3.nfe_reduction", "2"), 'nfe_reduction: expected a finite number of at least 0, found "2"'),
-        (_set("rows.3.accepted_length", -0.5), "accepted_length: expected a finite number of at least 0, found -0.5"),
+        (_set("rows.3.accepted_drafts", -0.5), "accepted_drafts: expected a finite number of at least 0, found -0.5"),
         (_set("rows.3.nfe_reduction_low", None), "expected both ends of the interval or neither, found one of them"),
         (_set("rows.3.nfe_reduction_low", 99.0), "rows[3].nfe_reduction_low: expected at most nfe_reduction_high = "),
         (_set("histograms.0.counts", [1, 1.5]), "histograms[0].counts[1]: expected an integer"),

@@ -63,8 +63,8 @@ def test_a_directory_is_drawn_whole_and_a_file_alone(everything: Path, names_onl
 @pytest.mark.parametrize(
     ("study", "figures"),
     [
-        ("method", ["nfe_vs_budget", "accepted_length_vs_budget"]),
-        ("accumulation", ["nfe_vs_budget", "accepted_length_vs_budget"]),
+        ("method", ["nfe_vs_budget", "accepted_drafts_vs_budget"]),
+        ("accumulation", ["nfe_vs_budget", "accepted_drafts_vs_budget"]),
         ("policy", ["ablation-policy"]),
         ("temperature", ["ablation-temperature"]),
         ("block-length", ["ablation-block-length"]),

@@ -38,7 +38,7 @@ def run(*arguments: object, code: int = 0) -> str:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("budget")
     for seed, name in enumerate(("search", "validation", "test")):
-        save(toy_traces(seed, samples=12, blocks=2, length=LENGTH, noise=0.2), root / name)
+        save(toy_traces(seed, prompts=12, blocks=2, length=LENGTH, noise=0.2), root / name)
     return root
 
 
@@ -149,19 +149,19 @@ def test_the_latency_of_another_model_or_dtype_is_refused(folder: Path, tmp_path
 
 def test_a_table_of_another_context_is_refused(folder: Path, tmp_path: Path) -> None:
     """Refreshes cost otherwise there, and a model that can be both could be timed as either."""
-    latency = latency_file(tmp_path / "latency.json", CHEAP, context="block_causal")
+    latency = latency_file(tmp_path / "latency.json", CHEAP, cache="block_causal")
     said = run("budget", folder, "--latency", latency, code=1)
-    assert "measured with block_causal context, the traces were recorded with dual" in said
-    assert "measure with --context dual" in said
+    assert "measured with block_causal cache, the traces were recorded with dual" in said
+    assert "measure with --cache dual" in said
 
 
-@pytest.mark.parametrize("context", ["none", "prefix"])
-def test_contexts_with_other_rows_than_were_timed_are_refused(tmp_path: Path, context: str) -> None:
+@pytest.mark.parametrize("cache", ["none", "prefix"])
+def test_contexts_with_other_rows_than_were_timed_are_refused(tmp_path: Path, cache: str) -> None:
     for seed, name in enumerate(("search", "test")):
-        save(toy_traces(seed, samples=3, length=LENGTH), tmp_path / name, context=context)
+        save(toy_traces(seed, prompts=3, length=LENGTH), tmp_path / name, cache=cache)
     latency = latency_file(tmp_path / "latency.json", CHEAP)
     said = run("budget", tmp_path, "--latency", latency, "--any-model", code=1)
-    assert f"recorded with context '{context}'" in said and "one block over a frozen context" in said
+    assert f"recorded with cache '{cache}'" in said and "one block over a cached context" in said
 
 
 def test_held_out_prompts_must_be_others(folder: Path, tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_held_out_prompts_must_be_others(folder: Path, tmp_path: Path) -> None:
 
 def test_without_any_anchor_there_is_nothing_to_draft(tmp_path: Path) -> None:
     for seed, name in enumerate(("search", "test")):
-        whole = toy_traces(seed, samples=3, blocks=1, length=LENGTH, rule=f"static:{LENGTH}")
+        whole = toy_traces(seed, prompts=3, blocks=1, length=LENGTH, rule=f"static:{LENGTH}")
         assert AnchorTable.from_traces(whole).n_anchors == 0
         save(whole, tmp_path / name, policy=f"static:{LENGTH}")
     latency = latency_file(tmp_path / "latency.json", CHEAP)

@@ -58,7 +58,7 @@ def test_search_evaluate_verify_export_decode(
     traces: Path, graph: Path, checkpoint: Path, prompts: Path, tmp_path: Path
 ) -> None:
     assert load_graph(graph).budget == 4
-    assert "replay on 8 prompts, static:1, dual context" in run("evaluate", graph, "--traces", traces)
+    assert "replay on 8 prompts, static:1, dual cache" in run("evaluate", graph, "--traces", traces)
     said = run("verify", graph, "--model", checkpoint, "--prompts", prompts, "--generation-length", 16)
     assert "8 of 8" in said
     for name in ("json", "safetensors", "dot"):
@@ -77,13 +77,13 @@ def test_search_evaluate_verify_export_decode(
     assert (tmp_path / "batch.jsonl").read_text() == (tmp_path / "with.jsonl").read_text()
 
 
-@pytest.mark.parametrize("context, backend", [("dual", "packed"), ("block_causal", "packed"), ("prefix", "expanded")])
+@pytest.mark.parametrize("cache, backend", [("dual", "packed"), ("block_causal", "packed"), ("prefix", "expanded")])
 def test_calibrate_writes_a_whole_run(
-    checkpoint: Path, prompts: Path, tmp_path: Path, context: str, backend: str
+    checkpoint: Path, prompts: Path, tmp_path: Path, cache: str, backend: str
 ) -> None:
     out = tmp_path / "run"
     command = ["calibrate", "--model", checkpoint, "--prompts", prompts, *SIZES, "--budgets", "0,2,4", "--no-figures"]
-    command += ["--policy", "static:1", "--policy", "threshold:0.3", "--context", context, "--backend", backend]
+    command += ["--policy", "static:1", "--policy", "threshold:0.3", "--cache", cache, "--backend", backend]
     said = run(*command, "--out", out)
     results = json.loads((out / "results.json").read_text())
     documented = (DOCS / "cli.md").read_text(encoding="utf-8")
@@ -239,7 +239,7 @@ def test_record_refuses_another_rule_in_the_same_folder(traces: Path, checkpoint
     "arguments, expected",
     [
         (["--policy", "dynamic:3"], "unknown policy 'dynamic:3'"),
-        (["--context", "sideways"], "unknown context mode 'sideways'"),
+        (["--cache", "sideways"], "unknown cache mode 'sideways'"),
         (["--budgets", "0,many"], "--budgets"),
         (["--methods", "wishful"], "unknown method 'wishful'"),
         (["--generation-length", "20"], "no multiple of block length"),
@@ -278,11 +278,11 @@ def test_interrupt_keeps_what_is_done(checkpoint: Path, prompts: Path, tmp_path:
     assert "run the same command again" in said
     with pytest.raises(TraceError, match=r"holds \d+ of 200 prompts: the recording was stopped"):
         read_traces(out)
-    done = len(set(read_traces(out, partial=True).sample.tolist()))
+    done = len(set(read_traces(out, partial=True).prompt_index.tolist()))
     assert 8 <= done < 200
     kept = {path.name: path.stat().st_mtime_ns for path in shard_paths(out)}
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=240)
-    assert set(read_traces(out).sample.tolist()) == set(range(200))
+    assert set(read_traces(out).prompt_index.tolist()) == set(range(200))
     assert {path.name: path.stat().st_mtime_ns for path in shard_paths(out) if path.name in kept} == kept
 
 
@@ -297,7 +297,7 @@ def test_overwrite_never_deletes_what_is_no_run(checkpoint: Path, prompts: Path,
 
 def test_a_near_lossless_mode_says_so(checkpoint: Path, prompts: Path, tmp_path: Path) -> None:
     command = ["calibrate", "--model", checkpoint, "--prompts", prompts, *SIZES, "--budgets", "0,4", "--no-figures"]
-    said = run(*command, "--policy", "static:1", "--context", "none", "--out", tmp_path / "run")
+    said = run(*command, "--policy", "static:1", "--cache", "none", "--out", tmp_path / "run")
     assert "near-lossless: identity is measured, not promised" in said
     page = write_report(tmp_path / "run").read_text(encoding="utf-8")
     assert "near-lossless only" in page
@@ -348,7 +348,7 @@ def test_search_says_what_is_proved(traces: Path, tmp_path: Path) -> None:
     said = run("search", traces, "--method", "exact", "--budget", 3, "--out", out)
     assert "proved optimal" in said
     search = load_graph(out).values["search"]
-    assert search["gap"] == 0 and search["bound"] == pytest.approx(search["accepted_length"])
+    assert search["gap"] == 0 and search["bound"] == pytest.approx(search["accepted_drafts"])
     said = run("search", traces, "--method", "greedy", "--budget", 3, "--out", tmp_path / "greedy.json")
     assert "proved" not in said
 
@@ -482,7 +482,7 @@ def test_sigterm_keeps_what_ctrl_c_would_keep(checkpoint: Path, tmp_path: Path) 
     command = ["record", "--model", checkpoint, "--prompts", many, "--policy", "static:1", *SIZES, "--out", out]
     said = run(*command, code=143)
     assert "stopped by SIGTERM. What is finished is kept; run the same command again to go on." in said
-    assert 4 <= len(set(read_traces(out, partial=True).sample.tolist())) < 200
+    assert 4 <= len(set(read_traces(out, partial=True).prompt_index.tolist())) < 200
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 

@@ -1,4 +1,4 @@
-"""``latency`` for several batches and contexts, on a shape with random weights."""
+"""``latency`` for several batches and caches, on a shape with random weights."""
 
 from __future__ import annotations
 
@@ -76,10 +76,10 @@ def test_what_does_not_fit_is_left_out(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_a_model_that_can_be_both_is_timed_in_the_context_asked_for(tmp_path: Path) -> None:
     few = ["--drafts", "0", "--repeats", 3, "--context-length", 64]
-    for context in ("dual", "block_causal"):
-        run("--context", context, *few, "--out", tmp_path / f"{context}.json")
-        assert load_latency(tmp_path / f"{context}.json").context == context
-    said = run("--context", "prefix", *few, "--out", tmp_path / "prefix.json", code=1)
-    assert "latency is measured with context dual or block_causal, not 'prefix'" in said
-    said = run(*TINY, "--context", "block_causal", "--out", tmp_path / "no.json", code=1)
+    for cache in ("dual", "block_causal"):
+        run("--cache", cache, *few, "--out", tmp_path / f"{cache}.json")
+        assert load_latency(tmp_path / f"{cache}.json").cache == cache
+    said = run("--cache", "prefix", *few, "--out", tmp_path / "prefix.json", code=1)
+    assert "latency is measured with cache dual or block_causal, not 'prefix'" in said
+    said = run(*TINY, "--cache", "block_causal", "--out", tmp_path / "no.json", code=1)
     assert "needs block_causal attention, but llada-tiny-shaped was trained for bidirectional" in said

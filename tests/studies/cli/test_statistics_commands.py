@@ -43,9 +43,9 @@ def save(traces: Traces, folder: Path, **facts: object) -> Path:
         "temperature": 0.0,
         "block_length": LENGTH,
         "generation_length": 2 * LENGTH,
-        "context": "dual",
+        "cache": "dual",
         "top_j": 3,
-        "prompts": len(set(traces.sample.tolist())),
+        "prompts": len(set(traces.prompt_index.tolist())),
         "prompt_set_hash": "0" * 64,
     }
     manifest = {"version": TRACE_FORMAT_VERSION, "run": metadata | facts}
@@ -58,7 +58,7 @@ def save(traces: Traces, folder: Path, **facts: object) -> Path:
 def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     root = tmp_path_factory.mktemp("splits")
     return [
-        save(toy_traces(seed, samples=24, blocks=2, length=LENGTH, noise=0.2), root / name)
+        save(toy_traces(seed, prompts=24, blocks=2, length=LENGTH, noise=0.2), root / name)
         for seed, name in enumerate(("search", "validation", "test"))
     ]
 
@@ -98,9 +98,9 @@ def test_compare_says_when_it_cannot_tell_and_when_the_traces_were_searched(
 
 
 def test_compare_refuses_what_does_not_fit(folders: list[Path], graphs: list[Path], tmp_path: Path) -> None:
-    other = save(toy_traces(5, samples=4, length=LENGTH), tmp_path / "other", model="another")
+    other = save(toy_traces(5, prompts=4, length=LENGTH), tmp_path / "other", model="another")
     assert "does not fit the traces in" in run("compare", *graphs, "--traces", other, code=1)
-    one = save(toy_traces(5, samples=1, length=LENGTH), tmp_path / "one")
+    one = save(toy_traces(5, prompts=1, length=LENGTH), tmp_path / "one")
     assert "at least two prompts, got 1; record more prompts" in run("compare", *graphs, "--traces", one, code=1)
     out = tmp_path / "there.json"
     out.write_text("{}")
@@ -156,35 +156,35 @@ def test_a_prompt_on_two_sides_is_found_whatever_the_folder(folders: list[Path],
     part = save(read_traces(folders[0]).select([3, 7]), tmp_path / "part")
     with pytest.raises(SplitError, match=r"2 of the 2 prompts in .*part stand in .*search too, decoded alike"):
         read_splits([folders[0], part])
-    assert [len(table.samples()) for table in read_splits(folders).tables] == [24, 24, 24]
+    assert [len(table.prompt_indices()) for table in read_splits(folders).tables] == [24, 24, 24]
 
 
 def test_splits_of_different_runs_are_refused(folders: list[Path], tmp_path: Path) -> None:
-    other = save(toy_traces(7, samples=4, length=LENGTH), tmp_path / "other", policy="threshold:0.9")
+    other = save(toy_traces(7, prompts=4, length=LENGTH), tmp_path / "other", policy="threshold:0.9")
     with pytest.raises(SplitError, match=r"was recorded with policy 'threshold:0.9', .*search with 'static:1'"):
         read_splits([folders[0], other])
-    other = save(toy_traces(7, samples=4, length=LENGTH), tmp_path / "coarse", dtype="bfloat16")
+    other = save(toy_traces(7, prompts=4, length=LENGTH), tmp_path / "coarse", dtype="bfloat16")
     with pytest.raises(SplitError, match=r"was recorded with dtype 'bfloat16', .*search with 'float32'"):
         read_splits([folders[0], other])
 
 
 def test_one_revision_is_one_model_by_whatever_name(tmp_path: Path) -> None:
     parts = [
-        save(toy_traces(seed, samples=3, length=LENGTH), tmp_path / name, model=name, model_revision="r1")
+        save(toy_traces(seed, prompts=3, length=LENGTH), tmp_path / name, model=name, model_revision="r1")
         for seed, name in enumerate(("here", "there"))
     ]
     assert read_splits(parts).validity.model == "here"
-    unnamed = save(toy_traces(5, samples=3, length=LENGTH), tmp_path / "unnamed", model="there", model_revision=None)
+    unnamed = save(toy_traces(5, prompts=3, length=LENGTH), tmp_path / "unnamed", model="there", model_revision=None)
     with pytest.raises(SplitError, match="was recorded with model 'there'"):
         read_splits([parts[0], unnamed])
 
 
 def test_one_recording_is_cut_by_prompt(folders: list[Path], tmp_path: Path) -> None:
     found = cut_splits(folders[0], (2, 1, 1), seed=3)
-    samples = [set(table.samples().tolist()) for table in found.tables]
-    assert [len(part) for part in samples] == [12, 6, 6]
-    assert set().union(*samples) == set(range(24))
+    prompt_indices = [set(table.prompt_indices().tolist()) for table in found.tables]
+    assert [len(part) for part in prompt_indices] == [12, 6, 6]
+    assert set().union(*prompt_indices) == set(range(24))
     assert (found.step_size, found.block_length) == (1, LENGTH)
-    few = save(toy_traces(9, samples=5, length=LENGTH), tmp_path / "few")
+    few = save(toy_traces(9, prompts=5, length=LENGTH), tmp_path / "few")
     with pytest.raises(SplitError, match="holds 5 prompts, too few for 3 splits of at least two prompts each"):
         cut_splits(few, (2, 1, 1))

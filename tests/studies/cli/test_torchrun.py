@@ -65,7 +65,7 @@ def test_a_killed_worker_and_a_rerun(checkpoint: Path, tmp_path: Path) -> None:
     assert "worker 0 of 2: stopped by SIGTERM (launchers send it when another worker failed)" in said
     kept = {path.name: path.read_bytes() for path in shard_paths(folder)}
     assert any(name.startswith("shard-w000") for name in kept) and any(name.startswith("shard-w001") for name in kept)
-    done = set(read_traces(folder, partial=True).sample.tolist())
+    done = set(read_traces(folder, partial=True).prompt_index.tolist())
     assert 4 < len(done) < 120
 
     again = start(2, [*command, "--batch-size", "4"])

@@ -59,7 +59,7 @@ def noisy(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_float32_compares_speculation_alone_unless_asked(command: list[object]) -> None:
     said = run(*command)
-    assert "8 of 8" in said and "exact: prefix and suffix are frozen" in said and "batch" not in said
+    assert "8 of 8" in said and "exact: prefix and suffix are cached" in said and "batch" not in said
     said = run(*command, "--divergence", "--batch-size", 3)
     assert (
         "In float32 speculation changes the tokens of 0 of 8 prompts, batching alone (batch 3 against 1) of 0" in said
@@ -77,7 +77,7 @@ def test_bfloat16_is_measured(command: list[object], tmp_path: Path) -> None:
     assert all(arm["prompts"] == 8 and 0 <= arm["tokens_differ"] <= arm["path_parts"] <= 8 for arm in found["arms"])
     assert found["arms"][0]["path_parts"] == 0  # a CPU repeats itself
     rows = list(csv.DictReader(csv_path(out).open()))
-    assert len(rows) == len(found["partings"]) == sum(arm["path_parts"] for arm in found["arms"])
+    assert len(rows) == len(found["divergences"]) == sum(arm["path_parts"] for arm in found["arms"])
     assert load_divergence(out).prompts == 8
     assert "exists; give another --out" in run(*command, "--dtype", "bf16", "--out", out, code=1)
     drawn = run("plot", out)
@@ -89,8 +89,8 @@ def test_where_tokens_part_is_listed(command: list[object], noisy: Any, tmp_path
     out = tmp_path / "found.json"
     said = run(*command, "--dtype", "bfloat16", "--out", out)
     found = json.loads(out.read_text())
-    changed = [parting for parting in found["partings"] if parting["tokens_differ"]]
-    assert changed and {parting["arm"] for parting in changed} == {"blank", "drafts"}
+    changed = [divergence for divergence in found["divergences"] if divergence["tokens_differ"]]
+    assert changed and {divergence["arm"] for divergence in changed} == {"blank", "drafts"}
     assert "where decodes with other tokens part first" in said
     assert "No decode parted at a margin above" in said
     first = changed[0]
@@ -127,7 +127,7 @@ def test_a_near_lossless_mode_promises_plain_decoding_only(
 ) -> None:
     file = load_graph(graph)
     prefix = tmp_path / "prefix.json"
-    save_graph(replace(file, validity=replace(file.validity, context="prefix")), prefix)
+    save_graph(replace(file, validity=replace(file.validity, cache="prefix")), prefix)
     command = ["verify", prefix, "--model", checkpoint, "--prompts", prompts, "--generation-length", 16]
     noisy(of_rows=0.5, block_length=16)
     said = run(*command)

@@ -69,7 +69,7 @@ def test_the_kind_of_a_parting_and_its_margin(
     if rule.startswith("static"):  # the other decode ranks the positions otherwise, and takes its best ones too
         other = decision({p: 0.8 if p in theirs else 0.3 for p in confidence}, theirs)
     found = part(6, decision(confidence, ours), other, make_policy(rule))
-    assert (found.sample, found.block, found.step) == (6, 1, 4)
+    assert (found.prompt_index, found.block, found.step) == (6, 1, 4)
     assert (found.kind, found.position, found.other_position) == (kind, position, other_position)
     assert found.margin == pytest.approx(margin)
 
@@ -141,7 +141,7 @@ def test_only_the_first_parting_is_kept() -> None:
     finder = PartingFinder(reference, make_policy("static:1"))
     for step, position, token in ((1, 1, 7), (2, 1, 8), (3, 4, 7)):
         finder.on_step(fact(step, position, token))
-    found = finder.partings[2]
+    found = finder.divergences[2]
     assert (found.step, found.kind, found.margin) == (2, "another token", pytest.approx(0.4))
 
 
@@ -193,9 +193,9 @@ def test_the_sentence(drafts: list[int], batch: list[int], expected: str) -> Non
     assert expected in report.sentence
 
 
-def run_all(denoiser: ShapedNoise, spec: str = "static:1", context: str = "dual") -> tuple[Reference, list[ArmRun]]:
+def run_all(denoiser: ShapedNoise, spec: str = "static:1", cache: str = "dual") -> tuple[Reference, list[ArmRun]]:
     policy = make_policy(spec)
-    config = DecodeConfig(**{**vars(CONFIG), "context": context})
+    config = DecodeConfig(**{**vars(CONFIG), "cache": cache})
     filler = DraftFiller(random_formulas(1, 6, policy.step_size))
     setting = Setting(denoiser, PROMPTS, policy, config, filler)
     reference = run_reference(setting)
@@ -206,7 +206,7 @@ def run_all(denoiser: ShapedNoise, spec: str = "static:1", context: str = "dual"
 def test_in_float32_nothing_parts(spec: str, tmp_path: Path) -> None:
     reference, runs = run_all(ShapedNoise(), spec)
     for run in runs:
-        assert run.partings == {}
+        assert run.divergences == {}
         assert [result.tokens for result in run.results] == [result.tokens for result in reference.results]
     repeat, batch, blank, drafts = runs
     forwards = [result.forwards for result in reference.results]
@@ -221,7 +221,7 @@ def test_in_float32_nothing_parts(spec: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("noise", "parting", "still"),
+    ("noise", "divergence", "still"),
     [
         ({"of_batch": 0.3}, {"batch"}, {"repeat", "blank", "drafts"}),
         ({"of_rows": 0.3}, {"blank", "drafts"}, {"repeat", "batch"}),
@@ -229,18 +229,18 @@ def test_in_float32_nothing_parts(spec: str, tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("spec", ["static:1", "threshold:0.3"])
 def test_noise_parts_the_ways_that_have_its_shape(
-    noise: dict[str, float], parting: set[str], still: set[str], spec: str, tmp_path: Path
+    noise: dict[str, float], divergence: set[str], still: set[str], spec: str, tmp_path: Path
 ) -> None:
     reference, runs = run_all(ShapedNoise(**noise), spec)
     report = summarise("bfloat16", make_policy(spec), reference, runs)
-    for name in parting:
+    for name in divergence:
         way = report.arm(name)
         assert sum(way.path_parts) >= 2
-        assert len(way.partings) == sum(way.path_parts)
-        assert all(way.path_parts[sample] for sample, differ in enumerate(way.tokens_differ) if differ)
+        assert len(way.divergences) == sum(way.path_parts)
+        assert all(way.path_parts[prompt_index] for prompt_index, differ in enumerate(way.tokens_differ) if differ)
         assert way.token_agreement == pytest.approx(1.0) or any(way.tokens_differ)
         assert way.token_agreement_low is not None and way.token_agreement_low <= way.token_agreement
-        for found in way.partings:
+        for found in way.divergences:
             assert found.margin is not None and found.margin >= 0
             # Both sides of a decision move by at most the noise, so twice that is the most it can bridge; a lead of a
             # token over its runner-up moves with the runner-up too, which the noise does not hold.
@@ -253,10 +253,10 @@ def test_noise_parts_the_ways_that_have_its_shape(
     content = json.loads(saved.read_text())
     assert content["sentence"] == report.sentence and len(content["decision_margin_quantiles"]) == 201
     drawn = load_divergence(saved)
-    assert {way.name: len(way.margins) for way in drawn.ways} == {way.name: len(way.partings) for way in report.arms}
+    assert {way.name: len(way.margins) for way in drawn.ways} == {way.name: len(way.divergences) for way in report.arms}
     rows = list(csv.DictReader(table.open()))
-    assert tuple(rows[0]) == PARTING_COLUMNS and {row["arm"] for row in rows} == parting
-    assert len(rows) == sum(len(way.partings) for way in report.arms)
+    assert tuple(rows[0]) == PARTING_COLUMNS and {row["arm"] for row in rows} == divergence
+    assert len(rows) == sum(len(way.divergences) for way in report.arms)
 
 
 def test_wrong_ways_are_named() -> None:

@@ -24,7 +24,7 @@ from verify.engines.slots import SlotEngine
 from verify.graph.formulas import Formula
 from verify.policies.specification import make_policy
 
-PROMPTS = [[3 + (5 * sample + k) % 40 for k in range(6)] for sample in range(6)]
+PROMPTS = [[3 + (5 * prompt_index + k) % 40 for k in range(6)] for prompt_index in range(6)]
 CONFIG = DecodeConfig(block_length=8, generation_length=16, top_j=4)
 
 
@@ -37,8 +37,10 @@ def checkpoint() -> Checkpoint:
 @pytest.fixture(scope="module")
 def anchors(checkpoint: Checkpoint) -> AnchorTable:
     builder = TraceBuilder()
-    for sample, prompt in enumerate(PROMPTS):
-        decode(checkpoint.denoiser, prompt, make_policy("static:1"), CONFIG, sample=sample, observer=builder)
+    for prompt_index, prompt in enumerate(PROMPTS):
+        decode(
+            checkpoint.denoiser, prompt, make_policy("static:1"), CONFIG, prompt_index=prompt_index, observer=builder
+        )
     return AnchorTable.from_traces(builder.build(), max_depth=None)
 
 
@@ -117,8 +119,15 @@ def test_every_forward_is_priced_with_the_drafts_that_it_really_carries(
         return step(self, slots, states)
 
     monkeypatch.setattr(SlotEngine, "step", spy)
-    for sample in range(6):
-        decode(checkpoint.denoiser, PROMPTS[sample], make_policy("static:1"), CONFIG, order, sample=sample)
+    for prompt_index in range(6):
+        decode(
+            checkpoint.denoiser,
+            PROMPTS[prompt_index],
+            make_policy("static:1"),
+            CONFIG,
+            order,
+            prompt_index=prompt_index,
+        )
     assert len(set(carried)) > 2  # anchors near a block's end fill fewer
     paid = 100.0 * anchors.n_blocks + sum(priced.at(drafts) for drafts in carried)
     choice = choose_budget({4: order}, anchors, anchors, priced)

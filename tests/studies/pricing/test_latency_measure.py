@@ -39,7 +39,7 @@ def test_measured_table_round_trip_and_graph_section(checkpoint: Checkpoint, tmp
     assert found.rows == (16, 48, 96) and found.drafts == (0, 2, 5)
     assert all(low <= middle <= high for low, middle, high in zip(found.low, found.latency, found.high, strict=True))
     assert found.refresh > 0 and found.unit == "ms"
-    assert (found.engine, found.context, found.context_length, found.repeats) == ("slots", "dual", 12, 3)
+    assert (found.engine, found.cache, found.context_length, found.repeats) == ("slots", "dual", 12, 3)
     save_latency(found, tmp_path / "latency.json")
     assert load_latency(tmp_path / "latency.json") == found
     check_latency(found.graph_section())
@@ -81,7 +81,7 @@ def test_block_causal_refreshes_are_of_the_last_and_the_new_block(monkeypatch: p
     stage = Stage(checkpoint, 8, 30, 2, "packed", 3)
     stage.refresh()
     stage.step(3)
-    assert stage.context == "block_causal" and stage.context_length == 32
+    assert stage.cache == "block_causal" and stage.context_length == 32
     assert rows == [32, 16, 8, 32]  # first block with the prompt; last and new block; the masks; block and drafts
     single = Stage(checkpoint, 8, 8, 1, "packed", 0)
     single.refresh()
@@ -141,10 +141,10 @@ def test_buffers_that_do_not_fit_are_made_for_fewer_drafts(
 ) -> None:
     make = HuggingFaceDenoiser.make_slots
 
-    def limited(self, slots: int, frozen_rows: int, live_rows: int):
+    def limited(self, slots: int, cached_rows: int, live_rows: int):
         if live_rows > 24:
             raise torch.OutOfMemoryError("out")
-        return make(self, slots, frozen_rows, live_rows)
+        return make(self, slots, cached_rows, live_rows)
 
     monkeypatch.setattr(HuggingFaceDenoiser, "make_slots", limited)
     found = measure_latency(checkpoint, drafts=(1, 2, 4, 8), **SIZES)  # type: ignore[arg-type]

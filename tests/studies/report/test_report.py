@@ -69,7 +69,7 @@ def budget_file(run: Path, name: str, budget: int, policy: str = "static:1", **c
     content = {
         "format": "draftgraph-budget", "version": 1, "sentence": f"D = {budget} is <fast>.", "budget": budget,
         "predicted_speedup_interval": [1.1, 1.2], "rows": rows,
-        "validity": {"policy": policy, **{key: config[key] for key in ("model", "context", "block_length")}},
+        "validity": {"policy": policy, **{key: config[key] for key in ("model", "cache", "block_length")}},
     }  # fmt: skip
     (run / f"{name}.budget.json").write_text(json.dumps(content | change))
 
@@ -100,7 +100,7 @@ def test_a_verdict_against_speculation_names_no_graph(run: Path, tmp_path: Path)
     budget_file(out, "static-1", 1, validity={"policy": "static:1", "model": "another"})
     assert verdicts_of(out) == []
     config = json.loads((out / "results.json").read_text())["config"]
-    own = {"policy": "static:1", **{key: config[key] for key in ("model", "context", "block_length")}}
+    own = {"policy": "static:1", **{key: config[key] for key in ("model", "cache", "block_length")}}
     budget_file(out, "static-1", 1, validity={**own, "temperature": 0.7})
     assert verdicts_of(out) == []
     budget_file(out, "static-1", 1, latency={"dtype": "bfloat16"})

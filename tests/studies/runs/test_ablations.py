@@ -95,5 +95,5 @@ def test_everything_is_checked_before_anything_is_recorded(base: CalibrationConf
     with pytest.raises(StudyError, match="--methods has no place there"):
         run_study("accumulation", base, out, methods=["greedy"])
     with pytest.raises(StudyError, match="near-lossless"):
-        run_study("policy", replace(base, context="prefix"), out)
+        run_study("policy", replace(base, cache="prefix"), out)
     assert not out.exists()

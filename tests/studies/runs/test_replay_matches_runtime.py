@@ -1,6 +1,6 @@
 """The claim that everything rests on: forwards predicted by replaying traces == forwards the runtime counts.
 
-Per prompt, not only in sum, with the same tokens; over policies, context modes, back-ends and kinds of graphs.
+Per prompt, not only in sum, with the same tokens; over policies, cache modes, back-ends and kinds of graphs.
 """
 
 import zlib
@@ -18,11 +18,11 @@ from drafting.searches.greedy import greedy
 from drafting.searches.published import published
 from tests.support.models import END_ID, random_formulas, tiny_checkpoint, tiny_denoiser
 from verify.decoding import DecodeConfig, decode
-from verify.layout import BACKENDS, CONTEXT_MODES, exactness
+from verify.layout import BACKENDS, CACHE_MODES, exactness
 from verify.policies.contract import Commits
 from verify.policies.specification import make_policy
 
-EXACT = [(c, b) for c in CONTEXT_MODES for b in BACKENDS if exactness(c, b).exact]
+EXACT = [(c, b) for c in CACHE_MODES for b in BACKENDS if exactness(c, b).exact]
 PROMPTS = [(5, 9, 13), (7, 8, 21, 22, 23, 24, 25, 26), (11, 12, 13, 14, 15), (3, 4)]
 BUDGET = 8
 
@@ -46,13 +46,13 @@ def agree(denoiser, prompts, policy, config, traces, graphs):
     saved = 0
     for name, nodes in graphs.items():
         predicted = replay(nodes, anchors)
-        assert predicted.samples.tolist() == list(range(len(prompts)))
+        assert predicted.prompt_indices.tolist() == list(range(len(prompts)))
         visited = []
-        for sample, prompt in enumerate(prompts):
-            result = decode(denoiser, prompt, policy, config, nodes, sample=sample)
-            blocks = [written[key] for key in sorted(written) if key[0] == sample]
-            assert result.tokens == [token for block in blocks for _, token in sorted(block.items())], (name, sample)
-            assert result.forwards == predicted.forwards_per_sample[sample], (name, sample)
+        for prompt_index, prompt in enumerate(prompts):
+            result = decode(denoiser, prompt, policy, config, nodes, prompt_index=prompt_index)
+            blocks = [written[key] for key in sorted(written) if key[0] == prompt_index]
+            assert result.tokens == [token for block in blocks for _, token in sorted(block.items())], (name, prompt_index)
+            assert result.forwards == predicted.forwards_per_prompt[prompt_index], (name, prompt_index)
             visited += result.accepted
         # Not only how many forwards: also how many of them accepted 0, 1, 2, ... (a refresh forward is no anchor).
         histogram = predicted.visited_histogram.tolist()
@@ -70,20 +70,20 @@ def denoiser():
 
 def observed(denoiser, policy, config):
     builder = TraceBuilder()
-    for sample, prompt in enumerate(PROMPTS):
-        decode(denoiser, prompt, policy, config, sample=sample, observer=builder)
+    for prompt_index, prompt in enumerate(PROMPTS):
+        decode(denoiser, prompt, policy, config, prompt_index=prompt_index, observer=builder)
     return builder.build()
 
 
-@pytest.mark.parametrize(("context", "backend"), EXACT)
+@pytest.mark.parametrize(("cache", "backend"), EXACT)
 @pytest.mark.parametrize("spec", ["static:1", "static:2", "threshold:0.3", "threshold:0.2"])
-def test_on_a_random_model(denoiser, spec, context, backend):
+def test_on_a_random_model(denoiser, spec, cache, backend):
     policy = make_policy(spec)
-    config = DecodeConfig(8, 16, context, backend, end_token_ids=(END_ID,), top_j=4)
+    config = DecodeConfig(8, 16, cache, backend, end_token_ids=(END_ID,), top_j=4)
     traces = observed(denoiser, policy, config)
     graphs = graphs_for(traces, policy, 8)
     for k in range(3):
-        seed = zlib.crc32(f"{spec} {context} {k}".encode())
+        seed = zlib.crc32(f"{spec} {cache} {k}".encode())
         graphs[f"random {k}"] = random_formulas(seed, BUDGET, policy.step_size, ranks=6, top_j=4)
     graphs["nothing"] = []
     assert agree(denoiser, PROMPTS, policy, config, traces, graphs) > 0
@@ -131,7 +131,7 @@ def bundled():
 
 
 @pytest.mark.parametrize(
-    ("number", "spec", "context", "backend"),
+    ("number", "spec", "cache", "backend"),
     [
         (0, "static:1", "dual", "packed"),
         (1, "threshold:0.9", "dual", "packed"),
@@ -139,11 +139,11 @@ def bundled():
         (3, "threshold:0.9", "block_causal", "expanded"),
     ],
 )
-def test_on_the_bundled_model(bundled, tmp_path, number, spec, context, backend):
+def test_on_the_bundled_model(bundled, tmp_path, number, spec, cache, backend):
     """A small sample, one prompt a cell; ``benchmarks/identity.py`` runs the whole grid."""
     checkpoint, prompts = bundled[0], bundled[1][number : number + 1]
     policy = make_policy(spec)
-    config = DecodeConfig(32, 64, context, backend, end_token_ids=checkpoint.end_token_ids)
+    config = DecodeConfig(32, 64, cache, backend, end_token_ids=checkpoint.end_token_ids)
     traces = record(checkpoint, prompts, policy, config, tmp_path / "trace")
     graphs = graphs_for(traces, policy, 32)
     graphs["random"] = random_formulas(1, BUDGET, policy.step_size)

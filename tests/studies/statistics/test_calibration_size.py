@@ -14,8 +14,8 @@ from tests.support.toy import toy_traces
 LENGTH = 10
 
 
-def table(seed: int, samples: int) -> AnchorTable:
-    return AnchorTable.from_traces(toy_traces(seed, samples=samples, blocks=2, length=LENGTH, noise=0.2), None)
+def table(seed: int, prompts: int) -> AnchorTable:
+    return AnchorTable.from_traces(toy_traces(seed, prompts=prompts, blocks=2, length=LENGTH, noise=0.2), None)
 
 
 def counts(forwards: np.ndarray) -> PromptCounts:

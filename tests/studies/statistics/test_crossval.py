@@ -14,8 +14,8 @@ from tests.support.toy import toy_traces
 LENGTH = 10
 
 
-def table(samples: int = 12, seed: int = 3) -> AnchorTable:
-    return AnchorTable.from_traces(toy_traces(seed, samples=samples, blocks=2, length=LENGTH, noise=0.2), None)
+def table(prompts: int = 12, seed: int = 3) -> AnchorTable:
+    return AnchorTable.from_traces(toy_traces(seed, prompts=prompts, blocks=2, length=LENGTH, noise=0.2), None)
 
 
 @pytest.mark.parametrize(("prompts", "folds"), [(12, 5), (7, 7), (30, 4)])
@@ -42,13 +42,13 @@ def test_every_prompt_is_valued_by_a_graph_that_has_not_seen_it() -> None:
     whole = {0: 0, 3: 0, 6: 0}
     inside = dict.fromkeys(whole, 0)
     for held in found.folds:
-        search = anchors.select(np.setdiff1d(anchors.samples(), held))
+        search = anchors.select(np.setdiff1d(anchors.prompt_indices(), held))
         order = greedy(PrefixTrie.from_anchors(search, max_depth=6), 6).order
         for budget in whole:
             whole[budget] += replay(order[:budget], anchors.select(held)).forwards
             inside[budget] += replay(order[:budget], search).forwards
     for value in found.budgets:
-        assert np.array_equal(value.out_of_fold.samples, anchors.samples())
+        assert np.array_equal(value.out_of_fold.prompt_indices, anchors.prompt_indices())
         assert value.out_of_fold.forwards.sum() == whole[value.budget]
         assert sum(part.forwards.sum() for part in value.in_sample) == inside[value.budget]
     assert found.budgets[0].out_of_fold.nfe_reduction == 1.0
@@ -56,15 +56,15 @@ def test_every_prompt_is_valued_by_a_graph_that_has_not_seen_it() -> None:
 
 
 def test_in_sample_flatters_a_search_and_not_the_chain() -> None:
-    anchors = table(samples=10, seed=5)
+    anchors = table(prompts=10, seed=5)
     searched, fixed = (
         cross_validate(method, anchors, [16], block_length=LENGTH, step_size=1, folds=5).budgets[0]
         for method in ("greedy", "chain")
     )
     assert searched.in_sample_nfe_reduction > searched.out_of_fold.nfe_reduction + 0.02
-    # The chain is the same graph in every fold, and every prompt is in-sample four times.
+    # The chain is the same graph in every fold, and every prompt is in-prompt_index four times.
     assert fixed.in_sample_nfe_reduction == pytest.approx(fixed.out_of_fold.nfe_reduction)
-    assert fixed.in_sample_accepted_length == pytest.approx(fixed.out_of_fold.accepted_length)
+    assert fixed.in_sample_accepted_drafts == pytest.approx(fixed.out_of_fold.accepted_drafts)
 
 
 def test_rows_say_value_and_interval() -> None:
@@ -74,7 +74,7 @@ def test_rows_say_value_and_interval() -> None:
     for row in rows:
         assert row["nfe_reduction"] == pytest.approx(row["forwards_plain"] / row["forwards_predicted"])
         assert row["nfe_reduction_low"] < row["nfe_reduction"] < row["nfe_reduction_high"]
-        assert row["accepted_length_low"] < row["accepted_length"] < row["accepted_length_high"]
+        assert row["accepted_drafts_low"] < row["accepted_drafts"] < row["accepted_drafts_high"]
         assert (row["method"], row["folds"], row["prompts"], row["nodes"]) == ("greedy", 3, 12, row["budget"])
 
 

@@ -30,7 +30,7 @@ def prompts(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray
 
 
 def table_and_graphs() -> tuple[AnchorTable, tuple[Formula, ...], tuple[Formula, ...]]:
-    table = AnchorTable.from_traces(toy_traces(3, samples=30, blocks=2, length=10, noise=0.2), None)
+    table = AnchorTable.from_traces(toy_traces(3, prompts=30, blocks=2, length=10, noise=0.2), None)
     order = greedy(PrefixTrie.from_anchors(table), 8).order
     return table, order[:8], order[:3]
 
@@ -107,24 +107,24 @@ def test_counts_are_those_of_the_replay() -> None:
     result = replay(large, table)
     counts = PromptCounts.from_replay(result, table)
     assert counts.nfe_reduction == pytest.approx(result.nfe_reduction)
-    assert counts.accepted_length == pytest.approx(path_value(large, table))
+    assert counts.accepted_drafts == pytest.approx(path_value(large, table))
     assert counts.anchors.sum() == table.n_anchors
-    one = table.samples()[4]
+    one = table.prompt_indices()[4]
     alone = replay(large, table.select([one]))
-    at = np.flatnonzero(counts.samples == one)[0]
+    at = np.flatnonzero(counts.prompt_indices == one)[0]
     assert (counts.plain[at], counts.forwards[at]) == (alone.plain_forwards, alone.forwards)
     assert (counts.accepted[at], counts.anchors[at]) == (alone.accepted.sum(), len(alone.accepted))
     with pytest.raises(IntervalError, match="give the table that was replayed"):
-        PromptCounts.from_replay(result, table.select(table.samples()[1:]))
+        PromptCounts.from_replay(result, table.select(table.prompt_indices()[1:]))
 
 
 def test_parts_join_and_average() -> None:
     table, large, small = table_and_graphs()
     whole = PromptCounts.of(large, table)
-    samples = table.samples()
-    parts = [PromptCounts.of(large, table.select(samples[n::3])) for n in range(3)]
+    prompt_indices = table.prompt_indices()
+    parts = [PromptCounts.of(large, table.select(prompt_indices[n::3])) for n in range(3)]
     joined = PromptCounts.concatenate(parts)
-    assert np.array_equal(joined.samples, whole.samples)
+    assert np.array_equal(joined.prompt_indices, whole.prompt_indices)
     assert np.array_equal(joined.forwards, whole.forwards)
     with pytest.raises(IntervalError, match="a prompt stands in two parts"):
         PromptCounts.concatenate([whole, parts[0]])
@@ -139,8 +139,8 @@ def test_only_the_same_decodes_are_compared() -> None:
     table, large, small = table_and_graphs()
     draws = PromptBootstrap(30)
     with pytest.raises(IntervalError, match="same prompts for both graphs, got 30 and 20 prompts, 20 of them in both"):
-        draws.compare(PromptCounts.of(large, table), PromptCounts.of(small, table.select(table.samples()[:20])))
-    others = AnchorTable.from_traces(toy_traces(8, samples=30, blocks=2, length=10, noise=0.2), None)
+        draws.compare(PromptCounts.of(large, table), PromptCounts.of(small, table.select(table.prompt_indices()[:20])))
+    others = AnchorTable.from_traces(toy_traces(8, prompts=30, blocks=2, length=10, noise=0.2), None)
     with pytest.raises(IntervalError, match="same plain decodes"):
         draws.compare(PromptCounts.of(large, table), PromptCounts.of(small, others))
 
@@ -150,9 +150,9 @@ def test_fewer_than_two_prompts_have_no_interval(count: int) -> None:
     with pytest.raises(IntervalError, match=f"at least two prompts, got {count}; record more prompts"):
         PromptBootstrap(count)
     table, large, _ = table_and_graphs()
-    row = interval_columns(PromptCounts.of(large, table.select(table.samples()[:count])))
+    row = interval_columns(PromptCounts.of(large, table.select(table.prompt_indices()[:count])))
     assert set(row.values()) == {None}
-    assert interval_fields(PromptCounts.of(large, table.select(table.samples()[:count]))) == {}
+    assert interval_fields(PromptCounts.of(large, table.select(table.prompt_indices()[:count]))) == {}
 
 
 @pytest.mark.parametrize(
@@ -195,9 +195,9 @@ def test_columns_of_a_row_hold_the_estimate() -> None:
     counts = PromptCounts.of(large, table)
     row = interval_columns(counts, seed=1)
     assert row["nfe_reduction_low"] < counts.nfe_reduction < row["nfe_reduction_high"]  # type: ignore[operator]
-    assert row["accepted_length_low"] < counts.accepted_length < row["accepted_length_high"]  # type: ignore[operator]
+    assert row["accepted_drafts_low"] < counts.accepted_drafts < row["accepted_drafts_high"]  # type: ignore[operator]
     assert interval_fields(counts, seed=1) == {
-        f"{name}_interval": [row[f"{name}_low"], row[f"{name}_high"]] for name in ("nfe_reduction", "accepted_length")
+        f"{name}_interval": [row[f"{name}_low"], row[f"{name}_high"]] for name in ("nfe_reduction", "accepted_drafts")
     }
 
 

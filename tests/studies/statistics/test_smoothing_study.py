@@ -14,8 +14,8 @@ from tests.support.toy import toy_traces
 LENGTH = 8
 
 
-def split(seed: int, samples: int) -> AnchorTable:
-    return AnchorTable.from_traces(toy_traces(seed, samples=samples, blocks=2, length=LENGTH, noise=0.3), None)
+def split(seed: int, prompts: int) -> AnchorTable:
+    return AnchorTable.from_traces(toy_traces(seed, prompts=prompts, blocks=2, length=LENGTH, noise=0.3), None)
 
 
 def study(method: str = "greedy", **options: object) -> SmoothingStudy:

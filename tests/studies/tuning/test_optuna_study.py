@@ -42,15 +42,15 @@ def test_the_first_warm_start_is_greedy_on_held_out_prompts() -> None:
 
 
 def test_the_objective_never_replays_a_prompt_that_built_the_graph() -> None:
-    found = data(samples=9)
+    found = data(prompts=9)
     objective = found.objective
-    assert sorted(objective.samples.tolist()) == objective.anchors.samples().tolist()
+    assert sorted(objective.prompt_indices.tolist()) == objective.anchors.prompt_indices().tolist()
     expected = []
     for held in objective.held_out:
-        rest = objective.anchors.select(np.setdiff1d(objective.anchors.samples(), held))
+        rest = objective.anchors.select(np.setdiff1d(objective.anchors.prompt_indices(), held))
         order = greedy(rest_trie(rest), 5).order
         table = objective.anchors.select(held)
-        expected.append([replay(order[:budget], table).forwards_per_sample for budget in (2, 5)])
+        expected.append([replay(order[:budget], table).forwards_per_prompt for budget in (2, 5)])
     np.testing.assert_array_equal(objective.forwards({}), np.concatenate(expected, axis=1))
     assert objective_values(objective.forwards({}), found, CONFIG) == pytest.approx(
         np.mean(objective.forwards({}).sum(axis=1)) / objective.plain.sum()
@@ -100,7 +100,7 @@ def test_a_study_that_is_not_ours_is_refused(tmp_path: Path, monkeypatch: pytest
 
 def test_the_pruner_stops_bad_trials_and_never_crowns_them() -> None:
     config = StudyConfig(budgets=(2, 5), folds=2, prune=0.2)
-    found = data(config=config, samples=32)
+    found = data(config=config, prompts=32)
     study = run_study(found, config, 20).study
     pruned = [trial for trial in study.trials if "pruned_after" in trial.user_attrs]
     assert pruned
@@ -135,9 +135,9 @@ def test_nothing_to_search_on_is_said() -> None:
     with pytest.raises(ValueError, match="a budget of at least 1 draft node"):
         study_data(traces(), StudyConfig(budgets=(0,), folds=2))
     with pytest.raises(SplitError, match="2 folds need at least 2 prompts, got 1"):
-        study_data(traces(samples=1), CONFIG)
+        study_data(traces(prompts=1), CONFIG)
     with pytest.raises(ValueError, match="every block is complete within two steps"):
-        study_data(toy_traces(0, samples=6, length=2), CONFIG)
+        study_data(toy_traces(0, prompts=6, length=2), CONFIG)
     empty = traces().select([])
     with pytest.raises(ValueError, match="no anchor"):
         study_data(empty, CONFIG)
@@ -145,7 +145,7 @@ def test_nothing_to_search_on_is_said() -> None:
 
 def test_a_budget_beyond_the_candidates_holds_them_all() -> None:
     config = StudyConfig(budgets=(3, 5000), folds=2)
-    found = study_data(traces(samples=4), config)
+    found = study_data(traces(prompts=4), config)
     assert found.objective.states < 5000
     study = run_study(found, config, 3).study
     greedy_all = found.objective.baseline("greedy", found.block_length)
@@ -160,13 +160,13 @@ def test_an_objective_knows_its_candidates() -> None:
 
 
 def folder(tmp_path: Path, found: Traces | None = None, **facts: object) -> Path:
-    return write_folder(found if found is not None else traces(samples=12), tmp_path, **facts)
+    return write_folder(found if found is not None else traces(prompts=12), tmp_path, **facts)
 
 
 def test_results_say_plainly_whether_anything_was_won(tmp_path: Path) -> None:
     given = load_study_input(folder(tmp_path / "traces"), CONFIG)
-    assert not set(given.test.samples()) & set(given.data.objective.samples)
-    assert len(given.test.samples()) == 3
+    assert not set(given.test.prompt_indices()) & set(given.data.objective.prompt_indices)
+    assert len(given.test.prompt_indices()) == 3
     study = run_study(given.data, CONFIG, 12).study
     found = study_results(given, CONFIG, study)
     path = write_study(tmp_path, found)
@@ -211,10 +211,10 @@ def test_recordings_that_do_not_belong_together_are_refused(tmp_path: Path) -> N
         load_study_input(search, CONFIG, test=other_rule)
     with pytest.raises(StudyError, match="recordings of the same prompts"):
         load_study_input(search, CONFIG, test=folder(tmp_path / "same", prompt_set_hash="a"))
-    lonely = folder(tmp_path / "lonely", traces(1, samples=1), prompt_set_hash="c")
+    lonely = folder(tmp_path / "lonely", traces(1, prompts=1), prompt_set_hash="c")
     with pytest.raises(SplitError, match="at least 2 test prompts"):
         load_study_input(search, CONFIG, test=lonely)
-    few = folder(tmp_path / "few", traces(samples=5))
+    few = folder(tmp_path / "few", traces(prompts=5))
     with pytest.raises(SplitError, match="holds 5 prompts; 2 folds and a test split of their own need at least 8"):
         load_study_input(few, CONFIG)
     with pytest.raises(StudyError, match="is not the prompt set of this recording"):
@@ -282,13 +282,13 @@ def test_tokens_per_forward_against_rows(tmp_path: Path) -> None:
 
 def test_two_domains_against_each_other() -> None:
     config = StudyConfig(kind="domains", budgets=(4,), folds=2)
-    found = data(config=config, samples=12, domains=True)
+    found = data(config=config, prompts=12, domains=True)
     study = run_study(found, config, 14).study
     mixes = {trial.params["domain_mix"] for trial in study.best_trials}
     assert len(study.trials) == 14
     assert mixes
     forwards, plain = found.objective.forwards(study.trials[3].params), found.objective.plain
-    even = found.objective.samples % 2 == 0
+    even = found.objective.prompt_indices % 2 == 0
     assert study.trials[3].values == pytest.approx(
         [forwards[0][part].sum() / plain[part].sum() for part in (even, ~even)]
     )

@@ -4,16 +4,16 @@ import pytest
 import torch
 
 from tests.support.models import MASK_ID, CountingDenoiser, tiny_denoiser
-from verify.engines.context import ContextKeeper
+from verify.engines.cache import CacheKeeper
 from verify.engines.packing import Frame, forward_expanded, forward_packed
-from verify.layout import CONTEXT_MODES, SequenceLayout
+from verify.layout import CACHE_MODES, SequenceLayout
 
 L = 6
 PROMPT = [5, 9, 13, 17, 21, 25, 29, 33]
 
 
 class Rows:
-    """A frozen context of a given length, for frames that never meet a model."""
+    """A cached context of a given length, for frames that never meet a model."""
 
     def __init__(self, length):
         self.length = length
@@ -22,17 +22,17 @@ class Rows:
         return self.length
 
 
-def frame_of(live, offset, block_length, frozen):
-    return Frame(torch.zeros(live, dtype=torch.int64), torch.arange(live), offset, block_length, Rows(frozen))
+def frame_of(live, offset, block_length, cached):
+    return Frame(torch.zeros(live, dtype=torch.int64), torch.arange(live), offset, block_length, Rows(cached))
 
 
-def pattern(visibility):
-    return ["".join("x" if cell else "." for cell in row) for row in visibility[0].tolist()]
+def pattern(attention_mask):
+    return ["".join("x" if cell else "." for cell in row) for row in attention_mask[0].tolist()]
 
 
-def test_visibility_with_the_whole_context_frozen():
-    """L = 2, D = 2, three frozen rows (dual and block_causal): columns are CCC, the block, draft 1, draft 2."""
-    assert pattern(frame_of(2, 0, 2, 3).packed_visibility(2)) == [
+def test_visibility_with_the_whole_context_cached():
+    """L = 2, D = 2, three cached rows (dual and block_causal): columns are CCC, the block, draft 1, draft 2."""
+    assert pattern(frame_of(2, 0, 2, 3).packed_attention_mask(2)) == [
         "xxx" "xx" "..." ".",
         "xxx" "xx" "..." ".",
         "xxx" ".." "xx" "..",
@@ -43,8 +43,8 @@ def test_visibility_with_the_whole_context_frozen():
 
 
 def test_visibility_with_a_live_suffix():
-    """L = 2, D = 2, one frozen row, a suffix of one (prefix): it is seen by the drafts and sees the real block only."""
-    assert pattern(frame_of(3, 0, 2, 1).packed_visibility(2)) == [
+    """L = 2, D = 2, one cached row, a suffix of one (prefix): it is seen by the drafts and sees the real block only."""
+    assert pattern(frame_of(3, 0, 2, 1).packed_attention_mask(2)) == [
         "x" "xx" "x" "...." ,
         "x" "xx" "x" "...." ,
         "x" "xx" "x" "...." ,
@@ -55,17 +55,17 @@ def test_visibility_with_a_live_suffix():
     ]  # fmt: skip
 
 
-def test_visibility_with_nothing_frozen():
+def test_visibility_with_nothing_cached():
     """L = 2, D = 1, one row before the block and one after it (none)."""
     frame = Frame(torch.zeros(4, dtype=torch.int64), torch.arange(4), 1, 2, None)
-    assert pattern(frame.packed_visibility(1)) == ["xxxx..", "xxxx..", "xxxx..", "xxxx..", "x..xxx", "x..xxx"]
+    assert pattern(frame.packed_attention_mask(1)) == ["xxxx..", "xxxx..", "xxxx..", "xxxx..", "x..xxx", "x..xxx"]
 
 
 def test_without_drafts_everything_is_visible_and_kept():
     frame = frame_of(3, 0, 2, 1)
-    assert pattern(frame.packed_visibility(0)) == ["xxxx"] * 3
-    assert frame.packed_visibility(0) is frame.packed_visibility(0)
-    assert frame.packed_visibility(2) is not frame.packed_visibility(1)
+    assert pattern(frame.packed_attention_mask(0)) == ["xxxx"] * 3
+    assert frame.packed_attention_mask(0) is frame.packed_attention_mask(0)
+    assert frame.packed_attention_mask(2) is not frame.packed_attention_mask(1)
 
 
 def refreshed(denoiser, mode, block=1):
@@ -74,7 +74,7 @@ def refreshed(denoiser, mode, block=1):
     torch.manual_seed(0)
     sequence = torch.full((layout.length,), MASK_ID)
     sequence[: len(PROMPT)] = torch.tensor(PROMPT)
-    keeper = ContextKeeper(denoiser, layout, mode)
+    keeper = CacheKeeper(denoiser, layout, mode)
     for number, start in enumerate(layout.block_starts):
         result, frame = keeper.refresh(sequence, start)
         if number == block:
@@ -121,7 +121,7 @@ def test_with_a_live_suffix_only_expanded_is_exact(mode):
     assert (packed[1:] - singles[1:]).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("mode", CONTEXT_MODES)
+@pytest.mark.parametrize("mode", CACHE_MODES)
 def test_the_refresh_forward_is_a_forward_of_the_block(mode):
     """What the refresh says of the block is what a later forward of the unchanged block says."""
     denoiser = tiny_denoiser()

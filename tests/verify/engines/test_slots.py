@@ -11,17 +11,17 @@ from verify.drafts import DraftFiller
 from verify.engines.contract import EngineError
 from verify.engines.rows import RowEngine
 from verify.engines.slots import SlotEngine
-from verify.layout import BACKENDS, CONTEXT_MODES, SequenceLayout
+from verify.layout import BACKENDS, CACHE_MODES, SequenceLayout
 from verify.policies.specification import make_policy
 
 L = 6
-MODES = [(context, backend) for context in CONTEXT_MODES for backend in BACKENDS]
+MODES = [(cache, backend) for cache in CACHE_MODES for backend in BACKENDS]
 #: Of lengths that leave every alignment to blocks of 6: shorter than a block, a whole number of blocks, and others.
 PROMPTS = [[5], [7, 9, 11, 13, 15], list(range(3, 15)), list(range(3, 22)), [40, 41, 42], list(range(10, 18))]
 
 
 def plain_engine(denoiser, config):
-    return RowEngine(denoiser, config.context, config.backend)
+    return RowEngine(denoiser, config.cache, config.backend)
 
 
 def books(result):
@@ -32,13 +32,13 @@ def shifted(seed=3):
     return HuggingFaceDenoiser(tiny_llama(seed), MASK_ID, logits_shift=1)
 
 
-@pytest.mark.parametrize("context,backend", MODES)
+@pytest.mark.parametrize("cache,backend", MODES)
 @pytest.mark.parametrize("model", [tiny_denoiser, shifted], ids=["plain", "shifted"])
-def test_logits_of_refreshes_and_steps_are_those_of_the_plain_engine(context, backend, model):
+def test_logits_of_refreshes_and_steps_are_those_of_the_plain_engine(cache, backend, model):
     """Three sequences in one forward, with 0, 2 and 3 drafts: each wanted row as one call per sequence computes it."""
     denoiser = model()
-    layouts = [SequenceLayout.make(len(p), 3 * L, L, context) for p in PROMPTS[1:4]]
-    engines = RowEngine(denoiser, context, backend), SlotEngine(denoiser, context, backend, 3, layouts, 3)
+    layouts = [SequenceLayout.make(len(p), 3 * L, L, cache) for p in PROMPTS[1:4]]
+    engines = RowEngine(denoiser, cache, backend), SlotEngine(denoiser, cache, backend, 3, layouts, 3)
     sequences = []
     for slot, (prompt, layout) in enumerate(zip(PROMPTS[1:4], layouts, strict=True)):
         sequence = np.full(layout.length, MASK_ID)
@@ -47,7 +47,7 @@ def test_logits_of_refreshes_and_steps_are_those_of_the_plain_engine(context, ba
         for engine in engines:
             engine.open(slot, slot, layout)
     rng = np.random.default_rng(0)
-    for number in range(2):  # the second block stands on what the first left frozen
+    for number in range(2):  # the second block stands on what the first left cached
         starts = [layout.block_starts[number] for layout in layouts]
         for due in ([2], [0, 1]):  # a refresh of some slots only
             chosen = [sequences[k] for k in due], [starts[k] for k in due]
@@ -72,7 +72,7 @@ def same_logits(one, other):
     assert (other.bounds, other.units, other.rows, other.length) == (one.bounds, one.units, one.rows, one.length)
 
 
-@pytest.mark.parametrize("context,backend", MODES)
+@pytest.mark.parametrize("cache,backend", MODES)
 @pytest.mark.parametrize(
     "spec,temperature,model",
     [
@@ -82,18 +82,24 @@ def same_logits(one, other):
         ("static:1", 0.0, shifted),
     ],
 )
-def test_a_batch_decodes_as_every_prompt_alone(context, backend, spec, temperature, model):
+def test_a_batch_decodes_as_every_prompt_alone(cache, backend, spec, temperature, model):
     """Six prompts in three places: tokens, forwards, rows and acceptances, plainly and with drafts."""
     denoiser, policy = model(), make_policy(spec, temperature)
-    config = DecodeConfig(L, 2 * L, context, backend, (END_ID,), top_j=4, seed=7)
+    config = DecodeConfig(L, 2 * L, cache, backend, (END_ID,), top_j=4, seed=7)
     for graph in ((), random_formulas(5, 7, policy.step_size)):
         together = dict(decode_batch(denoiser, list(enumerate(PROMPTS)), policy, config, graph, batch_size=3))
         assert sorted(together) == list(range(len(PROMPTS)))
-        for sample, prompt in enumerate(PROMPTS):
+        for prompt_index, prompt in enumerate(PROMPTS):
             alone = decode(
-                denoiser, prompt, policy, config, graph, sample=sample, engine=plain_engine(denoiser, config)
+                denoiser,
+                prompt,
+                policy,
+                config,
+                graph,
+                prompt_index=prompt_index,
+                engine=plain_engine(denoiser, config),
             )
-            assert books(together[sample]) == books(alone)
+            assert books(together[prompt_index]) == books(alone)
 
 
 def test_batches_accept_drafts():
@@ -123,8 +129,8 @@ def test_a_batch_pays_one_call_for_all_its_sequences():
     assert calls[1] == (4, L)
 
 
-def test_frozen_keys_are_written_by_refreshes_only_and_read_in_place():
-    """No forward with drafts copies the context: attention reads a view of the buffers, and they stay as they were."""
+def test_cached_keys_are_written_by_refreshes_only_and_read_in_place():
+    """No forward with drafts copies the cache: attention reads a view of the buffers, and they stay as they were."""
     denoiser = tiny_denoiser()
     layout = SequenceLayout.make(9, 2 * L, L, "dual")
     engine = SlotEngine(denoiser, "dual", "packed", 1, [layout], 4)
@@ -133,7 +139,7 @@ def test_frozen_keys_are_written_by_refreshes_only_and_read_in_place():
     engine.open(0, 0, layout)
     engine.refresh([0], [sequence], [9])
     layer = engine.memory.layers[0]
-    before = layer.keys[:, :, : engine.frozen_rows].clone()
+    before = layer.keys[:, :, : engine.cached_rows].clone()
     assert before[0, :, : layout.length - L].abs().sum() > 0
     views = []
     original = type(layer).update
@@ -147,7 +153,7 @@ def test_frozen_keys_are_written_by_refreshes_only_and_read_in_place():
         patch.setattr(type(layer), "update", watching)
         engine.step([0], [np.repeat(sequence[None, 9 : 9 + L], 5, axis=0)])
     assert views == [(True, True)] * 2
-    torch.testing.assert_close(layer.keys[:, :, : engine.frozen_rows], before, rtol=0, atol=0)
+    torch.testing.assert_close(layer.keys[:, :, : engine.cached_rows], before, rtol=0, atol=0)
 
 
 def test_eager_attention_in_slots():
@@ -207,7 +213,7 @@ def test_an_engine_for_something_else_is_refused(kind):
 
 
 def test_an_engine_that_is_too_small_is_refused():
-    """Before any forward: a sequence that is longer than the buffers would write into its own context."""
+    """Before any forward: a sequence that is longer than the buffers would write into its own cache."""
     denoiser, policy = tiny_denoiser(), make_policy("static:1")
     layout = SequenceLayout.make(4, 2 * L, L, "prefix")
     engine = SlotEngine(denoiser, "prefix", "packed", 1, [layout], 2)
@@ -215,7 +221,7 @@ def test_an_engine_that_is_too_small_is_refused():
     with pytest.raises(EngineError, match="the graph has 3 drafts, the engine was made for at most 2"):
         decode(denoiser, [3], policy, config, [[[1, 1]], [[2, 1]], [[3, 1]]], engine=engine)
     with pytest.raises(EngineError, match="1 slots, 16 rows and blocks of 6; prompt 7 would take slot 0, 17 rows"):
-        decode(denoiser, [3] * 5, policy, config, sample=7, engine=engine)
+        decode(denoiser, [3] * 5, policy, config, prompt_index=7, engine=engine)
     with pytest.raises(EngineError, match="prompt 1 would take slot 1"):
         list(decode_batch(denoiser, [(0, [3]), (1, [4])], policy, config, batch_size=2, engine=engine))
     with pytest.raises(EngineError, match="would take slot 0, 16 rows, blocks of 5"):
@@ -278,5 +284,7 @@ def test_drafts_that_do_not_fit_an_anchor_leave_no_trace():
     policy = make_policy("static:1")
     denoiser = tiny_denoiser(4)
     together = dict(decode_batch(denoiser, list(enumerate(PROMPTS)), policy, config, filler, batch_size=6))
-    for sample, prompt in enumerate(PROMPTS):
-        assert together[sample].tokens == decode(denoiser, prompt, policy, config, sample=sample).tokens
+    for prompt_index, prompt in enumerate(PROMPTS):
+        assert (
+            together[prompt_index].tokens == decode(denoiser, prompt, policy, config, prompt_index=prompt_index).tokens
+        )

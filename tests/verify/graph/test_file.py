@@ -34,11 +34,11 @@ STATIC = Validity(
     model_revision="r1",
     policy="static:1",
     block_length=8,
-    context="dual",
+    cache="dual",
     temperature=0.0,
     top_j=4,
 )
-THRESHOLD = dataclasses.replace(STATIC, policy="threshold:0.9", context="block_causal")
+THRESHOLD = dataclasses.replace(STATIC, policy="threshold:0.9", cache="block_causal")
 
 A, B, C = ((1, 1),), ((2, 1),), ((1, 2),)
 AB, CB = ((1, 1), (2, 1)), ((1, 2), (2, 1))
@@ -46,7 +46,7 @@ DIAMOND = GraphFile.from_nodes(
     [A, B, AB],
     STATIC,
     provenance={"trace_hash": "00ff", "search": "by hand", "seed": 7, "tool_version": "0.1.0"},
-    values={"search": {"accepted_length": 1.25, "accepted_length_interval": [1.0, 1.5], "gap": 0.0}},
+    values={"search": {"accepted_drafts": 1.25, "accepted_drafts_interval": [1.0, 1.5], "gap": 0.0}},
     latency={"device": "toy", "unit": "ms", "rows": [8, 16], "latency": [1.0, 1.5], "dtype": "float32"},
 )
 
@@ -209,12 +209,12 @@ def test_numbers_of_numpy_are_written_as_plain_ones(tmp_path: Path) -> None:
     graph = dataclasses.replace(
         DIAMOND,
         nodes=tuple(tuple((np.int64(i), np.int32(j)) for i, j in node) for node in DIAMOND.nodes),
-        values={"test": {"accepted_length": np.float32(1.5), "accepted_length_interval": np.array([1.0, 2.0])}},
+        values={"test": {"accepted_drafts": np.float32(1.5), "accepted_drafts_interval": np.array([1.0, 2.0])}},
     )
     save_graph(graph, tmp_path / "graph.json")
     again = load_graph(tmp_path / "graph.json")
     assert again.nodes == DIAMOND.nodes
-    assert again.values == {"test": {"accepted_length": 1.5, "accepted_length_interval": [1.0, 2.0]}}
+    assert again.values == {"test": {"accepted_drafts": 1.5, "accepted_drafts_interval": [1.0, 2.0]}}
 
 
 @pytest.mark.parametrize(
@@ -222,10 +222,10 @@ def test_numbers_of_numpy_are_written_as_plain_ones(tmp_path: Path) -> None:
     [
         ({"depths": (0, 1, 1, 1)}, r"depths\[3\]: expected 2"),
         ({"edges": DIAMOND.edges[:-1]}, r"expected every edge that the policy allows"),
-        ({"values": {"test": {"accepted_length": float("nan")}}}, r"expected a finite number"),
-        ({"values": {"test": {"accepted_length": object()}}}, r"found a value of type object"),
+        ({"values": {"test": {"accepted_drafts": float("nan")}}}, r"expected a finite number"),
+        ({"values": {"test": {"accepted_drafts": object()}}}, r"found a value of type object"),
         ({"provenance": {1: "x"}}, r"a key of provenance: expected a text"),
-        ({"validity": dataclasses.replace(STATIC, context="suffix")}, r"validity.context: expected one of"),
+        ({"validity": dataclasses.replace(STATIC, cache="suffix")}, r"validity.cache: expected one of"),
         ({"rank_origin": "surrogate"}, r"rank_origin: expected \"lagged\""),
     ],
 )
@@ -263,7 +263,7 @@ def test_every_difference_is_named() -> None:
         "model revision: the graph was calibrated for 'r1 of toy', the run has 'r2 of other'",
         "policy: the graph was calibrated for 'static:1', the run has 'threshold:0.9'",
         "block length: the graph was calibrated for 8, the run has 16",
-        "context: the graph was calibrated for 'dual', the run has 'none'",
+        "cache: the graph was calibrated for 'dual', the run has 'none'",
         "temperature: the graph was calibrated for 0.0, the run has 0.5",
         "top j: the graph was calibrated for 4, the run has 2",
     ]

@@ -144,7 +144,7 @@ def test_tokens_are_sampled_from_the_tempered_softmax(temperature):
 
 
 def test_a_sampled_tokens_confidence_is_its_own_probability():
-    """Position 10 samples an unlikely token here and there; its rank must then fall behind position 11."""
+    """Position 10 prompt_indices an unlikely token here and there; its rank must then fall behind position 11."""
     logits = np.array([[3.0, -np.inf, 0.0], [1.0, -np.inf, 0.0]])
     probability = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     confidences = probability.max(axis=1)

@@ -19,7 +19,7 @@ PROMPT = (5, 9, 13, 17, 21)
 
 
 def at(step, block=0):
-    return StepRandom(seed=0, sample=0, block=block, step=step)
+    return StepRandom(seed=0, prompt_index=0, block=block, step=step)
 
 
 def view_of(confidences, second=None, logits=None):
@@ -227,8 +227,8 @@ def what_happened(steps):
 @pytest.mark.parametrize("spec", SPECS)
 def test_speculation_is_lossless(denoiser, spec):
     saved = 0
-    for context, backend in (("dual", "packed"), ("block_causal", "packed"), ("none", "expanded")):
-        config = DecodeConfig(block_length=8, generation_length=16, top_j=4, context=context, backend=backend)
+    for cache, backend in (("dual", "packed"), ("block_causal", "packed"), ("none", "expanded")):
+        config = DecodeConfig(block_length=8, generation_length=16, top_j=4, cache=cache, backend=backend)
         seen = Facts()
         plain = decode(denoiser, PROMPT, make_policy(spec), config, observer=seen)
         assert plain.forwards == plain.steps
@@ -243,10 +243,10 @@ def test_speculation_is_lossless(denoiser, spec):
 def test_sampled_speculation_is_lossless(denoiser, spec):
     config = DecodeConfig(block_length=8, generation_length=16, top_j=4, seed=1)
     rule = make_policy(spec, 0.7)
-    plain = decode(denoiser, PROMPT, rule, config, sample=4)
-    result = decode(denoiser, PROMPT, rule, config, random_formulas(1, 40, step_size=None), sample=4)
+    plain = decode(denoiser, PROMPT, rule, config, prompt_index=4)
+    result = decode(denoiser, PROMPT, rule, config, random_formulas(1, 40, step_size=None), prompt_index=4)
     assert (result.tokens, result.steps) == (plain.tokens, plain.steps)
-    assert decode(denoiser, PROMPT, rule, config, sample=5).tokens != plain.tokens
+    assert decode(denoiser, PROMPT, rule, config, prompt_index=5).tokens != plain.tokens
 
 
 def test_steps_of_a_block_are_as_scheduled(denoiser):

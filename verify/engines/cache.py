@@ -1,7 +1,7 @@
-"""Context modes: what is frozen while a block is solved, and the refresh forward that freezes it.
+"""Context modes: what is cached while a block is solved, and the refresh forward that freezes it.
 
 Every block begins with one refresh forward. It is a forward like any other: it computes the block's first
-distribution, and on the way the keys and values that stay frozen until the block is done.
+distribution, and on the way the keys and values that stay cached until the block is done.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from verify.engines.packing import BlockLogits, Frame
 from verify.layout import SequenceLayout
 
 
-class ContextKeeper:
-    """Holds the frozen context of one sequence from block to block.
+class CacheKeeper:
+    """Holds the cached context of one sequence from block to block.
 
     ====================  ==========================  ==============================
-    mode                  frozen                      live rows of a draft forward
+    mode                  cached                      live rows of a draft forward
     ====================  ==========================  ==============================
     ``none``              nothing                     the whole sequence
     ``prefix``            rows before the block       block and suffix
@@ -28,7 +28,7 @@ class ContextKeeper:
     ====================  ==========================  ==============================
 
     ``prefix`` and ``dual`` recompute the whole sequence at each block's start. ``block_causal`` computes only the
-    rows that are not frozen yet (the finished block before this one, at first the prompt) together with the new block
+    rows that are not cached yet (the finished block before this one, at first the prompt) together with the new block
     in one forward, so no separate forward is paid to store a finished block.
     """
 
@@ -36,7 +36,7 @@ class ContextKeeper:
         self.denoiser = denoiser
         self.layout = layout
         self.mode = mode
-        self._context: Any | None = None
+        self._cache: Any | None = None
         self._positions = torch.arange(layout.length, device=denoiser.device)
 
     def refresh(self, sequence: torch.Tensor, start: int) -> tuple[BlockLogits, Frame]:
@@ -58,30 +58,28 @@ class ContextKeeper:
         stop = start + self.layout.block_length
         rows = self._positions
         block, suffix = rows[start:stop], rows[stop:]
-        frozen = {"none": None, "prefix": rows[:start], "dual": torch.cat([rows[:start], suffix])}[self.mode]
+        cached = {"none": None, "prefix": rows[:start], "dual": torch.cat([rows[:start], suffix])}[self.mode]
         everything = torch.ones(1, length, length, dtype=torch.bool, device=sequence.device)
-        logits, context = self.denoiser(
-            sequence[None], rows[None], everything, None, logit_rows=block, freeze_rows=frozen
-        )
+        logits, cache = self.denoiser(sequence[None], rows[None], everything, None, logit_rows=block, cache_rows=cached)
         live = {"none": rows, "prefix": rows[start:], "dual": block}[self.mode]
         offset = start if self.mode == "none" else 0
-        frame = Frame(sequence[live], live, offset, self.layout.block_length, context)
+        frame = Frame(sequence[live], live, offset, self.layout.block_length, cache)
         return BlockLogits(logits, length), frame
 
     def _refresh_block_causal(self, sequence: torch.Tensor, start: int) -> tuple[BlockLogits, Frame]:
-        frozen = context_length(self._context)
+        cached = context_length(self._cache)
         stop = start + self.layout.block_length
-        rows = self._positions[frozen:stop]
+        rows = self._positions[cached:stop]
         block_of = self._positions[:stop] // self.layout.block_length
-        visibility = block_of[None, :] <= block_of[frozen:, None]
-        logits, context = self.denoiser(
+        attention_mask = block_of[None, :] <= block_of[cached:, None]
+        logits, cache = self.denoiser(
             sequence[rows][None],
             rows[None],
-            visibility[None],
-            self._context,
-            logit_rows=torch.arange(start - frozen, stop - frozen, device=sequence.device),
-            freeze_rows=torch.arange(start - frozen, device=sequence.device),
+            attention_mask[None],
+            self._cache,
+            logit_rows=torch.arange(start - cached, stop - cached, device=sequence.device),
+            cache_rows=torch.arange(start - cached, device=sequence.device),
         )
-        self._context = context
+        self._cache = cache
         block = self._positions[start:stop]
-        return BlockLogits(logits, len(rows)), Frame(sequence[block], block, 0, self.layout.block_length, context)
+        return BlockLogits(logits, len(rows)), Frame(sequence[block], block, 0, self.layout.block_length, cache)
