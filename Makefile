@@ -24,7 +24,7 @@ demo: $(STAMP)
 		--latency runs/demo/latency.json --out runs/demo --figures --overwrite
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

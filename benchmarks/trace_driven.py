@@ -177,7 +177,7 @@ class TraceDrivenEngine:
         logits = torch.empty(len(entry), self.vocabulary_size, dtype=torch.float32, device=self.device)
         logits.copy_(self._fill[source][:, None])
         logits.scatter_(1, self._tokens[source], self._values[source])
-        rows = paid.rows if paid is not None else [0] * len(states)  # without a model no row was computed
+        rows = paid.query_tokens if paid is not None else [0] * len(states)  # without a model no row was computed
         result = BatchLogits(
             logits, unit, offset, bounds, [len(state) for state in states], rows, self._block_length
         )  # fmt: skip

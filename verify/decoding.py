@@ -229,8 +229,10 @@ def _advance(engine: Engine, active: Sequence[SequenceDecoder], mask_token_id: i
         result = engine.refresh(due, [one.tokens for one in chosen], [one.start for one in chosen])
     else:
         result = engine.step(slots, [one.states for one in chosen])
-    for sequence, ranked, rows in zip(chosen, result.rank(mask_token_id, top_j), result.rows, strict=True):
-        sequence.advance(ranked, rows)
+    for sequence, ranked, query_tokens in zip(
+        chosen, result.rank(mask_token_id, top_j), result.query_tokens, strict=True
+    ):
+        sequence.advance(ranked, query_tokens)
 
 
 def _check_prompt(prompt: Sequence[int], denoiser: Denoiser) -> None:

@@ -56,7 +56,8 @@ class DecodeResult:
         end: index in ``tokens`` of the first end token, or ``len(tokens)``; generated tokens are counted up to it.
         steps: denoising steps.
         forwards: forward passes (NFE) that this sequence took part in.
-        rows: its rows over all forwards; padding to the other sequences of a batch is left out.
+        query_tokens: its rows over all forwards, each a token that the model computes anew; padding to the other
+            sequences of a batch is left out.
         accepted: accepted drafts per forward; a refresh forward has 0.
         exactness: what the cache mode and back-end promise.
     """
@@ -65,7 +66,7 @@ class DecodeResult:
     end: int
     steps: int = 0
     forwards: int = 0
-    rows: int = 0
+    query_tokens: int = 0
     accepted: list[int] = field(default_factory=list)
     exactness: Exactness | None = None
 
@@ -111,7 +112,7 @@ class SequenceDecoder:
         self.prompt_length = len(prompt)
         self.tokens = np.full(layout.length, rules.mask_token_id, dtype=np.int64)
         self.tokens[: len(prompt)] = np.asarray(prompt, dtype=np.int64)
-        self.steps = self.forwards = self.rows = 0
+        self.steps = self.forwards = self.query_tokens = 0
         self.accepted: list[int] = []
         self.done = False
         self._number = -1
@@ -131,18 +132,18 @@ class SequenceDecoder:
         self._step_number = self._empty = 0
         self.refresh_due = True
 
-    def advance(self, ranked: RankedBlocks, rows: int) -> None:
+    def advance(self, ranked: RankedBlocks, query_tokens: int) -> None:
         """Use the distributions of a forward as far as they reach.
 
         Args:
             ranked: of the root and the drafts in ``states``, in that order.
-            rows: what the forward cost this sequence.
+            query_tokens: what the forward cost this sequence.
 
         Raises:
             DecodeError: the policy broke its contract, or committed nothing ``MAX_EMPTY_STEPS`` times in a row.
         """
         self.forwards += 1
-        self.rows += rows
+        self.query_tokens += query_tokens
         self.refresh_due = False
         block = self.block
         used: int | None = 0
@@ -182,7 +183,7 @@ class SequenceDecoder:
         """The books of a sequence that is done."""
         tokens = self.tokens[self.prompt_length : self.start + self.layout.block_length].tolist()
         end = next((k for k, token in enumerate(tokens) if token in self.rules.end_token_ids), len(tokens))
-        return DecodeResult(tokens, end, self.steps, self.forwards, self.rows, self.accepted, promise)
+        return DecodeResult(tokens, end, self.steps, self.forwards, self.query_tokens, self.accepted, promise)
 
     def _denoise(self, ranked: RankedBlocks, used: int) -> int:
         """Apply the policy once, in place on the block; returns how many positions it committed."""

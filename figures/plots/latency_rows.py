@@ -35,7 +35,7 @@ from verify.files.strict_json import Words, fail
 COLOUR = "#0072B2"
 #: A draft that makes the forward at most this much longer is called nearly free.
 NEARLY_FREE = 1.1
-_TABLE = ("drafts", "rows", "milliseconds", "low", "high", "times_plain")
+_TABLE = ("drafts", "query_tokens", "milliseconds", "low", "high", "times_plain")
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Latency:
     context_length: int
     batch: int
     drafts: tuple[int, ...]
-    rows: tuple[int, ...]
+    query_tokens: tuple[int, ...]
     median: tuple[float, ...]
     low: tuple[float, ...]
     high: tuple[float, ...]
@@ -105,7 +105,7 @@ def _latency(path: Path, outer: Item) -> Latency:
         context_length=fields.count(outer, "context_length", "file"),
         batch=fields.count(outer, "batch", "file"),
         drafts=fields.counts(fields.need(outer, "drafts", "file"), "file.drafts"),
-        rows=fields.counts(fields.need(outer, "rows", "file"), "file.rows"),
+        query_tokens=fields.counts(fields.need(outer, "query_tokens", "file"), "file.query_tokens"),
         median=fields.numbers(outer, "latency", "file"),
         low=fields.numbers(outer, "low", "file"),
         high=fields.numbers(outer, "high", "file"),
@@ -113,9 +113,9 @@ def _latency(path: Path, outer: Item) -> Latency:
         repeats=fields.count(outer, "repeats", "file"),
         note=outer["note"] if isinstance(outer.get("note"), str) else "",
     )
-    lengths = {len(column) for column in (found.drafts, found.rows, found.median, found.low, found.high)}
+    lengths = {len(column) for column in (found.drafts, found.query_tokens, found.median, found.low, found.high)}
     if lengths != {len(found.drafts)} or not found.drafts:
-        fail("file", "drafts, rows, latency, low and high of one length", Words(f"lengths {sorted(lengths)}"))
+        fail("file", "drafts, query_tokens, latency, low and high of one length", Words(f"lengths {sorted(lengths)}"))
     if found.drafts[0] != 0 or list(found.drafts) != sorted(set(found.drafts)):
         fail("file.drafts", "numbers that ascend from 0", list(found.drafts))
     for index, (low, median, high) in enumerate(zip(found.low, found.median, found.high, strict=True)):
@@ -126,7 +126,7 @@ def _latency(path: Path, outer: Item) -> Latency:
 
 def table_latency_rows(latency: Latency) -> Table:
     """Every measured point, one row each."""
-    columns = (latency.drafts, latency.rows, latency.median, latency.low, latency.high, latency.times_plain())
+    columns = (latency.drafts, latency.query_tokens, latency.median, latency.low, latency.high, latency.times_plain())
     return Table(_TABLE, tuple(zip(*columns, strict=True)))
 
 
@@ -136,23 +136,28 @@ def draw_latency_rows(latency: Latency) -> Figure:
     below = 0.1 + legend_inches(handles, 4)
     figure = new_figure(height=4.6 + below)
     axes = figure.subplots()
-    style_axes(axes, x_label="rows per forward pass, batch × L × (1 + D)", y_label="time of a forward pass (ms)")
-    single = len(latency.rows) == 1
+    style_axes(
+        axes, x_label="query tokens per forward pass, batch × L × (1 + D)", y_label="time of a forward pass (ms)"
+    )
+    single = len(latency.query_tokens) == 1
     axes.plot(
-        latency.rows, latency.median, color=COLOUR, linewidth=1.4, marker="o", markersize=4.5, zorder=4, gid="median",
+        latency.query_tokens, latency.median, color=COLOUR, linewidth=1.4, marker="o",
+        markersize=4.5, zorder=4, gid="median",
     )  # fmt: skip
     if not single:
         axes.fill_between(
-            latency.rows, latency.low, latency.high, color=COLOUR, alpha=0.18, linewidth=0, gid="quartiles"
+            latency.query_tokens, latency.low, latency.high, color=COLOUR, alpha=0.18, linewidth=0, gid="quartiles"
         )
     axes.axhline(latency.median[0], color=FAINT, linewidth=0.9, linestyle="--", zorder=1, gid="plain")
     blocks = [latency.median[0] * (1 + drafts) for drafts in latency.drafts]
-    axes.plot(latency.rows, blocks, color=FAINT, linewidth=1.0, linestyle=":", zorder=2, gid="separate")
+    axes.plot(latency.query_tokens, blocks, color=FAINT, linewidth=1.0, linestyle=":", zorder=2, gid="separate")
     top = 1.08 * max(latency.high)
     axes.set_ylim(0, top)
-    margin = 0.03 * (latency.rows[-1] - latency.rows[0]) or 1.0
-    axes.set_xlim(latency.rows[0] - margin, latency.rows[-1] + margin)
-    axes.xaxis.set_major_locator(FixedLocator([latency.rows[index] for index in _ticks(latency.rows, 0.06)]))
+    margin = 0.03 * (latency.query_tokens[-1] - latency.query_tokens[0]) or 1.0
+    axes.set_xlim(latency.query_tokens[0] - margin, latency.query_tokens[-1] + margin)
+    axes.xaxis.set_major_locator(
+        FixedLocator([latency.query_tokens[index] for index in _ticks(latency.query_tokens, 0.06)])
+    )
     _draw_drafts_axis(axes, latency)
     figure_legend(figure, handles, 4, 0.02)
     note = f"Medians of {latency.repeats} forwards. {latency.where()} A refresh forward takes {latency.refresh:.3g} ms."
@@ -179,9 +184,9 @@ def _draw_drafts_axis(axes: Axes, latency: Latency) -> None:
     """The number of drafts on top, every one where there is room."""
     upper = axes.twiny()
     upper.set_xlim(axes.get_xlim())
-    ticks = _ticks(latency.rows, 0.045)
-    upper.xaxis.set_major_locator(FixedLocator([latency.rows[index] for index in ticks]))
-    names = {latency.rows[index]: str(latency.drafts[index]) for index in ticks}
+    ticks = _ticks(latency.query_tokens, 0.045)
+    upper.xaxis.set_major_locator(FixedLocator([latency.query_tokens[index] for index in ticks]))
+    names = {latency.query_tokens[index]: str(latency.drafts[index]) for index in ticks}
     upper.xaxis.set_major_formatter(lambda value, _: names.get(round(value), ""))
     upper.tick_params(labelsize=TEXT_SIZE, colors=INK, length=3, width=0.8)
     upper.set_xlabel("drafts D in the forward", fontsize=LABEL_SIZE, color=INK)
@@ -204,6 +209,6 @@ def _handles(latency: Latency) -> list[Line2D | Patch]:
         Line2D([], [], color=FAINT, linewidth=0.9, linestyle="--", label="without drafts"),
         Line2D([], [], color=FAINT, linewidth=1.0, linestyle=":", label="1 + D forwards one by one"),
     ]
-    if len(latency.rows) > 1:
+    if len(latency.query_tokens) > 1:
         handles.insert(1, Patch(color=COLOUR, alpha=0.25, linewidth=0, label="quartiles"))
     return handles

@@ -124,7 +124,7 @@ def show_latency(table: LatencyTable) -> None:
         f"median of {table.repeats} forwards; a refresh forward takes {table.refresh:.2f} ms",
     )
     for entry, rows, median, low, high in zip(
-        table.drafts, table.rows, table.latency, table.low, table.high, strict=True
+        table.drafts, table.query_tokens, table.latency, table.low, table.high, strict=True
     ):
         relative = f"{median / table.latency[0]:.2f}"
         shown.add_row(str(entry), str(rows), f"{median:.2f}", f"{low:.2f}-{high:.2f}", relative)

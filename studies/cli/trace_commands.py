@@ -193,7 +193,7 @@ def _line(prompt: Prompt, result: DecodeResult, checkpoint: Checkpoint) -> dict[
         "text": checkpoint.text(tokens),
         "steps": result.steps,
         "forwards": result.forwards,
-        "rows": result.rows,
+        "query_tokens": result.query_tokens,
     }
 
 

@@ -162,7 +162,7 @@ def _promise(promise: Exactness, dtype: str) -> str:
 
 
 def _plain_rows(reference: Reference) -> int:
-    return sum(result.rows for result in reference.results)
+    return sum(result.query_tokens for result in reference.results)
 
 
 def _keep_promises(report: DivergenceReport, exact: bool, predicted: int) -> None:

@@ -236,7 +236,7 @@ def _arm(reference: Reference, run: ArmRun) -> Arm:
         token_agreement_low=low,
         token_agreement_high=high,
         forwards=sum(result.forwards for result in run.results),
-        rows=sum(result.rows for result in run.results),
+        rows=sum(result.query_tokens for result in run.results),
         seconds=run.seconds,
         divergences=[run.divergences[prompt_index] for prompt_index in sorted(run.divergences)],
     )

@@ -37,7 +37,7 @@ class LatencyTable:
         context_length: cached rows.
         batch: sequences per forward.
         drafts: numbers of drafts ``D``, ascending, 0 first.
-        rows: rows of each forward, ``batch * L * (1 + D)``.
+        query_tokens: rows of each forward, ``batch * L * (1 + D)``.
         latency: median of ``repeats`` forwards, the ranking of their logits included.
         low, high: quartiles.
         refresh: median time of a block's refresh forward: of all rows under ``dual``, of the block before and the
@@ -57,7 +57,7 @@ class LatencyTable:
     context_length: int
     batch: int
     drafts: tuple[int, ...]
-    rows: tuple[int, ...]
+    query_tokens: tuple[int, ...]
     latency: tuple[float, ...]
     low: tuple[float, ...]
     high: tuple[float, ...]
@@ -123,7 +123,7 @@ def load_latency(path: str | Path) -> LatencyTable:
     if missing:
         raise LatencyError(f"{path} lacks {', '.join(missing)}; measure it again")
     said = {item.name: content[item.name] for item in known if item.name in content}
-    for name in ("drafts", "rows"):
+    for name in ("drafts", "query_tokens"):
         said[name] = _column(path, name, said[name], _is_count, "integers of at least 0")
     for name in ("latency", "low", "high"):
         said[name] = _column(path, name, said[name], _is_time, "numbers")
@@ -136,13 +136,17 @@ def load_latency(path: str | Path) -> LatencyTable:
             if name in said and not fits(said[name]):
                 raise LatencyError(f"{path}: {name} must be {expected}, found {said[name]!r}; measure it again")
     table = LatencyTable(**said)
-    columns = (table.drafts, table.rows, table.latency, table.low, table.high)
+    columns = (table.drafts, table.query_tokens, table.latency, table.low, table.high)
     if len({len(column) for column in columns}) != 1 or not table.drafts or table.drafts[0] != 0:
-        raise LatencyError(f"{path}: drafts, rows, latency, low and high must be as long as each other, drafts from 0")
+        raise LatencyError(
+            f"{path}: drafts, query_tokens, latency, low and high must be as long as each other, drafts from 0"
+        )
     if list(table.drafts) != sorted(set(table.drafts)):
         raise LatencyError(f"{path}: drafts must ascend, found {list(table.drafts)}")
-    if table.rows != tuple(table.batch * table.block_length * (1 + drafts) for drafts in table.drafts):
-        raise LatencyError(f"{path}: rows must be batch * block length * (1 + drafts), found {list(table.rows)}")
+    if table.query_tokens != tuple(table.batch * table.block_length * (1 + drafts) for drafts in table.drafts):
+        raise LatencyError(
+            f"{path}: query_tokens must be batch * block length * (1 + drafts), found {list(table.query_tokens)}"
+        )
     if table.unit != "ms":
         raise LatencyError(f"{path} holds times in {table.unit!r}, expected 'ms'")
     if min(table.latency) <= 0 or table.refresh <= 0:

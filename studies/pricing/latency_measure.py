@@ -111,7 +111,7 @@ def measure_latency(
         context_length=stage.context_length,
         batch=batch,
         drafts=tuple(entries),
-        rows=tuple(batch * block_length * (1 + entry) for entry in entries),
+        query_tokens=tuple(batch * block_length * (1 + entry) for entry in entries),
         latency=tuple(statistics.median(kept[entry]) for entry in entries),
         low=tuple(quartiles[entry][0] for entry in entries),
         high=tuple(quartiles[entry][2] for entry in entries),

@@ -136,7 +136,7 @@ def measure(
     for prompt_index, prompt in enumerate(prompts):
         result = decode(checkpoint.denoiser, prompt, policy, config, filler, prompt_index=prompt_index)
         identical += result.tokens == list(plain[prompt_index])
-        rows += result.rows
+        rows += result.query_tokens
         steps += result.steps
         forwards.append(result.forwards)
         if on_prompt is not None:

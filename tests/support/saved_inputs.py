@@ -190,7 +190,7 @@ def latency(drafts: int = 16) -> Payload:
     return {
         "format": "draftgraph-latency", "version": 1, "tool_version": "0.1.0", "device": "synthetic device",
         "dtype": "float32", "model": "synthetic", "backend": "packed", "block_length": 32, "context_length": 128,
-        "batch": 1, "drafts": count, "rows": [32 * (1 + d) for d in count], "latency": median,
+        "batch": 1, "drafts": count, "query_tokens": [32 * (1 + d) for d in count], "latency": median,
         "low": [value - 0.5 for value in median], "high": [value + 1.0 for value in median], "refresh": 12.5,
         "repeats": 15, "unit": "ms", "note": "",
     }  # fmt: skip

@@ -151,7 +151,7 @@ def test_a_prepared_filler_is_the_same_graph(denoiser):
     formulas = random_formulas(0, 12)
     policy = make_policy("static:1")
     one, other = (decode(denoiser, PROMPT, policy, CONFIG, graph) for graph in (formulas, DraftFiller(formulas)))
-    assert (one.tokens, one.accepted, one.rows) == (other.tokens, other.accepted, other.rows)
+    assert (one.tokens, one.accepted, one.query_tokens) == (other.tokens, other.accepted, other.query_tokens)
 
 
 def test_a_subset_match_is_not_enough(denoiser):
@@ -171,7 +171,7 @@ def test_forwards_and_rows_are_those_of_the_model(denoiser, cache, backend, budg
     counting = CountingDenoiser(denoiser)
     config = replace(CONFIG, cache=cache, backend=backend)
     result = decode(counting, PROMPT, make_policy("static:1"), config, random_formulas(1, budget))
-    assert (result.forwards, result.rows) == (counting.calls, counting.rows)
+    assert (result.forwards, result.query_tokens) == (counting.calls, counting.rows)
     books_balance(result)
 
 
@@ -191,7 +191,7 @@ def test_the_last_forward_of_a_block_carries_no_drafts(denoiser):
     counting = CountingDenoiser(denoiser)
     config = DecodeConfig(block_length=2, generation_length=2)
     result = decode(counting, PROMPT, make_policy("static:1"), config, [[(1, 1)], [(1, 2)]])
-    assert (result.forwards, result.rows) == (2, (5 + 2) + 2)
+    assert (result.forwards, result.query_tokens) == (2, (5 + 2) + 2)
 
 
 def test_a_refresh_forward_drafts_nothing(denoiser):

@@ -33,7 +33,7 @@ class BatchLogits:
         offset: int [n], offsets in the block.
         bounds: the ``k``-th slot of the call owns rows ``bounds[k]:bounds[k + 1]``.
         units: root and drafts per slot.
-        rows: rows that each slot paid for, padding left out.
+        query_tokens: rows that each slot paid for, padding left out.
         length: positions per block, ``L``.
     """
 
@@ -42,7 +42,7 @@ class BatchLogits:
     offset: np.ndarray
     bounds: list[int]
     units: list[int]
-    rows: list[int]
+    query_tokens: list[int]
     length: int
 
     def rank(self, mask_token_id: int, top_j: int) -> list[RankedBlocks]:

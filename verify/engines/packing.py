@@ -59,10 +59,10 @@ class Frame:
 
 @dataclass(frozen=True, eq=False)
 class BlockLogits:
-    """Logits of the root and its drafts, [1 + D, L, V], and how many rows the forward had."""
+    """Logits of the root and its drafts, [1 + D, L, V], and how many query tokens (rows) the forward had."""
 
     logits: torch.Tensor
-    rows: int
+    query_tokens: int
 
 
 def forward_packed(denoiser: Denoiser, frame: Frame, states: torch.Tensor) -> BlockLogits:

@@ -47,7 +47,7 @@ class RowEngine:
             )
             logits.append(result.logits)
             states.append(sequence[None, start : start + keeper.layout.block_length])
-            rows.append(result.rows)
+            rows.append(result.query_tokens)
         return self._collect(logits, states, rows)
 
     def step(self, slots: Sequence[int], states: Sequence[np.ndarray]) -> BatchLogits:
@@ -55,7 +55,7 @@ class RowEngine:
             self.forward(self.denoiser, self._frames[slot], torch.from_numpy(state).to(self.denoiser.device))
             for slot, state in zip(slots, states, strict=True)
         ]
-        return self._collect([result.logits for result in results], states, [result.rows for result in results])
+        return self._collect([result.logits for result in results], states, [result.query_tokens for result in results])
 
     def _collect(self, logits: list[torch.Tensor], states: Sequence[np.ndarray], rows: list[int]) -> BatchLogits:
         unit, offset, bounds = masked_rows(states, self.denoiser.mask_token_id)

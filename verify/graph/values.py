@@ -43,13 +43,14 @@ def _check_field(name: str, item: object, place: str) -> None:
 
 
 def check_latency(value: object) -> None:
-    """A measured table: ``rows[n]`` rows in one forward took ``latency[n]`` milliseconds on ``device``; None
+    """A measured table: ``query_tokens[n]`` query tokens in one forward took ``latency[n]`` milliseconds on ``device``;
+    None
     where nothing was measured."""
     if value is None:
         return
     table = expect_object(value, "latency")
     expect_plain(table, "latency")
-    for name in ("device", "unit", "rows", "latency"):
+    for name in ("device", "unit", "query_tokens", "latency"):
         if name not in table:
             fail(
                 "latency",
@@ -59,13 +60,13 @@ def check_latency(value: object) -> None:
     expect_text(table["device"], "latency.device")
     if table["unit"] != "ms":
         fail("latency.unit", '"ms"', table["unit"])
-    rows = expect_list(table["rows"], "latency.rows")
+    rows = expect_list(table["query_tokens"], "latency.query_tokens")
     times = expect_list(table["latency"], "latency.latency")
     if len(rows) != len(times) or not rows:
-        found = Words(f"{len(rows)} rows and {len(times)} latencies")
-        fail("latency", "as many latencies as rows, at least one", found)
+        found = Words(f"{len(rows)} query tokens and {len(times)} latencies")
+        fail("latency", "as many latencies as query tokens, at least one", found)
     for index, (count, time) in enumerate(zip(rows, times, strict=True)):
         low = rows[index - 1] + 1 if index else 1
-        expect_integer(count, f"latency.rows[{index}] (strictly ascending)", low, MAX_INTEGER)
+        expect_integer(count, f"latency.query_tokens[{index}] (strictly ascending)", low, MAX_INTEGER)
         if expect_number(time, f"latency.latency[{index}]", 0.0) == 0:
             fail(f"latency.latency[{index}]", "a time above 0", time)

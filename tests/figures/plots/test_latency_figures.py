@@ -28,24 +28,25 @@ def test_every_median_and_quartile_is_a_point_of_a_line(tmp_path: Path) -> None:
     figure = draw_latency_rows(latency(tmp_path, payload))
     axes, upper = figure.axes
     line = by_gid(axes, "median")
-    assert (list(line.get_xdata()), list(line.get_ydata())) == (payload["rows"], payload["latency"])
+    assert (list(line.get_xdata()), list(line.get_ydata())) == (payload["query_tokens"], payload["latency"])
     assert line.get_drawstyle() == "default" and line.get_marker() == "o"  # no step that nobody measured
     band = by_gid(axes, "quartiles").get_paths()[0].get_extents()
     assert (band.x0, band.x1, band.y0, band.y1) == (32, 32 * 17, 9.5, 27.0)
     assert by_gid(axes, "plain").get_ydata()[0] == 10.0
     assert list(by_gid(axes, "separate").get_ydata()) == [10.0 * (1 + drafts) for drafts in payload["drafts"]]
     assert axes.get_ylim() == (0, pytest.approx(1.08 * 27))
-    assert axes.get_xlabel() == "rows per forward pass, batch × L × (1 + D)"
+    assert axes.get_xlabel() == "query tokens per forward pass, batch × L × (1 + D)"
     assert axes.get_ylabel() == "time of a forward pass (ms)"
     assert upper.get_xlim() == axes.get_xlim()
-    assert sorted(upper.get_xticks()) == payload["rows"]
+    assert sorted(upper.get_xticks()) == payload["query_tokens"]
     assert upper.xaxis.get_major_formatter()(32 * 5) == "4"
     assert heading(figure) == "16 drafts make a forward 2.60 times as long; up to 3 cost at most 10 %"
     assert "synthetic device, float32, batch 1, context 128" in figure.texts[1].get_text().replace("\n", " ")
     assert_legible(figure)
     rows = list(csv.DictReader(io.StringIO(table_latency_rows(latency(tmp_path, payload)).to_csv())))
     assert rows[4] == {
-        "drafts": "4", "rows": "160", "milliseconds": "14.0", "low": "13.5", "high": "15.0", "times_plain": "1.4",
+        "drafts": "4", "query_tokens": "160", "milliseconds": "14.0", "low": "13.5",
+        "high": "15.0", "times_plain": "1.4",
     }  # fmt: skip
 
 
@@ -73,7 +74,7 @@ def test_small_tables(tmp_path: Path, drafts: int, change: dict[str, Any], text:
     ("change", "message"),
     [
         ({"unit": "s"}, 'file.unit: expected "ms", found "s"'),
-        ({"low": [1.0]}, r"drafts, rows, latency, low and high of one length, found lengths \[1, 3\]"),
+        ({"low": [1.0]}, r"drafts, query_tokens, latency, low and high of one length, found lengths \[1, 3\]"),
         ({"drafts": [0, 2, 1]}, "file.drafts: expected numbers that ascend from 0"),
         ({"low": [9.0, 11.0, 9.0]}, r"file.latency\[1\]: expected 0 < low <= latency <= high"),
         ({"latency": [10.0, "x", 10.0]}, r"file.latency\[1\]: expected a finite number"),

@@ -48,7 +48,7 @@ def latency_file(path: Path, times: list[float], **change: object) -> Path:
         "context_length": 16, "batch": 1, "refresh": 12.0, "repeats": 5, "drafts": tuple(range(len(times))),
         "latency": tuple(times), "low": tuple(times), "high": tuple(times),
     } | change  # fmt: skip
-    facts["rows"] = tuple(LENGTH * (1 + drafts) for drafts in facts["drafts"])
+    facts["query_tokens"] = tuple(LENGTH * (1 + drafts) for drafts in facts["drafts"])
     save_latency(LatencyTable(**facts), path)
     return path
 
@@ -142,7 +142,7 @@ def test_the_latency_of_another_model_or_dtype_is_refused(folder: Path, tmp_path
         assert f"But the latency was {expected}" in run("budget", folder, "--latency", latency, "--any-model")
     latency = latency_file(tmp_path / "latency.json", CHEAP, block_length=LENGTH, model="toy")
     odd = json.loads(latency.read_text())
-    odd |= {"block_length": 2 * LENGTH, "rows": [2 * rows for rows in odd["rows"]]}
+    odd |= {"block_length": 2 * LENGTH, "query_tokens": [2 * rows for rows in odd["query_tokens"]]}
     latency.write_text(json.dumps(odd))
     assert "measured for block length 20, the traces have 10" in run("budget", folder, "--latency", latency, code=1)
 

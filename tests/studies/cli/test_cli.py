@@ -72,7 +72,7 @@ def test_search_evaluate_verify_export_decode(
     assert [d["tokens"] for d in drafted] == [p["tokens"] for p in plain]
     assert [d["steps"] for d in drafted] == [p["steps"] for p in plain] == [p["forwards"] for p in plain]
     assert sum(d["forwards"] for d in drafted) < sum(p["forwards"] for p in plain)
-    assert all(d["rows"] > p["rows"] for d, p in zip(drafted, plain, strict=True))
+    assert all(d["query_tokens"] > p["query_tokens"] for d, p in zip(drafted, plain, strict=True))
     run(*common, "--graph", graph, "--batch-size", 3, "--out", tmp_path / "batch.jsonl")
     assert (tmp_path / "batch.jsonl").read_text() == (tmp_path / "with.jsonl").read_text()
 

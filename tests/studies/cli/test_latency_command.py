@@ -27,7 +27,7 @@ def test_several_tables_go_into_a_folder(tmp_path: Path) -> None:
     found = {path.name: load_latency(path) for path in (tmp_path / "tables").iterdir()}
     assert sorted(found) == [f"batch-{b}-context-{c}.json" for b in (1, 3) for c in (24, 8)]
     for table in found.values():
-        assert table.model == "llada-tiny-shaped" and table.rows == (8 * table.batch, 24 * table.batch)
+        assert table.model == "llada-tiny-shaped" and table.query_tokens == (8 * table.batch, 24 * table.batch)
     assert {(table.batch, table.context_length) for table in found.values()} == {(1, 8), (1, 24), (3, 8), (3, 24)}
     assert said.count("x plain") == 4
     again = run(*TINY, "--batch", "1,3", "--context-length", "8,24", "--out", tmp_path / "tables", code=1)

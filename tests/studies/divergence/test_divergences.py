@@ -213,7 +213,9 @@ def test_in_float32_nothing_parts(spec: str, tmp_path: Path) -> None:
     for same in (repeat, batch, blank):  # blank drafts are rows that nothing ever accepts
         assert [result.forwards for result in same.results] == forwards
     assert sum(map(sum, (result.accepted for result in blank.results))) == 0
-    assert sum(result.rows for result in blank.results) > 2 * sum(result.rows for result in repeat.results)
+    assert sum(result.query_tokens for result in blank.results) > 2 * sum(
+        result.query_tokens for result in repeat.results
+    )
     assert sum(result.forwards for result in drafts.results) < sum(forwards)
     saved, table = save_divergence(summarise("float32", make_policy(spec), reference, runs), {}, tmp_path / "none.json")
     assert table.read_text().splitlines() == [",".join(PARTING_COLUMNS)]

@@ -135,10 +135,10 @@ def test_every_forward_is_priced_with_the_drafts_that_it_really_carries(
     assert choice.rows[-1].milliseconds_per_prompt == pytest.approx(paid / 6)
     # A number that was not measured costs what the next larger one does; a batch waits for its fullest sequence.
     sparse = dataclasses.replace(
-        priced, drafts=(0, 4), rows=(8, 40), latency=(10.0, 41.0), low=(10.0, 41.0), high=(10.0, 41.0)
+        priced, drafts=(0, 4), query_tokens=(8, 40), latency=(10.0, 41.0), low=(10.0, 41.0), high=(10.0, 41.0)
     )
     dearer = choose_budget({4: order}, anchors, anchors, sparse).rows[-1].milliseconds_per_prompt
-    batch = dataclasses.replace(priced, batch=2, rows=tuple(2 * rows for rows in priced.rows))
+    batch = dataclasses.replace(priced, batch=2, query_tokens=tuple(2 * rows for rows in priced.query_tokens))
     whole = choose_budget({4: order}, anchors, anchors, batch).rows[-1].milliseconds_per_prompt
     assert choice.rows[-1].milliseconds_per_prompt < dearer <= whole
     assert whole == pytest.approx((100.0 * anchors.n_blocks + 41.0 * len(carried)) / 6)
@@ -194,7 +194,7 @@ def test_broken_latency_files(tmp_path: Path) -> None:
         ({"drafts": ["0", "1"]}, "drafts must hold integers of at least 0, found '0'"),
         ({"drafts": [True, False]}, "drafts must hold integers of at least 0, found True"),
         ({"drafts": [0, 0]}, "drafts must ascend"),
-        ({"rows": [8, 24]}, r"rows must be batch \* block length"),
+        ({"query_tokens": [8, 24]}, r"query_tokens must be batch \* block length"),
         ({"refresh": None}, "refresh must be a number, found None"),
         ({"batch": "1"}, "batch must be an integer of at least 1, found '1'"),
         ({"device": 7}, "device must be a text, found 7"),
@@ -216,6 +216,6 @@ def test_bootstrap_is_seeded(anchors: AnchorTable) -> None:
 
 def test_the_verdict_of_a_batch_says_what_it_takes_for_granted(anchors: AnchorTable) -> None:
     one = table([10.0, 10.5, 11.0])
-    two = dataclasses.replace(one, batch=2, rows=tuple(2 * rows for rows in one.rows))
+    two = dataclasses.replace(one, batch=2, query_tokens=tuple(2 * rows for rows in one.query_tokens))
     assert "as if their refreshes stayed in step" in choose(anchors, two).sentence
     assert "as if their refreshes stayed in step" not in choose(anchors, one).sentence

@@ -36,7 +36,7 @@ def checkpoint() -> Checkpoint:
 
 def test_measured_table_round_trip_and_graph_section(checkpoint: Checkpoint, tmp_path: Path) -> None:
     found = measure_latency(checkpoint, drafts=(0, 2, 5), batch=2, **SIZES)  # type: ignore[arg-type]
-    assert found.rows == (16, 48, 96) and found.drafts == (0, 2, 5)
+    assert found.query_tokens == (16, 48, 96) and found.drafts == (0, 2, 5)
     assert all(low <= middle <= high for low, middle, high in zip(found.low, found.latency, found.high, strict=True))
     assert found.refresh > 0 and found.unit == "ms"
     assert (found.engine, found.cache, found.context_length, found.repeats) == ("slots", "dual", 12, 3)
@@ -65,7 +65,7 @@ def test_every_measured_forward_has_the_rows_it_says(
     calls = 1 if engine == "slots" else 2  # the engine of rows calls the model once per sequence
     probe = {2}  # the question whether the model offers slots
     assert found.engine == engine
-    assert set(seen) - probe == {2 * (12 + 8) // calls, *(rows // calls for rows in found.rows)}
+    assert set(seen) - probe == {2 * (12 + 8) // calls, *(rows // calls for rows in found.query_tokens)}
 
 
 def test_block_causal_refreshes_are_of_the_last_and_the_new_block(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,7 +128,7 @@ def test_what_fits_into_memory_is_kept(
 
     monkeypatch.setattr(SlotEngine, "step", limited)
     found = measure_latency(checkpoint, drafts=(1, 2, 4, 8), **SIZES)  # type: ignore[arg-type]
-    assert found.drafts == (0, 1, 2) and found.rows == (8, 16, 24)
+    assert found.drafts == (0, 1, 2) and found.query_tokens == (8, 16, 24)
     assert len(found.latency) == len(found.low) == len(found.high) == 3
     assert found.note == (
         "4 drafts do not fit into the device's memory at batch 1, context 12, block length 8; the largest measured "

@@ -152,8 +152,8 @@ def test_rows_are_what_the_model_computes(mode, refresh_rows, live):
     """Prompt 8, blocks of 6, second block. Block-causal: the finished block before it and itself."""
     denoiser = CountingDenoiser(tiny_denoiser())
     sequence, start, result, frame = refreshed(denoiser, mode)
-    assert (len(frame.tokens), result.rows) == (live, refresh_rows)
+    assert (len(frame.tokens), result.query_tokens) == (live, refresh_rows)
     states = some_states(sequence, start, 4)
     for forward, rows in ((forward_packed, live + 3 * L), (forward_expanded, 4 * live)):
         before = denoiser.rows
-        assert forward(denoiser, frame, states).rows == rows == denoiser.rows - before
+        assert forward(denoiser, frame, states).query_tokens == rows == denoiser.rows - before

@@ -25,7 +25,7 @@ def plain_engine(denoiser, config):
 
 
 def books(result):
-    return result.tokens, result.end, result.steps, result.forwards, result.rows, result.accepted
+    return result.tokens, result.end, result.steps, result.forwards, result.query_tokens, result.accepted
 
 
 def shifted(seed=3):
@@ -69,7 +69,12 @@ def same_logits(one, other):
     torch.testing.assert_close(other.logits, one.logits, rtol=1e-4, atol=2e-5)
     np.testing.assert_array_equal(other.unit, one.unit)
     np.testing.assert_array_equal(other.offset, one.offset)
-    assert (other.bounds, other.units, other.rows, other.length) == (one.bounds, one.units, one.rows, one.length)
+    assert (other.bounds, other.units, other.query_tokens, other.length) == (
+        one.bounds,
+        one.units,
+        one.query_tokens,
+        one.length,
+    )
 
 
 @pytest.mark.parametrize("cache,backend", MODES)
@@ -177,7 +182,7 @@ def test_a_denoiser_without_slots_is_decoded_row_by_row():
     assert isinstance(make_engine(denoiser, config, layouts, 2, 0), SlotEngine)
     results = dict(decode_batch(counting, list(enumerate(PROMPTS)), make_policy("static:1"), config, batch_size=2))
     assert counting.calls == sum(result.forwards for result in results.values())
-    assert counting.rows == sum(result.rows for result in results.values())
+    assert counting.rows == sum(result.query_tokens for result in results.values())
 
 
 def test_no_prompts_give_no_results():

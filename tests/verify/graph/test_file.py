@@ -47,7 +47,7 @@ DIAMOND = GraphFile.from_nodes(
     STATIC,
     provenance={"trace_hash": "00ff", "search": "by hand", "seed": 7, "tool_version": "0.1.0"},
     values={"search": {"accepted_drafts": 1.25, "accepted_drafts_interval": [1.0, 1.5], "gap": 0.0}},
-    latency={"device": "toy", "unit": "ms", "rows": [8, 16], "latency": [1.0, 1.5], "dtype": "float32"},
+    latency={"device": "toy", "unit": "ms", "query_tokens": [8, 16], "latency": [1.0, 1.5], "dtype": "float32"},
 )
 
 

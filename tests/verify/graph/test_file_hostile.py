@@ -87,11 +87,11 @@ EXPECTED = {
     "forwards_as_float": ("values.search.forwards_predicted: expected an integer", "found 10.5"),
     "provenance_as_list": ("provenance: expected an object", "found a list of 1"),
     "provenance_nested_deep": ("provenance.x[0][0][0][0][0][0][0][0][0][0][0", "found a deeper one"),
-    "latency_without_unit": ("latency: expected the", 'found only "device", "rows", "latency"'),
+    "latency_without_unit": ("latency: expected the", 'found only "device", "query_tokens", "latency"'),
     "latency_in_seconds": ('latency.unit: expected "ms"', 'found "s"'),
-    "latency_rows_descend": ("latency.rows[1] (strictly ascending): expected an", "found 8"),
+    "latency_rows_descend": ("latency.query_tokens[1] (strictly ascending): expected an", "found 8"),
     "latency_of_zero": ("latency.latency[1]: expected a time above 0", "found 0"),
-    "latency_uneven": ("latency: expected as many latencies as", "found 2 rows and 1 latencies"),
+    "latency_uneven": ("latency: expected as many latencies as", "found 2 query tokens and 1 latencies"),
 }
 
 
