@@ -10,15 +10,20 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from verify.files.quoting import quoted
+
 # Beyond this, readers that hold numbers as doubles (JavaScript, jq, Lua) silently change an integer.
 MAX_INTEGER = 2**53 - 1
 MAX_TEXT = 4096
 MAX_NESTING = 16
+#: Keys that a message may repeat as they are: words, and names like "threshold:0.9".
+_PLAIN_KEY = re.compile(r"[\w.:/ -]{1,60}", re.ASCII)
 
 
 class StrictJsonError(ValueError):
@@ -30,7 +35,7 @@ def show(value: object) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, str):
-        return json.dumps(value if len(value) <= 60 else value[:57] + "...")
+        return quoted(value)
     if isinstance(value, int) and value.bit_length() > 128:
         return f"an integer of {value.bit_length()} bits"
     if isinstance(value, int | float):
@@ -42,6 +47,11 @@ def show(value: object) -> str:
     if isinstance(value, dict):
         return f"an object of {len(value)} fields"
     return f"a value of type {type(value).__name__}"
+
+
+def member(where: str, key: str) -> str:
+    """The place of the field ``key`` in the object at ``where``; a key that is no plain word is quoted."""
+    return f"{where}.{key}" if _PLAIN_KEY.fullmatch(key) else f"{where}[{quoted(key)}]"
 
 
 class Words(str):
@@ -198,6 +208,6 @@ def expect_plain(value: object, where: str, levels: int = MAX_NESTING) -> None:
     elif isinstance(value, dict):
         for key, item in value.items():
             expect_text(key, f"a key of {where}")
-            expect_plain(item, f"{where}.{key}", levels - 1)
+            expect_plain(item, member(where, key), levels - 1)
     else:
         fail(where, "null, true, false, a number, a text, a list or an object", value)

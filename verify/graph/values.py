@@ -12,6 +12,7 @@ from verify.files.strict_json import (
     expect_plain,
     expect_text,
     fail,
+    member,
     show,
 )
 
@@ -25,8 +26,9 @@ def check_values(value: object) -> None:
     """
     expect_plain(expect_object(value, "values"), "values")
     for split, stated in expect_object(value, "values").items():
-        for name, item in expect_object(stated, f"values.{split}").items():
-            _check_field(name, item, f"values.{split}.{name}")
+        place = member("values", split)
+        for name, item in expect_object(stated, place).items():
+            _check_field(name, item, member(place, name))
 
 
 def _check_field(name: str, item: object, place: str) -> None:
