@@ -15,11 +15,11 @@ import torch
 import transformers
 
 from calibrate.files import write_json
+from calibrate.measuring.latency import device_name
 from calibrate.measuring.memory import device_memory, is_out_of_memory
 from calibrate.models.checkpoint import Checkpoint
 from calibrate.models.shapes import LLADA_8B, LLADA_TINY, SDAR_8B, SDAR_TINY, Shape
 from calibrate.version import tool_version
-from studies.pricing.latency_measure import device_name
 
 
 class OutOfTime(Exception):

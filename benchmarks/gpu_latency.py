@@ -6,9 +6,9 @@ from dataclasses import asdict
 from typing import Any
 
 from benchmarks.gpu_bench import Bench
+from calibrate.measuring.latency import measure_latency
 from calibrate.measuring.memory import is_out_of_memory
 from calibrate.models.shapes import Shape
-from studies.pricing.latency_measure import measure_latency
 from studies.pricing.memory import study_checkpoint
 
 

@@ -15,14 +15,14 @@ import numpy as np
 from benchmarks.gpu_bench import Bench
 from benchmarks.gpu_identity import POLICY, bundled_traces, orders, split
 from benchmarks.trace_driven import TraceDrivenEngine, recorded_config
+from calibrate.measuring.latency import measure_latency
+from calibrate.measuring.latency_table import LatencyTable
 from calibrate.measuring.stage import synchronize
 from calibrate.models.checkpoint import Checkpoint
 from calibrate.traces.table import Traces
 from drafting.anchors import AnchorTable
 from drafting.replay import replay
 from studies.pricing.budget import choose_budget
-from studies.pricing.latency import LatencyTable
-from studies.pricing.latency_measure import measure_latency
 from verify.decoding import decode, make_engine
 from verify.graph.formulas import Formula
 from verify.layout import SequenceLayout

@@ -27,8 +27,8 @@ from benchmarks.gpu_bench import Bench, Sizes
 from benchmarks.gpu_identity import bundled_traces
 from benchmarks.gpu_trace_driven import run_shape
 from calibrate.files import write_json
+from calibrate.measuring.latency import measure_latency
 from calibrate.models.shapes import LLADA_MEDIUM
-from studies.pricing.latency_measure import measure_latency
 
 SIZES = Sizes(
     shapes=(LLADA_MEDIUM,), dtype="float32", generation_length=32, drafts=(*range(9), 10, 12, 16), contexts=(64,),

@@ -10,13 +10,14 @@ from typing import Annotated, Any
 import typer
 
 from calibrate.files import write_json
+from calibrate.measuring.latency_table import LatencyError, LatencyTable
 from calibrate.version import tool_version
 from drafting.graph import DraftGraph
 from drafting.searches.methods import METHODS, FoundGraph, SearchInput, check_method, find_graphs
 from drafting.trie import PrefixTrie
 from studies.cli import app as cli
 from studies.pricing.budget import BudgetChoice, choose_budget
-from studies.pricing.latency import LatencyError, LatencyTable, load_latency
+from studies.pricing.latency import load_latency
 from studies.runs.evaluation import predict
 from studies.runs.splits import Splits, read_splits
 from verify.graph.file import save_graph

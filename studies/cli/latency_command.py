@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
+from calibrate.measuring.latency import measure_latency
+from calibrate.measuring.latency_table import LatencyTable
 from calibrate.models.checkpoint import Checkpoint, check_cuda_graphs, load_checkpoint
 from calibrate.models.shapes import SHAPES, shape
 from calibrate.progress import RichReporter
 from studies.cli import app as cli
-from studies.pricing.latency import LatencyTable, save_latency
-from studies.pricing.latency_measure import measure_latency
+from studies.pricing.latency import save_latency
 
 
 def parse_drafts(text: str) -> tuple[int, ...]:

@@ -22,9 +22,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from calibrate.measuring.latency_table import LatencyTable
 from drafting.anchors import AnchorTable
 from drafting.replay import replay
-from studies.pricing.latency import LatencyTable
 from verify.graph.formulas import Formula
 
 
@@ -97,7 +97,7 @@ def choose_budget(
 
     Raises:
         ValueError: no prompt to choose on, or fewer than two held-out prompts, from which no interval follows.
-        studies.pricing.latency.LatencyError: no latency was measured for D = 0.
+        calibrate.measuring.latency_table.LatencyError: no latency was measured for D = 0.
     """
     chooser, judge = _Pricer(choice, latency), _Pricer(held_out, latency)
     if chooser.prompts == 0:

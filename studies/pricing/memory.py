@@ -19,6 +19,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from calibrate.files import write_json
+from calibrate.measuring.latency import device_name
 from calibrate.measuring.memory import (
     Load,
     ModelSizes,
@@ -31,7 +32,6 @@ from calibrate.measuring.stage import Stage
 from calibrate.models.checkpoint import Checkpoint
 from calibrate.progress import Reporter, SilentReporter
 from calibrate.version import tool_version
-from studies.pricing.latency_measure import device_name
 
 MEMORY_FORMAT = "draftgraph-memory"
 MEMORY_VERSION = 1

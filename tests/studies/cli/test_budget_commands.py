@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from calibrate.measuring.latency_table import LatencyTable
 from drafting.anchors import AnchorTable
 from drafting.searches.methods import SearchInput, find_graphs
 from drafting.trie import PrefixTrie
 from studies.cli.app import app, console, load_commands
 from studies.cli.latency_command import parse_drafts
 from studies.pricing.budget import choose_budget
-from studies.pricing.latency import LatencyTable, load_latency, save_latency
+from studies.pricing.latency import load_latency, save_latency
 from studies.runs.evaluation import predict
 from studies.runs.splits import read_splits
 from tests.studies.cli.test_statistics_commands import LENGTH, save

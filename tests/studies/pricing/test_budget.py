@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from calibrate.measuring.latency_table import LatencyError, LatencyTable
 from calibrate.models.checkpoint import Checkpoint
 from calibrate.models.hugging_face import HuggingFaceDenoiser
 from calibrate.recording.recorder import TraceBuilder
@@ -17,7 +18,7 @@ from drafting.anchors import AnchorTable
 from drafting.replay import replay
 from drafting.searches.chain import confidence_chain
 from studies.pricing.budget import BudgetChoice, choose_budget
-from studies.pricing.latency import LatencyError, LatencyTable, load_latency
+from studies.pricing.latency import load_latency
 from tests.support.models import END_ID, MASK_ID, tiny_llama
 from verify.decoding import DecodeConfig, decode
 from verify.engines.slots import SlotEngine

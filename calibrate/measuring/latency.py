@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from calibrate.measuring.latency_table import LatencyError, LatencyTable
 from calibrate.measuring.memory import Load, ModelSizes, device_memory, is_out_of_memory, out_of_memory_message
 from calibrate.measuring.stage import Stage
 from calibrate.models.checkpoint import Checkpoint
 from calibrate.progress import Reporter, SilentReporter
-from studies.pricing.latency import LatencyError, LatencyTable
 from verify.layout import BACKENDS
 
 #: A refresh takes long and is needed less exactly than a step: it is timed in so many rounds at most.
@@ -73,9 +73,9 @@ def measure_latency(
             raise LatencyError(f"unknown {name} {chosen!r}, expected one of {', '.join(known)}")
     reporter = reporter or SilentReporter()
     where = f"batch {batch}, context {context_length}, block length {block_length}"
-    wanted = sorted({0, *drafts})
-    stage, entries = _stage(checkpoint, block_length, context_length, batch, backend, wanted, engine, clock, cache)
-    note = _note(wanted, entries, where)
+    numbers = sorted({0, *drafts})
+    stage, entries = _stage(checkpoint, block_length, context_length, batch, backend, numbers, engine, clock, cache)
+    note = _note(numbers, entries, where)
     times: dict[int, list[float]] = {entry: [] for entry in entries}
     refresh: list[float] = []
     begin = time.perf_counter()
@@ -94,7 +94,7 @@ def measure_latency(
                         raise _nothing_fits(checkpoint, block_length, context_length, batch) from error
                     # What fits is worth keeping; a table that ends earlier still prices every budget in it.
                     entries = [smaller for smaller in entries if smaller < entry]
-                    note = _note(wanted, entries, where)
+                    note = _note(numbers, entries, where)
                     _free(checkpoint)
                     break
             advance_to(turn + 1)
@@ -161,11 +161,11 @@ def _stage(
         count = max(1, (fits + fails) // 2) if fits + 1 < fails else fits
 
 
-def _note(wanted: Sequence[int], entries: Sequence[int], where: str) -> str:
-    if len(entries) == len(wanted):
+def _note(numbers: Sequence[int], entries: Sequence[int], where: str) -> str:
+    if len(entries) == len(numbers):
         return ""
     return (
-        f"{wanted[len(entries)]} drafts do not fit into the device's memory at {where}; the largest measured number "
+        f"{numbers[len(entries)]} drafts do not fit into the device's memory at {where}; the largest measured number "
         f"that fits is {entries[-1]}"
     )
 
@@ -173,8 +173,8 @@ def _note(wanted: Sequence[int], entries: Sequence[int], where: str) -> str:
 def _nothing_fits(checkpoint: Checkpoint, block_length: int, context_length: int, batch: int) -> MemoryError:
     sizes = ModelSizes.of_denoiser(checkpoint.denoiser)
     load = Load(batch, context_length, 0, block_length)
-    said = out_of_memory_message(sizes, load, device_memory(checkpoint.denoiser.device))
-    return MemoryError(f"not even plain decoding fits into the device's memory: {said}")
+    message = out_of_memory_message(sizes, load, device_memory(checkpoint.denoiser.device))
+    return MemoryError(f"not even plain decoding fits into the device's memory: {message}")
 
 
 def _free(checkpoint: Checkpoint) -> None:

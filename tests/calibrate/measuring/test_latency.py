@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from calibrate.measuring.latency import device_name, measure_latency
+from calibrate.measuring.latency_table import LatencyError
 from calibrate.measuring.stage import Stage
 from calibrate.models.checkpoint import Checkpoint
 from calibrate.models.hugging_face import HuggingFaceDenoiser
 from calibrate.models.shapes import LLADA_TINY, SDAR_TINY
-from studies.pricing.latency import LatencyError, load_latency, save_latency
-from studies.pricing.latency_measure import device_name, measure_latency
+from studies.pricing.latency import load_latency, save_latency
 from tests.support.models import END_ID, MASK_ID, tiny_llama
 from verify.engines.rows import RowEngine
 from verify.engines.slots import SlotEngine
