@@ -15,7 +15,6 @@ _HOME = {
     "ParentGraph": "drafting.parents",
     "PrefixTrie": "drafting.trie",
     "ReplayResult": "drafting.replay",
-    "accepted_histogram": "drafting.values",
     "accepted_per_anchor": "drafting.values",
     "connected_weight": "drafting.values",
     "parent_graph": "drafting.parents",

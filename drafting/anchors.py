@@ -31,7 +31,8 @@ class AnchorTable:
 
     With ``A`` anchors, ``N`` chain states over all anchors, ``P`` pairs over all chain states, ``B`` blocks:
 
-    Attributes: prompt_index, block, step: int32 [A]; ``step`` is the step whose distribution ranks the positions.
+    Attributes:
+        prompt_index, block, step: int32 [A]; ``step`` is the step whose distribution ranks the positions.
         steps_left: int32 [A], plain denoising steps from the anchor to the complete block (at least 1).
         masked: int32 [A], positions of the block that are masked at the anchor; 0 in a table of literal chains.
         chain_ptr: int64 [A + 1]; anchor ``a`` owns chain states ``chain_ptr[a]:chain_ptr[a + 1]``.
@@ -42,7 +43,8 @@ class AnchorTable:
         truncated: bool [A], the chain went on but was cut at ``max_depth``.
         block_ptr: int64 [B + 1]; block ``b`` owns anchors ``block_ptr[b]:block_ptr[b + 1]``, one for every
             step but the last. ``B`` is 0 for a table of literal chains, which says nothing about decodes.
-        block_prompt, block_index, block_steps: int32 [B]; ``block_steps`` counts the block's denoising steps.
+        block_prompt, block_index: int32 [B], which block of which prompt.
+        block_steps, block_tokens: int32 [B], the block's denoising steps, and the tokens that they commit.
         max_depth: the cut, or None for whole chains.
     """
 
@@ -61,6 +63,7 @@ class AnchorTable:
     block_prompt: np.ndarray
     block_index: np.ndarray
     block_steps: np.ndarray
+    block_tokens: np.ndarray
     max_depth: int | None
 
     @classmethod
@@ -119,6 +122,7 @@ class AnchorTable:
             block_prompt=traces.prompt_index[blocks[:-1]].astype(np.int32),
             block_index=traces.block[blocks[:-1]].astype(np.int32),
             block_steps=block_steps,
+            block_tokens=np.diff(traces.commit_ptr[blocks]).astype(np.int32),
             max_depth=max_depth,
         )
 
@@ -204,6 +208,7 @@ class AnchorTable:
             block_prompt=np.zeros(0, dtype=np.int32),
             block_index=np.zeros(0, dtype=np.int32),
             block_steps=np.zeros(0, dtype=np.int32),
+            block_tokens=np.zeros(0, dtype=np.int32),
             max_depth=None,
         )
 
@@ -299,5 +304,6 @@ class AnchorTable:
             block_prompt=self.block_prompt[keep_block],
             block_index=self.block_index[keep_block],
             block_steps=self.block_steps[keep_block],
+            block_tokens=self.block_tokens[keep_block],
             max_depth=self.max_depth,
         )

@@ -2,7 +2,8 @@
 
 ``drafting.replay`` looks every chain state up in one graph. Here the chains are matched with the candidate states
 once, and an order of the candidates then costs a pass over their trie: a prefix is accepted by the graph of budget D
-when the last chosen of its states is among the first D. The counts are those of ``drafting.replay``, which a test says.
+when the last chosen of its states is among the first D. The counts are those of ``drafting.replay``; a test compares
+them.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from drafting.anchors import AnchorTable
+from drafting.replay import visited_anchors
 from drafting.trie import PrefixTrie
 
 
@@ -51,8 +53,10 @@ class NestedReplay:
         self._levels = np.concatenate([[0], np.cumsum(widths[widths > 0])])
         self._leaf = nearest[trie.leaf]
         self._block_ptr = anchors.block_ptr
-        self.prompt_indices, self._row = np.unique(anchors.block_prompt, return_inverse=True)
-        self.plain = self._per_prompt(anchors.block_steps[None, :].astype(np.int64))[0]
+        self.prompt_indices, of_block = np.unique(anchors.block_prompt, return_inverse=True)
+        self._of_anchor = np.searchsorted(self.prompt_indices, anchors.prompt_index)
+        self._blocks = self._per_prompt(of_block)
+        self.plain = self._per_prompt(of_block, anchors.block_steps)
 
     def forwards(self, order: Sequence[int]) -> np.ndarray:
         """int64 [budgets, M], forward passes per prompt under the first D states of ``order``."""
@@ -65,24 +69,8 @@ class NestedReplay:
             above = self._parent[low:high]
             needs[low:high] = np.maximum(needs[low:high], needs[above])
             accepted[:, low:high] = accepted[:, above] + (needs[low:high] < self.budgets[:, None])
-        return self._per_prompt(self._walk(accepted[:, self._leaf]))
+        visited = visited_anchors(accepted[:, self._leaf], self._block_ptr)
+        return self._blocks + np.array([self._per_prompt(self._of_anchor, row) for row in visited])
 
-    def _walk(self, accepted: np.ndarray) -> np.ndarray:
-        """int64 [budgets, B], forwards per block; all blocks of all budgets step at once."""
-        rows, anchors = accepted.shape
-        blocks = len(self._block_ptr) - 1
-        jump = accepted.ravel() + 1
-        offset = np.repeat(np.arange(rows) * anchors, blocks)
-        position = offset + np.tile(self._block_ptr[:-1], rows)
-        end = offset + np.tile(self._block_ptr[1:], rows)
-        forwards = np.ones(rows * blocks, dtype=np.int64)
-        active = np.flatnonzero(position < end)
-        while len(active):
-            forwards[active] += 1
-            position[active] += jump[position[active]]
-            active = active[position[active] < end[active]]
-        return forwards.reshape(rows, blocks)
-
-    def _per_prompt(self, per_block: np.ndarray) -> np.ndarray:
-        sums = [np.bincount(self._row, weights=row, minlength=len(self.prompt_indices)) for row in per_block]
-        return np.array(sums).astype(np.int64).reshape(len(per_block), len(self.prompt_indices))
+    def _per_prompt(self, place: np.ndarray, values: np.ndarray | None = None) -> np.ndarray:
+        return np.bincount(place, weights=values, minlength=len(self.prompt_indices)).astype(np.int64)

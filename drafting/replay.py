@@ -9,8 +9,9 @@ The count equals, forward for forward, what the runtime verifier measures on the
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -19,90 +20,231 @@ from drafting.values import accepted_per_anchor
 from verify.graph.formulas import Formula
 
 
+class ReplayError(ValueError):
+    """Replays that cannot be put together: of other prompts, of other decodes, or of none."""
+
+
 @dataclass(frozen=True, eq=False)
 class ReplayResult:
-    """What a graph costs on recorded decodes. ``A`` anchors, ``B`` blocks, ``M`` prompts.
+    """What a graph costs on recorded decodes, prompt by prompt. ``M`` prompts, ascending.
 
     Attributes:
-        forwards: forward passes with the graph.
-        plain_forwards: forward passes of the recorded plain decode, one per denoising step.
-        prompt_indices: int32 [M], the prompts, ascending.
-        forwards_per_prompt, plain_per_prompt: int64 [M].
-        forwards_per_block: int64 [B], in the order of the anchor table.
-        visited: bool [A], anchors at which a forward starts.
-        accepted: int64 [A], accepted drafts at every anchor, visited or not.
-        visited_histogram: int64, entry m counts the visited anchors that accept m drafts.
+        prompt_indices: int32 [M], the prompts.
+        plain_per_prompt: [M], forward passes of the recorded plain decode, one per denoising step.
+        forwards_per_prompt: [M], forward passes with the graph.
+        tokens_per_prompt: [M], tokens committed; the same with and without a graph.
+        anchors_per_prompt: [M], anchors; a prompt may have none.
+        accepted_per_prompt: [M], accepted drafts summed over the prompt's anchors, visited or not.
+        accepted_histogram: entry m counts the anchors, visited or not, that accept m drafts.
+        visited_histogram: entry m counts the anchors at which a forward starts and accepts m drafts.
+
+    Counts are int64, and float64 in a mean over several graphs (see :meth:`mean`).
     """
 
-    forwards: int
-    plain_forwards: int
     prompt_indices: np.ndarray
-    forwards_per_prompt: np.ndarray
     plain_per_prompt: np.ndarray
-    forwards_per_block: np.ndarray
-    visited: np.ndarray
-    accepted: np.ndarray
+    forwards_per_prompt: np.ndarray
+    tokens_per_prompt: np.ndarray
+    anchors_per_prompt: np.ndarray
+    accepted_per_prompt: np.ndarray
+    accepted_histogram: np.ndarray
     visited_histogram: np.ndarray
+
+    @classmethod
+    def mean(cls, parts: Iterable[ReplayResult]) -> ReplayResult:
+        """The mean over several graphs on the same decodes: what a graph drawn from them is expected to cost.
+
+        Raises:
+            ReplayError: no graph, other prompts, or other decodes of them.
+        """
+        every = list(parts)
+        if not every:
+            raise ReplayError("a mean needs the replay of at least one graph, got none")
+        for other in every[1:]:
+            check_paired(every[0], other)
+        return cls(
+            prompt_indices=every[0].prompt_indices,
+            plain_per_prompt=every[0].plain_per_prompt,
+            forwards_per_prompt=np.mean([part.forwards_per_prompt for part in every], axis=0),
+            tokens_per_prompt=every[0].tokens_per_prompt,
+            anchors_per_prompt=every[0].anchors_per_prompt,
+            accepted_per_prompt=np.mean([part.accepted_per_prompt for part in every], axis=0),
+            accepted_histogram=_sum_padded([part.accepted_histogram for part in every]) / len(every),
+            visited_histogram=_sum_padded([part.visited_histogram for part in every]) / len(every),
+        )
+
+    @classmethod
+    def concatenate(cls, parts: Iterable[ReplayResult]) -> ReplayResult:
+        """Replays of disjoint prompts as one, for example the held-out parts of all folds.
+
+        Raises:
+            ReplayError: a prompt stands in two parts, or there is no part.
+        """
+        every = list(parts)
+        if not every:
+            raise ReplayError("a concatenation needs at least one replay, got none")
+        prompt_indices = np.concatenate([part.prompt_indices for part in every])
+        if len(np.unique(prompt_indices)) != len(prompt_indices):
+            raise ReplayError("a prompt stands in two parts; the parts must be disjoint")
+        order = np.argsort(prompt_indices, kind="stable")
+
+        def column(name: str) -> np.ndarray:
+            return np.concatenate([getattr(part, name) for part in every])[order]
+
+        return cls(
+            prompt_indices=prompt_indices[order],
+            plain_per_prompt=column("plain_per_prompt"),
+            forwards_per_prompt=column("forwards_per_prompt"),
+            tokens_per_prompt=column("tokens_per_prompt"),
+            anchors_per_prompt=column("anchors_per_prompt"),
+            accepted_per_prompt=column("accepted_per_prompt"),
+            accepted_histogram=_sum_padded([part.accepted_histogram for part in every]),
+            visited_histogram=_sum_padded([part.visited_histogram for part in every]),
+        )
+
+    @property
+    def prompts(self) -> int:
+        """``M``."""
+        return len(self.prompt_indices)
+
+    @property
+    def forwards(self) -> Any:
+        """Forward passes with the graph, all prompts: a whole number, and a float in a mean."""
+        return self.forwards_per_prompt.sum().item()
+
+    @property
+    def plain_forwards(self) -> int:
+        """Forward passes of plain decoding, all prompts."""
+        return int(self.plain_per_prompt.sum())
 
     @property
     def nfe_reduction(self) -> float:
-        """Plain forwards / forwards. NaN without any step."""
-        return self.plain_forwards / self.forwards if self.forwards else float("nan")
+        """Plain forwards over forwards, each summed over prompts. NaN without prompts."""
+        return self.plain_forwards / self.forwards if self.prompts else float("nan")
+
+    @property
+    def tokens_per_forward(self) -> float:
+        """Tokens committed over forwards, each summed over prompts; refresh forwards count. NaN without prompts.
+
+        What papers on speculative decoding compare (there also "mean accepted tokens", with the token that is
+        certain counted in). Under ``static:1`` it is the nfe reduction.
+        """
+        return float(self.tokens_per_prompt.sum() / self.forwards) if self.prompts else float("nan")
 
     @property
     def accepted_drafts(self) -> float:
-        """Mean accepted drafts over all anchors: the path_value of the graph. NaN without any anchor."""
-        return float(self.accepted.mean()) if len(self.accepted) else float("nan")
+        """Mean accepted drafts (the root excluded) over all anchors: the path value. 0.0 without any anchor."""
+        return float(self.accepted_per_prompt.sum() / max(self.anchors_per_prompt.sum(), 1))
 
     @property
     def accepted_drafts_visited(self) -> float:
-        """Mean accepted drafts over the anchors really visited. NaN without any anchor."""
-        return float(self.accepted[self.visited].mean()) if self.visited.any() else float("nan")
+        """Mean accepted drafts (the root excluded) over the anchors really visited. 0.0 without any anchor."""
+        accepted = np.arange(len(self.visited_histogram)) @ self.visited_histogram
+        return float(accepted / max(self.visited_histogram.sum(), 1))
+
+    def row(self) -> dict[str, Any]:
+        """The totals, under the names that rows of results and the values of graph files have."""
+        return {
+            "prompts": self.prompts,
+            "accepted_drafts": self.accepted_drafts,
+            "accepted_drafts_visited": self.accepted_drafts_visited,
+            "forwards_plain": self.plain_forwards,
+            "forwards_predicted": self.forwards,
+            "nfe_reduction": self.nfe_reduction,
+            "tokens_per_forward": self.tokens_per_forward,
+        }
 
 
 def replay(nodes: Iterable[Formula], anchors: AnchorTable) -> ReplayResult:
     """Count the forward passes of the recorded decodes under the graph ``nodes``.
 
-    All blocks are walked at once, so the loop runs as often as the slowest block needs forwards.
-    O(N log |nodes| + forwards).
-
     Args:
         nodes: formulas; the root and repeats are ignored.
         anchors: a table from traces.
+
+    Complexity: O(N log |nodes|) for N chain states, and a pass over all blocks per forward of the slowest one.
 
     Raises:
         ValueError: a table of literal chains, which knows no blocks.
         drafting.values.DepthError: the graph reaches deeper than the chains of the table were kept.
     """
-    if anchors.n_anchors and not anchors.n_blocks:
-        raise ValueError("literal chains have no blocks to replay; build the table with AnchorTable.from_traces")
-    accepted = accepted_per_anchor(nodes, anchors)
-    forwards_per_block = np.ones(anchors.n_blocks, dtype=np.int64)
-    visited = np.zeros(anchors.n_anchors, dtype=bool)
-    # The next anchor of each block; at the end of its range the block is complete.
-    position = anchors.block_ptr[:-1].copy()
-    end = anchors.block_ptr[1:]
-    active = np.flatnonzero(position < end)
-    while len(active):
-        here = position[active]
-        visited[here] = True
-        forwards_per_block[active] += 1
-        position[active] = here + 1 + accepted[here]
-        active = active[position[active] < end[active]]
+    accepted, visited = walk(nodes, anchors)
+    prompt_indices, of_block = np.unique(anchors.block_prompt, return_inverse=True)
+    of_anchor = np.searchsorted(prompt_indices, anchors.prompt_index)
 
-    prompt_indices, row = np.unique(anchors.block_prompt, return_inverse=True)
+    def per_prompt(place: np.ndarray, values: np.ndarray | None = None) -> np.ndarray:
+        return np.bincount(place, weights=values, minlength=len(prompt_indices)).astype(np.int64)
+
     return ReplayResult(
-        forwards=int(forwards_per_block.sum()),
-        plain_forwards=int(anchors.block_steps.sum()),
         prompt_indices=prompt_indices,
-        forwards_per_prompt=_sums(row, forwards_per_block, len(prompt_indices)),
-        plain_per_prompt=_sums(row, anchors.block_steps, len(prompt_indices)),
-        forwards_per_block=forwards_per_block,
-        visited=visited,
-        accepted=accepted,
+        plain_per_prompt=per_prompt(of_block, anchors.block_steps),
+        forwards_per_prompt=per_prompt(of_block) + per_prompt(of_anchor, visited),
+        tokens_per_prompt=per_prompt(of_block, anchors.block_tokens),
+        anchors_per_prompt=per_prompt(of_anchor),
+        accepted_per_prompt=per_prompt(of_anchor, accepted),
+        accepted_histogram=np.bincount(accepted, minlength=1),
         visited_histogram=np.bincount(accepted[visited], minlength=1),
     )
 
 
-def _sums(row: np.ndarray, values: np.ndarray, size: int) -> np.ndarray:
-    return np.bincount(row, weights=values, minlength=size).astype(np.int64)
+def walk(nodes: Iterable[Formula], anchors: AnchorTable) -> tuple[np.ndarray, np.ndarray]:
+    """Every anchor under the graph ``nodes``: accepted drafts (int64 [A]), and whether a forward starts there
+    (bool [A]). Arguments, complexity and errors are those of :func:`replay`.
+    """
+    if anchors.n_anchors and not anchors.n_blocks:
+        raise ValueError("literal chains have no blocks to replay; build the table with AnchorTable.from_traces")
+    accepted = accepted_per_anchor(nodes, anchors)
+    return accepted, visited_anchors(accepted[None, :], anchors.block_ptr)[0]
+
+
+def visited_anchors(accepted: np.ndarray, block_ptr: np.ndarray) -> np.ndarray:
+    """At which anchors a forward starts, for several graphs together; all blocks of all graphs step at once.
+
+    Args:
+        accepted: int64 [graphs, A], accepted drafts at every anchor.
+        block_ptr: int64 [B + 1], of the anchor table.
+
+    Returns:
+        bool [graphs, A]; a block needs one forward for each of its anchors visited, and one to begin with.
+    """
+    graphs, anchors = accepted.shape
+    offset = np.repeat(np.arange(graphs) * anchors, len(block_ptr) - 1)
+    # The next anchor of each block; at the end of its range the block is complete.
+    position = offset + np.tile(block_ptr[:-1], graphs)
+    end = offset + np.tile(block_ptr[1:], graphs)
+    jump = accepted.ravel() + 1
+    visited = np.zeros(graphs * anchors, dtype=bool)
+    keep = position < end
+    position, end = position[keep], end[keep]
+    while len(position):
+        visited[position] = True
+        position = position + jump[position]
+        keep = position < end
+        position, end = position[keep], end[keep]
+    return visited.reshape(graphs, anchors)
+
+
+def check_paired(a: ReplayResult, b: ReplayResult) -> None:
+    """Raise :class:`ReplayError` unless both graphs were replayed on the same decodes."""
+    if not np.array_equal(a.prompt_indices, b.prompt_indices):
+        raise ReplayError(
+            f"a paired comparison needs the same prompts for both graphs, got {a.prompts} and {b.prompts} prompts, "
+            f"{len(np.intersect1d(a.prompt_indices, b.prompt_indices))} of them in both; "
+            "replay both on one trace folder"
+        )
+    if not (
+        np.array_equal(a.plain_per_prompt, b.plain_per_prompt)
+        and np.array_equal(a.anchors_per_prompt, b.anchors_per_prompt)
+    ):
+        raise ReplayError(
+            "a paired comparison needs the same plain decodes for both graphs, but their steps per prompt differ; "
+            "replay both on one trace folder"
+        )
+
+
+def _sum_padded(histograms: Sequence[np.ndarray]) -> np.ndarray:
+    """The sum of histograms of different lengths."""
+    total = np.zeros(max(map(len, histograms)), dtype=histograms[0].dtype)
+    for histogram in histograms:
+        total[: len(histogram)] += histogram
+    return total

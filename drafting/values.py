@@ -128,14 +128,6 @@ def path_value(nodes: Iterable[Formula], source: PrefixTrie | AnchorTable) -> fl
     return float(source.count[1:][alive[1:]].sum() / source.total)
 
 
-def accepted_histogram(nodes: Iterable[Formula], source: PrefixTrie | AnchorTable) -> np.ndarray:
-    """Anchors by accepted drafts: int64 [longest + 1], entry m counts the anchors that accept m drafts.
-
-    Every anchor counts once, whatever weights a trie carries.
-    """
-    return np.bincount(accepted_per_anchor(nodes, source), minlength=1)
-
-
 def connected_weight(
     nodes: Iterable[Formula],
     trie: PrefixTrie,

@@ -10,7 +10,7 @@ import numpy as np
 from drafting.anchors import AnchorTable
 from drafting.parametric.parameters import PARAMETERS
 from drafting.parents import ParentGraph, parent_graph
-from drafting.replay import replay
+from drafting.replay import walk
 from drafting.searches.construction import check_budget
 from drafting.searches.greedy import greedy
 from drafting.trie import PrefixTrie
@@ -82,7 +82,7 @@ class Candidates:
         trie = full.prune(_least_count(full, max_states, budget))
         names, row = _domain_rows(anchors, domains)
         counts = np.stack([_counts(trie, row == d) for d in range(len(names))])
-        visits = replay(greedy(full, reference_budget or budget).order, anchors).visited
+        _, visits = walk(greedy(full, reference_budget or budget).order, anchors)
         visited = np.stack([_counts(trie, (row == d) & visits) for d in range(len(names))])
         visited *= anchors.n_anchors / visits.sum()
         state = trie.state.astype(np.int64)

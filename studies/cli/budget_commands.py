@@ -13,12 +13,12 @@ from calibrate.files import write_json
 from calibrate.measuring.latency_table import LatencyError, LatencyTable
 from calibrate.version import tool_version
 from drafting.graph import DraftGraph
+from drafting.replay import replay
 from drafting.searches.methods import METHODS, FoundGraph, SearchInput, check_method, find_graphs
 from drafting.trie import PrefixTrie
 from studies.cli import app as cli
 from studies.pricing.budget import BudgetChoice, choose_budget
 from studies.pricing.latency import load_latency
-from studies.runs.evaluation import predict
 from studies.runs.splits import Splits, read_splits
 from verify.graph.file import save_graph
 
@@ -185,7 +185,7 @@ def _save(priced: _Priced, table: LatencyTable, method: str, chosen_on: str, out
     if best.budget > 0:
         nodes = priced.found[best.budget].nodes
         names = ("search", "validation", "test") if chosen_on == "validation" else ("search", "test")
-        values = {name: predict(nodes, anchors).row() for name, anchors in zip(names, splits.tables, strict=True)}
+        values = {name: replay(nodes, anchors).row() for name, anchors in zip(names, splits.tables, strict=True)}
         graph = DraftGraph.from_formulas(nodes, splits.step_size)
         save_graph(graph.to_graph_file(splits.validity, facts, values, table.graph_section()), out)
         cli.console.print(f"graph   [bold]{out}[/]")

@@ -15,12 +15,11 @@ from calibrate.version import tool_version
 from drafting.anchors import AnchorTable
 from drafting.export import export_static_buffers
 from drafting.graph import DraftGraph
-from drafting.prompt_counts import PromptCounts
+from drafting.replay import replay
 from drafting.searches.methods import METHODS, SearchInput, find_graphs
 from drafting.trie import PrefixTrie
 from studies.cli import app as cli
 from studies.runs.calibration import node_statistics
-from studies.runs.evaluation import predict
 from studies.runs.run_directory import RESULTS_FORMAT
 from studies.statistics.intervals import interval_fields
 from verify.graph.file import GraphFile, GraphFileError, Validity, load_graph, save_graph
@@ -91,7 +90,7 @@ def search_command(
     if not nodes:
         raise ValueError(f"{method} found no draft node in {traces}: no draft was ever possible under {valid.policy}")
     graph = DraftGraph.from_formulas(nodes, step_size)
-    value = predict(nodes, anchors)
+    value = replay(nodes, anchors)
     counts, reach = node_statistics(graph.draft_nodes(), trie)
     provenance = {
         "tool": "draftgraph",
@@ -106,7 +105,7 @@ def search_command(
         "node_counts": [int(trie.total), *counts],
         "node_reach": [1.0, *reach],
     }
-    values = {"search": {**value.row(), **interval_fields(PromptCounts.of(nodes, anchors))}}
+    values = {"search": {**value.row(), **interval_fields(value)}}
     proof = ""
     if found_graph.bound is not None and found_graph.gap is not None:
         values["search"] |= {"bound": found_graph.bound, "gap": found_graph.gap}
@@ -148,13 +147,13 @@ def evaluate_command(
         wrong = file.validity.mismatches(run)
         if wrong:
             raise ValueError(f"{path} does not fit the traces in {traces}: " + "; ".join(wrong))
-        value = predict(file.nodes[1:], anchors)
+        value = replay(file.nodes[1:], anchors)
         table.add_row(
             str(path),
             str(file.budget),
             f"{value.accepted_drafts:.3f}",
-            str(value.forwards_plain),
-            str(value.forwards_predicted),
+            str(value.plain_forwards),
+            str(value.forwards),
             f"{value.nfe_reduction:.3f}",
         )
     cli.console.print(table)

@@ -12,7 +12,7 @@ from calibrate.files import write_json
 from calibrate.traces.table import read_traces
 from calibrate.version import tool_version
 from drafting.anchors import AnchorTable
-from drafting.prompt_counts import PromptCounts
+from drafting.replay import replay
 from drafting.searches.methods import METHODS
 from studies.cli import app as cli
 from studies.cli.graph_commands import GraphArgument, read_graph, trace_validity
@@ -53,7 +53,7 @@ def compare_command(
         if wrong:
             raise ValueError(f"{path} does not fit the traces in {traces}: " + "; ".join(wrong))
         files.append(file)
-        counts.append(PromptCounts.of(file.nodes[1:], anchors))
+        counts.append(replay(file.nodes[1:], anchors))
     bootstrap = PromptBootstrap(counts[0].prompts, resamples=resamples, level=level, seed=seed)
     found = bootstrap.compare(*counts)
     names = _names(first, second)
@@ -61,7 +61,7 @@ def compare_command(
     caption = f"{level:.0%} intervals over {counts[0].prompts} prompts"
     table = cli.plain_table(f"{valid.policy}, {valid.cache} cache", headings, caption)
     table.add_row("drafts", *(str(file.budget) for file in files), "")
-    forwards = [int(count.forwards.sum()) for count in counts]
+    forwards = [count.forwards for count in counts]
     table.add_row("forwards", *map(str, forwards), f"{forwards[0] - forwards[1]:+d}")
     for name, own, gap in (
         ("nfe reduction", found.nfe_reduction, found.nfe_reduction_difference),
@@ -136,7 +136,7 @@ def cross_validate_command(
             _columns(row, "accepted_drafts"),
         )
     cli.console.print(table)
-    best, *others = sorted(results, key=lambda result: result.budgets[-1].out_of_fold.forwards.sum())
+    best, *others = sorted(results, key=lambda result: result.budgets[-1].out_of_fold.forwards)
     for other in others:
         gap = best.difference(other, max(drafts), seed)
         told = "cannot be told apart: the interval contains zero" if gap.contains(0.0) else "differ"

@@ -16,13 +16,13 @@ from calibrate.prompts.encoding import prompt_set_hash
 from calibrate.prompts.source import load_prompt_set
 from calibrate.recording.recorder import TraceBuilder
 from drafting.anchors import AnchorTable
+from drafting.replay import replay
 from studies.cli import app as cli
 from studies.cli.graph_commands import GraphArgument, read_graph, unfit
 from studies.cli.trace_commands import decode_config, encoded_prompts
 from studies.divergence.arms import ARMS, DRAFTS, Reference, Setting, run_arm, run_reference
 from studies.divergence.file import csv_path, save_divergence
 from studies.divergence.summary import PATH, TOKENS, Arm, DivergenceReport, summarise
-from studies.runs.evaluation import predict
 from verify.drafts import DraftFiller
 from verify.layout import Exactness, exactness
 from verify.policies.specification import make_policy
@@ -122,7 +122,7 @@ def verify_command(
         runs = [run_arm(name, setting, reference, batch=batch_size, on_prompt=on_prompt) for name in names]
     report = summarise(dtype, rule, reference, runs)
     drafts = report.arm(DRAFTS)
-    predicted = predict(file.nodes[1:], AnchorTable.from_traces(builder.build(), max_depth=None)).forwards_predicted
+    predicted = replay(file.nodes[1:], AnchorTable.from_traces(builder.build(), max_depth=None)).forwards
     title = f"{graph}: {rule.spec}, {config.cache} cache, {config.backend}, {dtype}"
     table = cli.plain_table(title, {"what": "left", "result": "left"})
     for what, value in (

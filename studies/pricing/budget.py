@@ -24,7 +24,7 @@ import numpy as np
 
 from calibrate.measuring.latency_table import LatencyTable
 from drafting.anchors import AnchorTable
-from drafting.replay import replay
+from drafting.replay import walk
 from verify.graph.formulas import Formula
 
 
@@ -138,22 +138,21 @@ class _Pricer:
 
     def __init__(self, anchors: AnchorTable, latency: LatencyTable) -> None:
         self.anchors, self.latency = anchors, latency
-        plain = replay((), anchors)
-        self.prompts = len(plain.prompt_indices)
-        place = np.searchsorted(plain.prompt_indices, anchors.block_prompt)
+        prompt_indices, place = np.unique(anchors.block_prompt, return_inverse=True)
+        self.prompts = len(prompt_indices)
         self.blocks = np.bincount(place, minlength=self.prompts).astype(float)
-        self.place = np.searchsorted(plain.prompt_indices, anchors.prompt_index)
+        self.place = np.searchsorted(prompt_indices, anchors.prompt_index)
         self.plain, _ = self.spent(0, ())
 
     def spent(self, budget: int, nodes: Sequence[Formula]) -> tuple[np.ndarray, int]:
         """Float [prompts] with the graph ``nodes``, and the forwards of all prompts together."""
-        found = replay(nodes, self.anchors)
+        _, visited = walk(nodes, self.anchors)
         price = np.full(1 + int(self.anchors.masked.max(initial=0)), self.latency.at(budget))
         if self.latency.batch == 1:
             price = np.array([self._at_least(filled_drafts(nodes, masked)) for masked in range(len(price))])
-        steps = price[self.anchors.masked[found.visited]]
-        spent = np.bincount(self.place[found.visited], weights=steps, minlength=self.prompts)
-        return self.blocks * self.latency.refresh + spent, found.forwards
+        steps = price[self.anchors.masked[visited]]
+        spent = np.bincount(self.place[visited], weights=steps, minlength=self.prompts)
+        return self.blocks * self.latency.refresh + spent, self.anchors.n_blocks + int(visited.sum())
 
     def _at_least(self, drafts: int) -> float:
         """Milliseconds of a forward with ``drafts`` drafts, or with the next larger number that was measured."""

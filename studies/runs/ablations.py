@@ -19,11 +19,10 @@ from calibrate.version import tool_version
 from drafting.anchors import AnchorTable
 from drafting.trie import PrefixTrie
 from studies.runs.configuration import CalibrationConfig, encoded_splits
-from studies.runs.evaluation import predict
 from studies.statistics.intervals import interval_columns
 from drafting.searches.methods import PUBLISHED_READINGS, SearchInput, certify, find_graphs
 from calibrate.progress import Reporter, SilentReporter
-from drafting.prompt_counts import PromptCounts
+from drafting.replay import replay
 from studies.runs.recordings import record_split
 from studies.runs.run_directory import open_run, slug, write_results
 from verify.layout import exactness
@@ -201,7 +200,7 @@ def _run_setting(
         for budget, found in find_graphs(method, given, budgets).items():
             found = certify(found, given.sweep().bound(budget), tables["search"])
             for split, anchors in tables.items():
-                value = predict(found.nodes, anchors)
+                value = replay(found.nodes, anchors)
                 row = {
                     "study": name,
                     "setting": setting.label,
@@ -210,7 +209,7 @@ def _run_setting(
                     "nodes": len(found.nodes),
                     "split": split,
                     **value.row(),
-                    **interval_columns(PromptCounts.of(found.nodes, anchors), seed=config.seed),
+                    **interval_columns(value, seed=config.seed),
                     "bound": found.bound if split == "search" else None,
                     "gap": found.gap if split == "search" else None,
                     "search_seconds": found.seconds,

@@ -15,13 +15,13 @@ from calibrate.recording.workers import Workers
 from drafting.anchors import AnchorTable
 from drafting.graph import DraftGraph
 from drafting.trie import PrefixTrie
-from drafting.values import accepted_histogram, alive_nodes
+from drafting.values import alive_nodes
 from studies.runs.configuration import CalibrationConfig, encode_splits, prompt_splits
-from studies.runs.evaluation import Measurement, Prediction, measure, predict, rank_counts, recorded_outputs
+from studies.runs.evaluation import Measurement, measure, rank_counts, recorded_outputs
 from studies.statistics.intervals import PromptBootstrap, interval_columns, interval_fields
 from drafting.searches.methods import PUBLISHED_READINGS, FoundGraph, SearchInput, certify, find_graphs
 from calibrate.progress import Reporter, SilentReporter
-from drafting.prompt_counts import PromptCounts
+from drafting.replay import ReplayResult, replay
 from studies.runs.recordings import decode_config, record_split, share_split
 from studies.runs.run_directory import open_run, slug, write_results
 from verify.decoding import DecodeConfig
@@ -29,6 +29,9 @@ from verify.graph.formulas import Formula
 from verify.graph.file import Validity, save_graph
 from verify.policies.contract import Policy
 from verify.policies.specification import make_policy
+
+
+SPLITS = ("search", "test")
 
 
 @dataclass(eq=False)
@@ -46,6 +49,14 @@ class PolicyRun:
     comparisons: list[dict[str, Any]] = field(default_factory=list)
     readings: list[dict[str, Any]] = field(default_factory=list)
     histograms: list[dict[str, Any]] = field(default_factory=list)
+    _replays: dict[tuple[str, frozenset[Formula]], ReplayResult] = field(default_factory=dict)
+
+    def replay(self, nodes: Sequence[Formula], split: str) -> ReplayResult:
+        """The replay of a graph on "search" or "test"; each graph is walked once per split, whoever asks."""
+        key = (split, frozenset(nodes))
+        if key not in self._replays:
+            self._replays[key] = replay(nodes, self.search if split == "search" else self.test)
+        return self._replays[key]
 
 
 @dataclass(frozen=True)
@@ -185,18 +196,18 @@ def _search_policy(
                 cache=path / "measured" / f"{graph.stem(run.policy)}.json", on_prompt=one_more,
             )  # fmt: skip
             _report(config, run, checkpoint, path, graph, measured)
-    run.comparisons += compare_on_test(run.policy.spec, graphs, run.test, config.seed)
+    run.comparisons += compare_on_test(run, graphs, config.seed)
 
 
-def compare_on_test(policy: str, graphs: Sequence[Candidate], test: AnchorTable, seed: int) -> list[dict[str, Any]]:
+def compare_on_test(run: PolicyRun, graphs: Sequence[Candidate], seed: int) -> list[dict[str, Any]]:
     """Every method against every earlier one of the same budget: the paired difference on the test prompts.
 
     Empty when the split holds fewer than two prompts, from which no interval follows.
     """
     rows: list[dict[str, Any]] = []
-    if len(test.prompt_indices()) < 2:
+    if len(run.test.prompt_indices()) < 2:
         return rows
-    counts = [(graph, PromptCounts.of(graph.found.nodes, test)) for graph in graphs if graph.budget > 0]
+    counts = [(graph, run.replay(graph.found.nodes, "test")) for graph in graphs if graph.budget > 0]
     for (second, baseline), (first, counted) in combinations(counts, 2):
         if first.budget != second.budget:
             continue
@@ -204,7 +215,7 @@ def compare_on_test(policy: str, graphs: Sequence[Candidate], test: AnchorTable,
         difference = found.nfe_reduction_difference
         rows.append(
             {
-                "policy": policy,
+                "policy": run.policy.spec,
                 "budget": first.budget,
                 "first": first.method,
                 "second": second.method,
@@ -225,9 +236,9 @@ def _best_reading(run: PolicyRun, given: SearchInput, budgets: Sequence[int]) ->
     for reading in PUBLISHED_READINGS:
         totals[reading] = 0
         for budget, found in find_graphs(f"published:{reading}", given, budgets).items():
-            for split, anchors in (("search", run.search), ("test", run.test)):
-                value = predict(found.nodes, anchors)
-                totals[reading] += value.forwards_predicted if split == "search" else 0
+            for split in SPLITS:
+                value = run.replay(found.nodes, split)
+                totals[reading] += value.forwards if split == "search" else 0
                 name = {"policy": run.policy.spec, "reading": reading, "budget": budget, "split": split}
                 run.readings.append({**name, **value.row()})
     return min(totals, key=lambda reading: totals[reading])
@@ -242,13 +253,12 @@ def _report(
     measured: Measurement,
 ) -> None:
     nodes = graph.found.nodes
-    predictions = {"search": predict(nodes, run.search), "test": predict(nodes, run.test)}
-    tables = {"search": run.search, "test": run.test}
+    replays = {split: run.replay(nodes, split) for split in SPLITS}
     graph_path = None
     if nodes:
         graph_path = f"graphs/{graph.stem(run.policy)}.json"
-        _export(config, run, checkpoint, path / graph_path, graph, predictions)
-    for split, found in predictions.items():
+        _export(config, run, checkpoint, path / graph_path, graph, replays)
+    for split, found in replays.items():
         on_test = split == "test"
         row = {
             "method": graph.method,
@@ -259,13 +269,13 @@ def _report(
             "cache": config.cache,
             "split": split,
             **found.row(),
-            **interval_columns(PromptCounts.of(nodes, tables[split]), seed=config.seed),
+            **interval_columns(found, seed=config.seed),
             "bound": graph.found.bound if not on_test else None,
             "gap": graph.found.gap if not on_test else None,
             "search_seconds": graph.found.seconds,
             "measured_prompts": measured.prompts if on_test else None,
             "forwards_measured": measured.forwards if on_test else None,
-            "forwards_predicted_measured": sum(found.forwards_per_prompt[: measured.prompts]) if on_test else None,
+            "forwards_predicted_measured": int(found.forwards_per_prompt[: measured.prompts].sum()) if on_test else None,
             "tokens_identical": measured.tokens_identical if on_test else None,
             "query_tokens": measured.rows if on_test else None,
             "seconds": measured.seconds if on_test else None,
@@ -274,7 +284,7 @@ def _report(
         }
         run.rows.append(row)
         name = {"method": graph.method, "budget": graph.budget, "policy": run.policy.spec, "split": split}
-        run.histograms.append({**name, "counts": found.visited_counts})
+        run.histograms.append({**name, "counts": found.visited_histogram.tolist()})
 
 
 def _export(
@@ -283,12 +293,12 @@ def _export(
     checkpoint: Checkpoint,
     path: Path,
     graph: Candidate,
-    predictions: dict[str, Prediction],
+    replays: dict[str, ReplayResult],
 ) -> None:
     draft_graph = DraftGraph.from_formulas(graph.found.nodes, run.policy.step_size)
-    values = {split: found.row() for split, found in predictions.items()}
-    for split, anchors in (("search", run.search), ("test", run.test)):
-        values[split] |= interval_fields(PromptCounts.of(graph.found.nodes, anchors), seed=config.seed)
+    values: dict[str, dict[str, Any]] = {
+        split: found.row() | interval_fields(found, seed=config.seed) for split, found in replays.items()
+    }
     if graph.found.bound is not None:
         values["search"] |= {"bound": graph.found.bound, "gap": graph.found.gap}
     ordered = draft_graph.draft_nodes()
@@ -307,7 +317,7 @@ def _export(
         "generation_length": config.generation_length,
         "node_counts": [int(run.trie.total), *counts],
         "node_reach": [1.0, *reach],
-        "accepted_histogram": accepted_histogram(ordered, run.search).tolist(),
+        "accepted_histogram": replays["search"].accepted_histogram.tolist(),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     save_graph(draft_graph.to_graph_file(validity(config, run, checkpoint), provenance, values), path)

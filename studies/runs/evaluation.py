@@ -1,11 +1,11 @@
-"""Evaluating a graph: what the traces predict, and what the runtime verifier then really needs."""
+"""What the runtime verifier really needs with a graph, beside what replay predicts; and counts of recorded ranks."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,47 +16,10 @@ from calibrate.models.checkpoint import Checkpoint
 from calibrate.files import write_json
 from calibrate.traces.table import Traces
 from drafting.anchors import AnchorTable
-from drafting.replay import ReplayResult, replay
 from verify.decoding import DecodeConfig, decode
 from verify.drafts import DraftFiller
 from verify.graph.formulas import Formula
 from verify.policies.contract import Policy
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What replay predicts on one split.
-
-    ``visited_counts[m]`` forwards accept ``m`` drafts; ``forwards_per_prompt`` is in the order of the prompts.
-    """
-
-    prompts: int
-    accepted_drafts: float
-    accepted_drafts_visited: float
-    forwards_plain: int
-    forwards_predicted: int
-    nfe_reduction: float
-    visited_counts: list[int]
-    forwards_per_prompt: list[int]
-
-    def row(self) -> dict[str, Any]:
-        """The scalar fields, as result rows and graph files hold them."""
-        return {key: value for key, value in asdict(self).items() if not isinstance(value, list)}
-
-
-def predict(nodes: Iterable[Formula], anchors: AnchorTable) -> Prediction:
-    """Replay ``nodes`` over the decodes of ``anchors`` (a table with whole chains)."""
-    result: ReplayResult = replay(nodes, anchors)
-    return Prediction(
-        prompts=len(result.prompt_indices),
-        accepted_drafts=float(np.nan_to_num(result.accepted_drafts)),
-        accepted_drafts_visited=float(np.nan_to_num(result.accepted_drafts_visited)),
-        forwards_plain=result.plain_forwards,
-        forwards_predicted=result.forwards,
-        nfe_reduction=result.nfe_reduction,
-        visited_counts=result.visited_histogram.tolist(),
-        forwards_per_prompt=result.forwards_per_prompt.tolist(),
-    )
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from drafting.anchors import AnchorTable
-from drafting.prompt_counts import PromptCounts, check_paired
+from drafting.replay import ReplayResult, check_paired, replay
 from studies.statistics.crossval import SplitError, search_graphs
 from studies.statistics.intervals import Interval, PromptBootstrap
 
@@ -45,11 +45,11 @@ class SizePoint:
     prompts: int
     budget: int
     in_sample: tuple[float, ...]
-    held_out: tuple[PromptCounts, ...]
+    held_out: tuple[ReplayResult, ...]
 
-    def mean(self) -> PromptCounts:
+    def mean(self) -> ReplayResult:
         """Held-out counts of a graph from a random draw: the mean over draws, prompt by prompt."""
-        return PromptCounts.mean(self.held_out)
+        return ReplayResult.mean(self.held_out)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,8 +81,8 @@ class SizeCurve:
                     "draws_low": min(each),
                     "draws_high": max(each),
                     "accepted_drafts": mean.accepted_drafts,
-                    "forwards_plain": int(mean.plain.sum()),
-                    "forwards_mean": float(mean.forwards.sum()),
+                    "forwards_plain": mean.plain_forwards,
+                    "forwards_mean": float(mean.forwards),
                 }
             )
         return rows
@@ -133,11 +133,11 @@ class SizeAnswer:
         )
 
 
-def _gain(whole: PromptCounts, halves: Sequence[PromptCounts], seed: int) -> Interval:
+def _gain(whole: ReplayResult, halves: Sequence[ReplayResult], seed: int) -> Interval:
     """Nfe reduction of the whole graph minus that of the mean half, with the interval of this module's rule."""
     if len(halves) < 2:
         raise SplitError(f"the rule needs at least two draws of half of the prompts, got {len(halves)}; raise draws")
-    check_paired(whole, PromptCounts.mean(halves))
+    check_paired(whole, ReplayResult.mean(halves))
     rng = np.random.default_rng(seed)
     spread = np.sqrt(len(halves) / (len(halves) - 1))  # as deviations from their own mean are too small
 
@@ -151,7 +151,7 @@ def _gain(whole: PromptCounts, halves: Sequence[PromptCounts], seed: int) -> Int
         one = each[np.arange(len(each)), rng.integers(len(halves), size=len(each))]
         return gain(sums) + np.round(spread * (one - each.mean(axis=1)), 12)
 
-    columns = np.column_stack([whole.plain, whole.forwards, *(half.forwards for half in halves)])
+    columns = np.column_stack([whole.plain_per_prompt, *(part.forwards_per_prompt for part in (whole, *halves))])
     bootstrap = PromptBootstrap(whole.prompts, method="percentile", seed=seed)
     low, high = np.quantile(bootstrap.resampled(columns, gain_of_another_search), bootstrap.tails())
     estimate = float(gain(columns.sum(axis=0)[None, :])[0])
@@ -228,11 +228,11 @@ def calibration_size_curve(
         rng = np.random.default_rng([seed, size])
         times = 1 if size == len(prompt_indices) else draws
         inside: dict[int, list[float]] = {budget: [] for budget in budgets}
-        outside: dict[int, list[PromptCounts]] = {budget: [] for budget in budgets}
+        outside: dict[int, list[ReplayResult]] = {budget: [] for budget in budgets}
         for _ in range(times):
             part = search.select(rng.choice(prompt_indices, size, replace=False))
             for budget, found in search_graphs(method, part, budgets, block_length, step_size).items():
-                inside[budget].append(PromptCounts.of(found.nodes, part).nfe_reduction)
-                outside[budget].append(PromptCounts.of(found.nodes, held_out))
+                inside[budget].append(replay(found.nodes, part).nfe_reduction)
+                outside[budget].append(replay(found.nodes, held_out))
         points += [SizePoint(size, budget, tuple(inside[budget]), tuple(outside[budget])) for budget in inside]
     return SizeCurve(method, tuple(sorted(points, key=lambda point: (point.budget, point.prompts))))

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from drafting.anchors import AnchorTable
-from drafting.prompt_counts import PromptCounts
+from drafting.replay import ReplayResult, replay
 from drafting.searches.construction import check_budget
 from drafting.searches.methods import FoundGraph, SearchInput, find_graphs
 from drafting.trie import PrefixTrie
@@ -39,22 +39,19 @@ class CrossValidatedBudget:
 
     budget: int
     nodes: tuple[int, ...]
-    in_sample: tuple[PromptCounts, ...]
-    out_of_fold: PromptCounts
+    in_sample: tuple[ReplayResult, ...]
+    out_of_fold: ReplayResult
 
     @property
     def in_sample_nfe_reduction(self) -> float:
         """Over all folds: plain forwards of the search prompts over their forwards."""
-        plain, forwards = (sum(getattr(part, name).sum() for part in self.in_sample) for name in ("plain", "forwards"))
-        return float(plain / forwards)
+        return sum(part.plain_forwards for part in self.in_sample) / sum(part.forwards for part in self.in_sample)
 
     @property
     def in_sample_accepted_drafts(self) -> float:
         """Over all folds: drafts accepted per anchor of the search prompts."""
-        accepted, anchors = (
-            sum(getattr(part, name).sum() for part in self.in_sample) for name in ("accepted", "anchors")
-        )
-        return float(accepted / max(anchors, 1))
+        accepted = sum(part.accepted_per_prompt.sum() for part in self.in_sample)
+        return float(accepted / max(sum(part.anchors_per_prompt.sum() for part in self.in_sample), 1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,8 +84,8 @@ class CrossValidation:
                     "accepted_drafts": length.estimate,
                     "accepted_drafts_low": length.low,
                     "accepted_drafts_high": length.high,
-                    "forwards_plain": int(held.plain.sum()),
-                    "forwards_predicted": int(held.forwards.sum()),
+                    "forwards_plain": held.plain_forwards,
+                    "forwards_predicted": held.forwards,
                 }
             )
         return rows
@@ -164,17 +161,17 @@ def cross_validate(
     prompt_indices = anchors.prompt_indices()
     parts = prompt_folds(prompt_indices, folds, seed)
     nodes: dict[int, list[int]] = {budget: [] for budget in sorted(set(budgets))}
-    inside: dict[int, list[PromptCounts]] = {budget: [] for budget in nodes}
-    outside: dict[int, list[PromptCounts]] = {budget: [] for budget in nodes}
+    inside: dict[int, list[ReplayResult]] = {budget: [] for budget in nodes}
+    outside: dict[int, list[ReplayResult]] = {budget: [] for budget in nodes}
     for held in parts:
         search, test = anchors.select(np.setdiff1d(prompt_indices, held)), anchors.select(held)
         for budget, found in search_graphs(method, search, budgets, block_length, step_size).items():
             nodes[budget].append(len(found.nodes))
-            inside[budget].append(PromptCounts.of(found.nodes, search))
-            outside[budget].append(PromptCounts.of(found.nodes, test))
+            inside[budget].append(replay(found.nodes, search))
+            outside[budget].append(replay(found.nodes, test))
     values = (
         CrossValidatedBudget(
-            budget, tuple(nodes[budget]), tuple(inside[budget]), PromptCounts.concatenate(outside[budget])
+            budget, tuple(nodes[budget]), tuple(inside[budget]), ReplayResult.concatenate(outside[budget])
         )
         for budget in nodes
     )

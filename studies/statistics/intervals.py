@@ -22,7 +22,7 @@ from typing import Literal, get_args
 import numpy as np
 from scipy.special import ndtr, ndtri, stdtrit
 
-from drafting.prompt_counts import IntervalError, PromptCounts, check_paired
+from drafting.replay import ReplayResult, check_paired
 
 Method = Literal["bca", "percentile"]
 
@@ -31,6 +31,10 @@ LEVEL = 0.95
 _CACHED_CELLS = 1 << 22  # weights kept in memory at most (32 MiB); more are drawn anew, in parts, at every use
 
 Statistic = Callable[[np.ndarray], np.ndarray]  # sums over prompts [R, columns] -> [R]
+
+
+class IntervalError(ValueError):
+    """Prompts that no interval can be computed from."""
 
 
 @dataclass(frozen=True)
@@ -155,30 +159,29 @@ class PromptBootstrap:
         """Paired interval of the first ratio of sums over the second; four arrays [M]."""
         return self._interval(np.column_stack([*first, *second]), _quotient)
 
-    def nfe_reduction(self, counts: PromptCounts) -> Interval:
+    def nfe_reduction(self, found: ReplayResult) -> Interval:
         """Interval of plain forwards / forwards."""
-        return self.ratio(counts.plain, counts.forwards)
+        return self.ratio(found.plain_per_prompt, found.forwards_per_prompt)
 
-    def accepted_drafts(self, counts: PromptCounts) -> Interval:
+    def accepted_drafts(self, found: ReplayResult) -> Interval:
         """Interval of the mean accepted drafts over all anchors."""
-        return self.ratio(counts.accepted, counts.anchors)
+        return self.ratio(found.accepted_per_prompt, found.anchors_per_prompt)
 
-    def compare(self, first: PromptCounts, second: PromptCounts) -> Comparison:
+    def compare(self, first: ReplayResult, second: ReplayResult) -> Comparison:
         """Everything about two graphs on the same prompts.
 
         Raises:
-            IntervalError: other prompts, or other decodes of them.
+            drafting.replay.ReplayError: other prompts, or other decodes of them.
         """
         check_paired(first, second)
-        a, b = (first.plain, first.forwards), (second.plain, second.forwards)
+        a, b = ((found.plain_per_prompt, found.forwards_per_prompt) for found in (first, second))
+        drafts = ((found.accepted_per_prompt, found.anchors_per_prompt) for found in (first, second))
         return Comparison(
             nfe_reduction=(self.nfe_reduction(first), self.nfe_reduction(second)),
             accepted_drafts=(self.accepted_drafts(first), self.accepted_drafts(second)),
             nfe_reduction_difference=self.ratio_difference(a, b),
             nfe_reduction_ratio=self.ratio_quotient(a, b),
-            accepted_drafts_difference=self.ratio_difference(
-                (first.accepted, first.anchors), (second.accepted, second.anchors)
-            ),
+            accepted_drafts_difference=self.ratio_difference(*drafts),
         )
 
     def resampled(self, columns: np.ndarray, statistic: Statistic) -> np.ndarray:
@@ -225,12 +228,12 @@ class PromptBootstrap:
         )
 
 
-def interval_columns(counts: PromptCounts, *, seed: int = 0, level: float = LEVEL) -> dict[str, float | None]:
+def interval_columns(found: ReplayResult, *, seed: int = 0, level: float = LEVEL) -> dict[str, float | None]:
     """``nfe_reduction_low``, ``..._high``, ``accepted_drafts_low``, ``..._high`` for a row of results.
 
     All None with fewer than two prompts: a table then shows the number without an interval.
     """
-    fields = interval_fields(counts, seed=seed, level=level)
+    fields = interval_fields(found, seed=seed, level=level)
     columns: dict[str, float | None] = {}
     for name in ("nfe_reduction", "accepted_drafts"):
         low, high = fields.get(f"{name}_interval", (None, None))
@@ -238,17 +241,17 @@ def interval_columns(counts: PromptCounts, *, seed: int = 0, level: float = LEVE
     return columns
 
 
-def interval_fields(counts: PromptCounts, *, seed: int = 0, level: float = LEVEL) -> dict[str, list[float]]:
+def interval_fields(found: ReplayResult, *, seed: int = 0, level: float = LEVEL) -> dict[str, list[float]]:
     """``nfe_reduction_interval`` and ``accepted_drafts_interval`` as ``[low, high]``, for the values of a graph file.
 
     Empty with fewer than two prompts.
     """
-    if counts.prompts < 2:
+    if found.prompts < 2:
         return {}
-    bootstrap = PromptBootstrap(counts.prompts, level=level, seed=seed)
+    bootstrap = PromptBootstrap(found.prompts, level=level, seed=seed)
     return {
-        "nfe_reduction_interval": bootstrap.nfe_reduction(counts).pair(),
-        "accepted_drafts_interval": bootstrap.accepted_drafts(counts).pair(),
+        "nfe_reduction_interval": bootstrap.nfe_reduction(found).pair(),
+        "accepted_drafts_interval": bootstrap.accepted_drafts(found).pair(),
     }
 
 

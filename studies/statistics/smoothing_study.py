@@ -17,7 +17,6 @@ from drafting.anchors import AnchorTable
 from drafting.parametric.smoothing import UNSEEN_MASS, SmoothingError, smoothed_trie
 from drafting.parametric.smoothing_models import MODELS
 from drafting.parents import parent_graph
-from drafting.prompt_counts import PromptCounts
 from drafting.replay import replay
 from drafting.searches.construction import check_budget
 from drafting.searches.methods import SearchInput, find_graphs
@@ -168,9 +167,7 @@ def smoothing_study(
     chosen = min(trials, key=lambda trial: (trial.total, trial.strength))
     bootstrap = PromptBootstrap(len(test.prompt_indices()), level=1 - (1 - LEVEL) / len(drafting), seed=seed)
     verdicts = {
-        budget: bootstrap.compare(
-            PromptCounts.of(chosen.graphs[budget], test), PromptCounts.of(trials[0].graphs[budget], test)
-        )
+        budget: bootstrap.compare(replay(chosen.graphs[budget], test), replay(trials[0].graphs[budget], test))
         for budget in drafting
     }
     return SmoothingStudy(method, tuple(trials), chosen, verdicts)

@@ -15,7 +15,7 @@ from drafting.anchors import AnchorTable
 from drafting.nested_replay import NestedReplay
 from drafting.parametric.candidates import MAX_STATES, Candidates
 from drafting.parametric.construction import parametric_order
-from drafting.prompt_counts import PromptCounts
+from drafting.replay import replay
 from drafting.searches.construction import check_budget
 from studies.statistics.crossval import prompt_folds, search_graphs
 
@@ -89,8 +89,8 @@ class FoldObjective:
                 "steps, so no graph can save a forward; nothing to search"
             )
         self.names = tuple(n for n in self._parts[0][0].names if all(n in c.names for c, _ in self._parts))
-        self.prompt_indices = np.concatenate([replay.prompt_indices for _, replay in self._parts])
-        self.plain = np.concatenate([replay.plain for _, replay in self._parts])
+        self.prompt_indices = np.concatenate([nested.prompt_indices for _, nested in self._parts])
+        self.plain = np.concatenate([nested.plain for _, nested in self._parts])
 
     @property
     def states(self) -> int:
@@ -99,9 +99,9 @@ class FoldObjective:
 
     def run(self, parameters: Mapping[str, float]) -> Iterator[FoldResult]:
         """Build and replay fold after fold."""
-        for candidates, replay in self._parts:
+        for candidates, nested in self._parts:
             order, _ = parametric_order(candidates, parameters, self.budgets[-1])
-            yield FoldResult(replay.prompt_indices, replay.plain, replay.forwards(order))
+            yield FoldResult(nested.prompt_indices, nested.plain, nested.forwards(order))
 
     def forwards(self, parameters: Mapping[str, float]) -> np.ndarray:
         """int64 [budgets, M], in the order of :attr:`prompt_indices`."""
@@ -115,5 +115,5 @@ class FoldObjective:
             rest = self.anchors.select(np.setdiff1d(self.anchors.prompt_indices(), held))
             graphs = search_graphs(method, rest, self.budgets, block_length, self.step_size)
             table = self.anchors.select(held)
-            columns.append([PromptCounts.of(graphs[budget].nodes, table).forwards for budget in self.budgets])
+            columns.append([replay(graphs[budget].nodes, table).forwards_per_prompt for budget in self.budgets])
         return np.concatenate([np.array(column) for column in columns], axis=1).astype(np.int64)

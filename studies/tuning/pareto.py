@@ -9,7 +9,7 @@ import optuna
 
 from drafting.nested_replay import NestedReplay
 from drafting.parametric.construction import parametric_order
-from drafting.prompt_counts import PromptCounts
+from drafting.replay import replay
 from studies.statistics.crossval import search_graphs
 from studies.tuning.optuna_study import StudyConfig, StudyError, objective_values
 from studies.tuning.study_data import StudyInput
@@ -94,13 +94,13 @@ def _baseline_front(given: StudyInput, config: StudyConfig, method: str) -> list
     budgets = objective.budgets
     held = objective.baseline(method, given.data.block_length)
     graphs = search_graphs(method, objective.anchors, budgets, given.data.block_length, objective.step_size)
-    counts = [PromptCounts.of(graphs[budget].nodes, given.test) for budget in budgets]
-    forwards = np.array([count.forwards for count in counts])
+    counts = [replay(graphs[budget].nodes, given.test) for budget in budgets]
+    forwards = np.array([count.forwards_per_prompt for count in counts])
     points = []
     for budget in budgets if config.kind == "rows" else (None,):
         values = objective_values(held, given.data, config, budget)
         assert isinstance(values, list)
-        tested = _test_values(given, config, counts[0].prompt_indices, counts[0].plain, forwards, budget)
+        tested = _test_values(given, config, counts[0].prompt_indices, counts[0].plain_per_prompt, forwards, budget)
         bound = graphs[budget].gap if budget is not None else None
         points.append(_row(method, values, tested, budget) | {"gap": bound})
     if config.kind != "rows":

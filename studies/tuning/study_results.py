@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import optuna
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
@@ -15,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from calibrate.files import write_json
 from drafting.parametric.candidates import Candidates
 from drafting.parametric.construction import parametric
-from drafting.prompt_counts import PromptCounts
+from drafting.replay import ReplayResult, replay
 from drafting.searches.construction import Construction
 from studies.runs.run_directory import read_json
 from studies.statistics.crossval import search_graphs
@@ -44,7 +43,7 @@ def study_results(given: StudyInput, config: StudyConfig, study: optuna.Study) -
         raise StudyError(f"the study {study.study_name!r} has no finished trial")
     tuned = final_graph(given, best.params)
     rows: list[dict[str, Any]] = []
-    counts: dict[str, list[PromptCounts]] = {}
+    counts: dict[str, list[ReplayResult]] = {}
     for method in (*BASELINES, OPTUNA):
         if method == OPTUNA:
             held = objective.forwards(best.params)
@@ -53,10 +52,10 @@ def study_results(given: StudyInput, config: StudyConfig, study: optuna.Study) -
             held = objective.baseline(method, data.block_length)
             found = search_graphs(method, objective.anchors, objective.budgets, data.block_length, objective.step_size)
             graphs = {budget: found[budget].nodes for budget in objective.budgets}
-        counts[method] = [PromptCounts.of(graphs[budget], given.test) for budget in objective.budgets]
+        counts[method] = [replay(graphs[budget], given.test) for budget in objective.budgets]
         for budget, forwards, count in zip(objective.budgets, held.sum(axis=1), counts[method], strict=True):
             rows.append(_row(method, budget, "validation", int(objective.plain.sum()), int(forwards)))
-            row = _row(method, budget, "test", int(count.plain.sum()), int(count.forwards.sum()))
+            row = _row(method, budget, "test", count.plain_forwards, count.forwards)
             rows.append({**row, **interval_columns(count)})
     against = {method: compare(counts[OPTUNA], counts[method], objective.budgets, method) for method in BASELINES}
     return {
@@ -97,11 +96,11 @@ def final_candidates(given: StudyInput) -> Candidates:
 
 
 def compare(
-    first: Sequence[PromptCounts], second: Sequence[PromptCounts], budgets: Sequence[int], name: str
+    first: Sequence[ReplayResult], second: Sequence[ReplayResult], budgets: Sequence[int], name: str
 ) -> dict[str, Any]:
     """Paired comparison on test prompts, over all budgets together and for each one; difference in nfe reduction."""
     bootstrap = PromptBootstrap(first[0].prompts)
-    whole = _told(bootstrap.compare(_together(first), _together(second)), name)
+    whole = _told(bootstrap.compare(ReplayResult.mean(first), ReplayResult.mean(second)), name)
     each = [
         {"budget": budget, **_told(bootstrap.compare(a, b), name)}
         for budget, a, b in zip(budgets, first, second, strict=True)
@@ -191,17 +190,6 @@ def _told(found: Comparison, name: str) -> dict[str, Any]:
         "forwards_ratio": found.nfe_reduction_ratio.estimate,
         "sentence": found.sentence("the Optuna graph", f"the {name} graph"),
     }
-
-
-def _together(counts: Sequence[PromptCounts]) -> PromptCounts:
-    """All budgets as one: forwards and everything else added up per prompt."""
-    return PromptCounts(
-        prompt_indices=counts[0].prompt_indices,
-        plain=np.sum([count.plain for count in counts], axis=0),
-        forwards=np.sum([count.forwards for count in counts], axis=0),
-        accepted=np.sum([count.accepted for count in counts], axis=0),
-        anchors=np.sum([count.anchors for count in counts], axis=0),
-    )
 
 
 def _row(method: str, budget: int, split: str, plain: int, forwards: int) -> dict[str, Any]:

@@ -1,10 +1,12 @@
 """Replay against walking the decodes in plain Python."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
 from drafting.anchors import AnchorTable
-from drafting.replay import replay
+from drafting.replay import replay, walk
 from drafting.values import DepthError, path_value
 from tests.support.toy import naive_accepted, naive_blocks, naive_forwards, random_nodes, toy_traces
 
@@ -31,14 +33,16 @@ def test_forwards_are_those_of_the_naive_walk(case: dict, seed: int) -> None:
         nodes = random_nodes(blocks, rng, size)
         walked = [naive_forwards(nodes, block) for block in blocks]
         result = replay(nodes, table)
-        assert result.forwards_per_block.tolist() == [forwards for forwards, _ in walked]
+        _, visited = walk(nodes, table)
+        per_block = [1 + int(visited[low:high].sum()) for low, high in pairwise(table.block_ptr)]
+        assert per_block == [forwards for forwards, _ in walked]
         assert result.forwards == sum(forwards for forwards, _ in walked)
         assert result.plain_forwards == traces.n_steps
         assert result.nfe_reduction == pytest.approx(traces.n_steps / result.forwards)
         starts = [
             (b["prompt_index"], b["block"], a) for b, (_, steps) in zip(blocks, walked, strict=True) for a in steps
         ]
-        rows = np.flatnonzero(result.visited)
+        rows = np.flatnonzero(visited)
         assert list(zip(table.prompt_index[rows], table.block[rows], table.step[rows], strict=True)) == starts
         accepted = [
             naive_accepted(nodes, b["chains"][a - 1])
@@ -54,6 +58,8 @@ def test_forwards_are_those_of_the_naive_walk(case: dict, seed: int) -> None:
         ):
             own = [(n, b) for (n, _), b in zip(walked, blocks, strict=True) if b["prompt_index"] == prompt_index]
             assert (forwards, plain) == (sum(n for n, _ in own), sum(b["steps"] for _, b in own))
+        tokens = traces.commit_token.size / sum(forwards for forwards, _ in walked)
+        assert result.tokens_per_forward == pytest.approx(tokens)
 
 
 def test_an_empty_graph_costs_what_plain_decoding_costs() -> None:
@@ -61,7 +67,7 @@ def test_an_empty_graph_costs_what_plain_decoding_costs() -> None:
     result = replay([], table)
     assert result.forwards == result.plain_forwards
     assert result.nfe_reduction == 1.0
-    assert result.visited.all()
+    assert walk([], table)[1].all()
 
 
 def test_a_whole_block_known_costs_two_forwards() -> None:
@@ -85,4 +91,5 @@ def test_nothing_recorded() -> None:
     result = replay([A], AnchorTable.from_traces(toy_traces(0).select([])))
     assert (result.forwards, result.plain_forwards) == (0, 0)
     assert np.isnan(result.nfe_reduction)
-    assert np.isnan(result.accepted_drafts)
+    assert np.isnan(result.tokens_per_forward)
+    assert (result.accepted_drafts, result.accepted_drafts_visited) == (0.0, 0.0)

@@ -12,7 +12,7 @@ from drafting.nested_replay import NestedReplay
 from drafting.parametric.candidates import Candidates
 from drafting.parametric.construction import parametric, parametric_order, prefix_weights
 from drafting.parametric.parameters import NEUTRAL, PARAMETERS, WARM_STARTS, check_parameters
-from drafting.replay import replay
+from drafting.replay import replay, walk
 from drafting.searches.greedy import greedy
 from drafting.searches.published import published
 from drafting.trie import PrefixTrie
@@ -97,7 +97,7 @@ def test_weights_of_the_mixed_domains() -> None:
 def test_visited_counts_the_anchors_that_greedy_visits() -> None:
     anchors = table(4)
     candidates = Candidates.from_anchors(anchors, 8, 1)
-    visits = replay(greedy(PrefixTrie.from_anchors(anchors), 8).order, anchors).visited
+    _, visits = walk(greedy(PrefixTrie.from_anchors(anchors), 8).order, anchors)
     weighed = PrefixTrie.from_anchors(anchors, visits * (len(visits) / visits.sum()))
     assert parametric(candidates, {"visited": 1.0}, 8).order == greedy(weighed, 8).order
 
@@ -127,6 +127,7 @@ def with_blocks(anchors: AnchorTable) -> AnchorTable:
         block_prompt=anchors.prompt_index,
         block_index=np.zeros(n, dtype=np.int32),
         block_steps=np.full(n, 2, dtype=np.int32),
+        block_tokens=np.full(n, 2, dtype=np.int32),
     )
 
 

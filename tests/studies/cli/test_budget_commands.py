@@ -11,13 +11,13 @@ from typer.testing import CliRunner
 
 from calibrate.measuring.latency_table import LatencyTable
 from drafting.anchors import AnchorTable
+from drafting.replay import replay
 from drafting.searches.methods import SearchInput, find_graphs
 from drafting.trie import PrefixTrie
 from studies.cli.app import app, console, load_commands
 from studies.cli.latency_command import parse_drafts
 from studies.pricing.budget import choose_budget
 from studies.pricing.latency import load_latency, save_latency
-from studies.runs.evaluation import predict
 from studies.runs.splits import read_splits
 from tests.studies.cli.test_statistics_commands import LENGTH, save
 from tests.support.toy import toy_traces
@@ -65,7 +65,7 @@ def test_the_budget_is_chosen_on_one_split_and_reported_on_another(folder: Path,
     assert graph.budget == expected.best.budget == saved["budget"] > 0
     assert saved["rows"][graph.budget]["speedup"] == expected.best.speedup
     assert saved["sentence"] == expected.sentence and saved["budget_chosen_on"] == "search"
-    assert graph.values["test"] == predict(graph.nodes[1:], judge).row()
+    assert graph.values["test"] == replay(graph.nodes[1:], judge).row()
     assert graph.latency is not None and graph.latency["latency"] == CHEAP
     assert f"D = {graph.budget} is predicted" in said and "held-out" in said
 
@@ -112,7 +112,7 @@ def test_a_method_that_is_not_nested_is_searched_per_budget(folder: Path, tmp_pa
     given = SearchInput(PrefixTrie.from_anchors(splits.tables[0]), 4, LENGTH, 1)
     nodes = {budget: found.nodes for budget, found in find_graphs("swap", given, range(1, 5)).items()}
     saved = json.loads((tmp_path / "graph.budget.json").read_text())
-    expected = [predict(nodes.get(budget, ()), splits.tables[1]).forwards_predicted for budget in range(5)]
+    expected = [replay(nodes.get(budget, ()), splits.tables[1]).forwards for budget in range(5)]
     assert [row["forwards"] for row in saved["rows"]] == expected
     assert "unknown method 'best'" in run("budget", folder, "--latency", latency, "--method", "best", code=1)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from drafting.anchors import AnchorTable
-from drafting.prompt_counts import PromptCounts
+from drafting.replay import ReplayResult, replay
 from drafting.searches.greedy import greedy
 from drafting.trie import PrefixTrie
 from studies.statistics.calibration_size import SizeCurve, SizePoint, calibration_size_curve, default_sizes
@@ -18,10 +18,19 @@ def table(seed: int, prompts: int) -> AnchorTable:
     return AnchorTable.from_traces(toy_traces(seed, prompts=prompts, blocks=2, length=LENGTH, noise=0.2), None)
 
 
-def counts(forwards: np.ndarray) -> PromptCounts:
+def counts(forwards: np.ndarray) -> ReplayResult:
     size = len(forwards)
-    plain, ones = np.full(size, 60.0), np.ones(size)
-    return PromptCounts(np.arange(size), plain, forwards, ones, 59 * ones)
+    plain, ones = np.full(size, 60), np.ones(size)
+    return ReplayResult(
+        prompt_indices=np.arange(size),
+        plain_per_prompt=plain,
+        forwards_per_prompt=forwards,
+        tokens_per_prompt=plain,
+        anchors_per_prompt=59 * ones,
+        accepted_per_prompt=ones,
+        accepted_histogram=np.ones(1),
+        visited_histogram=np.ones(1),
+    )
 
 
 def curve_of(half: list[np.ndarray], whole: np.ndarray) -> SizeCurve:
@@ -52,9 +61,9 @@ def test_points_are_what_the_searches_found() -> None:
         (6, 12, 1),
     ]
     order = greedy(PrefixTrie.from_anchors(search, max_depth=6), 6).order
-    assert np.array_equal(curve.points[-1].held_out[0].forwards, PromptCounts.of(order, held_out).forwards)
-    assert curve.points[-1].in_sample == (PromptCounts.of(order, search).nfe_reduction,)
-    assert len({draw.forwards.tobytes() for draw in curve.points[3].held_out}) > 1, "the draws differ"
+    assert np.array_equal(curve.points[-1].held_out[0].forwards_per_prompt, replay(order, held_out).forwards_per_prompt)
+    assert curve.points[-1].in_sample == (replay(order, search).nfe_reduction,)
+    assert len({draw.forwards_per_prompt.tobytes() for draw in curve.points[3].held_out}) > 1, "the draws differ"
     again = calibration_size_curve(
         "greedy", search, held_out, [3, 6], block_length=LENGTH, step_size=1, sizes=[4], draws=3
     )

@@ -7,12 +7,11 @@ import pytest
 from scipy.stats import bootstrap, norm
 
 from drafting.anchors import AnchorTable
-from drafting.prompt_counts import IntervalError, PromptCounts
-from drafting.replay import replay
+from drafting.replay import ReplayError, ReplayResult, replay, walk
 from drafting.searches.greedy import greedy
 from drafting.trie import PrefixTrie
 from drafting.values import path_value
-from studies.statistics.intervals import PromptBootstrap, interval_columns, interval_fields
+from studies.statistics.intervals import IntervalError, PromptBootstrap, interval_columns, interval_fields
 from studies.statistics.intervals import _expanded_tails as expanded_tails
 from tests.support.toy import toy_traces
 from verify.graph.formulas import Formula
@@ -86,7 +85,7 @@ def test_a_difference_is_paired() -> None:
 
 def test_a_graph_against_itself_is_zero_and_a_better_one_is_found() -> None:
     table, large, small = table_and_graphs()
-    first, second = PromptCounts.of(large, table), PromptCounts.of(small, table)
+    first, second = replay(large, table), replay(small, table)
     draws = PromptBootstrap(first.prompts)
     same = draws.compare(first, first)
     assert same.nfe_reduction_difference.pair() == [0.0, 0.0]
@@ -102,47 +101,48 @@ def test_a_graph_against_itself_is_zero_and_a_better_one_is_found() -> None:
     assert found.nfe_reduction_ratio.estimate == pytest.approx(first.nfe_reduction / second.nfe_reduction)
 
 
-def test_counts_are_those_of_the_replay() -> None:
+def test_counts_per_prompt_are_those_of_the_prompt_alone() -> None:
     table, large, _ = table_and_graphs()
-    result = replay(large, table)
-    counts = PromptCounts.from_replay(result, table)
-    assert counts.nfe_reduction == pytest.approx(result.nfe_reduction)
-    assert counts.accepted_drafts == pytest.approx(path_value(large, table))
-    assert counts.anchors.sum() == table.n_anchors
+    whole = replay(large, table)
+    assert whole.accepted_drafts == pytest.approx(path_value(large, table))
+    assert whole.anchors_per_prompt.sum() == table.n_anchors
     one = table.prompt_indices()[4]
     alone = replay(large, table.select([one]))
-    at = np.flatnonzero(counts.prompt_indices == one)[0]
-    assert (counts.plain[at], counts.forwards[at]) == (alone.plain_forwards, alone.forwards)
-    assert (counts.accepted[at], counts.anchors[at]) == (alone.accepted.sum(), len(alone.accepted))
-    with pytest.raises(IntervalError, match="give the table that was replayed"):
-        PromptCounts.from_replay(result, table.select(table.prompt_indices()[1:]))
+    at = np.flatnonzero(whole.prompt_indices == one)[0]
+    assert (whole.plain_per_prompt[at], whole.forwards_per_prompt[at]) == (alone.plain_forwards, alone.forwards)
+    accepted, _ = walk(large, table.select([one]))
+    assert (whole.accepted_per_prompt[at], whole.anchors_per_prompt[at]) == (accepted.sum(), len(accepted))
+    assert alone.accepted_histogram.tolist() == np.bincount(accepted).tolist()
+    assert whole.tokens_per_prompt[at] == alone.tokens_per_forward * alone.forwards
 
 
 def test_parts_join_and_average() -> None:
     table, large, small = table_and_graphs()
-    whole = PromptCounts.of(large, table)
+    whole = replay(large, table)
     prompt_indices = table.prompt_indices()
-    parts = [PromptCounts.of(large, table.select(prompt_indices[n::3])) for n in range(3)]
-    joined = PromptCounts.concatenate(parts)
+    parts = [replay(large, table.select(prompt_indices[n::3])) for n in range(3)]
+    joined = ReplayResult.concatenate(parts)
     assert np.array_equal(joined.prompt_indices, whole.prompt_indices)
-    assert np.array_equal(joined.forwards, whole.forwards)
-    with pytest.raises(IntervalError, match="a prompt stands in two parts"):
-        PromptCounts.concatenate([whole, parts[0]])
-    other = PromptCounts.of(small, table)
-    middle = PromptCounts.mean([whole, other])
-    assert middle.forwards.sum() == pytest.approx((whole.forwards.sum() + other.forwards.sum()) / 2)
-    with pytest.raises(IntervalError, match="at least one graph"):
-        PromptCounts.mean([])
+    assert np.array_equal(joined.forwards_per_prompt, whole.forwards_per_prompt)
+    assert joined.row() == whole.row()
+    with pytest.raises(ReplayError, match="a prompt stands in two parts"):
+        ReplayResult.concatenate([whole, parts[0]])
+    other = replay(small, table)
+    middle = ReplayResult.mean([whole, other])
+    assert middle.forwards == pytest.approx((whole.forwards + other.forwards) / 2)
+    assert middle.visited_histogram.sum() == pytest.approx(middle.forwards - table.n_blocks)
+    with pytest.raises(ReplayError, match="at least one graph"):
+        ReplayResult.mean([])
 
 
 def test_only_the_same_decodes_are_compared() -> None:
     table, large, small = table_and_graphs()
     draws = PromptBootstrap(30)
-    with pytest.raises(IntervalError, match="same prompts for both graphs, got 30 and 20 prompts, 20 of them in both"):
-        draws.compare(PromptCounts.of(large, table), PromptCounts.of(small, table.select(table.prompt_indices()[:20])))
+    with pytest.raises(ReplayError, match="same prompts for both graphs, got 30 and 20 prompts, 20 of them in both"):
+        draws.compare(replay(large, table), replay(small, table.select(table.prompt_indices()[:20])))
     others = AnchorTable.from_traces(toy_traces(8, prompts=30, blocks=2, length=10, noise=0.2), None)
-    with pytest.raises(IntervalError, match="same plain decodes"):
-        draws.compare(PromptCounts.of(large, table), PromptCounts.of(small, others))
+    with pytest.raises(ReplayError, match="same plain decodes"):
+        draws.compare(replay(large, table), replay(small, others))
 
 
 @pytest.mark.parametrize("count", [0, 1])
@@ -150,9 +150,9 @@ def test_fewer_than_two_prompts_have_no_interval(count: int) -> None:
     with pytest.raises(IntervalError, match=f"at least two prompts, got {count}; record more prompts"):
         PromptBootstrap(count)
     table, large, _ = table_and_graphs()
-    row = interval_columns(PromptCounts.of(large, table.select(table.prompt_indices()[:count])))
+    row = interval_columns(replay(large, table.select(table.prompt_indices()[:count])))
     assert set(row.values()) == {None}
-    assert interval_fields(PromptCounts.of(large, table.select(table.prompt_indices()[:count]))) == {}
+    assert interval_fields(replay(large, table.select(table.prompt_indices()[:count]))) == {}
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_one_seed_gives_one_interval_however_much_is_kept(monkeypatch: pytest.Mo
 
 def test_columns_of_a_row_hold_the_estimate() -> None:
     table, large, _ = table_and_graphs()
-    counts = PromptCounts.of(large, table)
+    counts = replay(large, table)
     row = interval_columns(counts, seed=1)
     assert row["nfe_reduction_low"] < counts.nfe_reduction < row["nfe_reduction_high"]  # type: ignore[operator]
     assert row["accepted_drafts_low"] < counts.accepted_drafts < row["accepted_drafts_high"]  # type: ignore[operator]
