@@ -6,10 +6,7 @@ Checkpoints that ship code of their own (LLaDA, Dream, SDAR, LLaDA2, ...) are lo
 
 from __future__ import annotations
 
-import json
 import os
-import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,22 +17,18 @@ from huggingface_hub import snapshot_download
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig
 
 from calibrate.bundled import MODEL_DIR
-from calibrate.files import folder_digest
 from calibrate.models.chat import chat_ids
+from calibrate.models.facts import CheckpointError, end_tokens, mask_token, read_facts, trained_block_length
 from calibrate.models.families import FamilySpec, family_of
 from calibrate.models.families.loader import load_native
 from calibrate.models.families.probe import probe_mask
+from calibrate.models.folder import folder_digest
 from calibrate.models.hugging_face import HuggingFaceDenoiser
 
 BUNDLED = "bundled"
-FACTS_NAME = "draftgraph.json"
 #: Parameters below which a CPU forward is faster in one thread.
 _ONE_THREAD_BELOW = 20_000_000
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be loaded or used."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,7 +162,7 @@ def load_checkpoint(
         )
     hub: dict[str, Any] = {} if revision is None else {"revision": revision}
     _check_device(device)
-    facts = _facts(folder)
+    facts = read_facts(folder)
     try:
         stated, _ = PretrainedConfig.get_config_dict(where, **hub)  # reads config.json, runs nothing
         family = family_of(stated)
@@ -203,8 +196,8 @@ def load_checkpoint(
             f"place for, for example {foreign[0]!r}; they would be dropped without a word"
         )
     tokenizer = _tokenizer(where, None, **hub) if family is None else _tokenizer(str(folder), family)
-    mask = _mask_token(source, mask_token_id, facts, stated, tokenizer, family)
-    ends = end_token_ids if end_token_ids is not None else _end_tokens(facts, tokenizer, stated, family)
+    mask = mask_token(source, mask_token_id, facts, stated, tokenizer, family)
+    ends = end_token_ids if end_token_ids is not None else end_tokens(facts, tokenizer, stated, family)
     shift = facts.get("logits_shift", family.logits_shift if family is not None else 0)
     try:
         denoiser = HuggingFaceDenoiser(
@@ -219,14 +212,15 @@ def load_checkpoint(
         raise CheckpointError(f"checkpoint {source}: {error}") from error
     commit = folder.name if family is not None and not Path(source).expanduser().is_dir() else None
     _settle_threads(denoiser)
+    name = Path(source).expanduser().resolve().name if is_folder else str(source)
     return Checkpoint(
-        name=Path(source).expanduser().resolve().name if is_folder else str(source),
+        name=name,
         source=str(source),
         revision=commit or getattr(config, "_commit_hash", None) or folder_digest(folder),
         denoiser=denoiser,
         tokenizer=tokenizer,
         end_token_ids=tuple(ends),
-        block_length=facts.get("block_length", _block_length(family, stated, str(source))),
+        block_length=facts.get("block_length", trained_block_length(family, stated, name)),
         attention=tuple(facts.get("attention", family.attention if family is not None else ())),
         dtype=dtype,
         family=family.name if family is not None else None,
@@ -244,42 +238,6 @@ def _check_device(device: str) -> None:
         raise CheckpointError("device 'meta' holds no numbers; use --device cpu")
 
 
-#: What ``draftgraph.json`` may say of a checkpoint; keys that are not listed are ignored.
-_FACT_CHECKS: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "mask_token_id": ("a token id", lambda value: _is_id(value)),
-    "end_token_ids": ("a list of token ids", lambda value: isinstance(value, list) and all(map(_is_id, value))),
-    "block_length": ("an integer of at least 1", lambda value: _is_id(value) and value >= 1),
-    "attention": (
-        'a list of "bidirectional" and "block_causal"',
-        lambda value: isinstance(value, list) and set(map(str, value)) <= {"bidirectional", "block_causal"},
-    ),
-    "logits_shift": (
-        "0, or 1 for a model whose row r predicts the token after it",
-        lambda value: _is_id(value) and value <= 1,
-    ),
-}
-
-
-def _is_id(value: Any) -> bool:
-    return type(value) is int and value >= 0
-
-
-def _facts(folder: Path) -> dict[str, Any]:
-    path = folder / FACTS_NAME
-    if not path.is_file():
-        return {}
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path} is not valid JSON ({error})") from error
-    if not isinstance(facts, dict):
-        raise CheckpointError(f"{path} must hold a JSON object, found {type(facts).__name__}")
-    for key, (expected, fits) in _FACT_CHECKS.items():
-        if key in facts and not fits(facts[key]):
-            raise CheckpointError(f"{path}: {key} must be {expected}, found {facts[key]!r}")
-    return facts
-
-
 def _tokenizer(where: str, family: FamilySpec | None, **hub: Any) -> Any | None:
     # Some tokenizer classes make an empty tokenizer, with ids of its own, out of a folder that has no files for one.
     if family is not None and not any((Path(where) / name).is_file() for name in ("tokenizer.json", "vocab.json")):
@@ -294,60 +252,3 @@ def _tokenizer(where: str, family: FamilySpec | None, **hub: Any) -> Any | None:
         return getattr(transformers, family.tokenizer).from_pretrained(where)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-
-
-def _mask_token(
-    source: str | Path,
-    asked: int | None,
-    facts: dict[str, Any],
-    stated: dict[str, Any],
-    tokenizer: Any,
-    family: FamilySpec | None,
-) -> int:
-    """The mask id: as asked for, else as draftgraph.json, config.json, the tokenizer or the family says."""
-    by_name = None
-    if family is not None and tokenizer is not None:
-        known = tokenizer.get_vocab()
-        by_name = known.get(family.mask_token)
-    said = {
-        FACTS_NAME: facts.get("mask_token_id"),
-        "config.json": stated.get("mask_token_id") if family is not None else None,
-        "the tokenizer": by_name if by_name is not None else getattr(tokenizer, "mask_token_id", None),
-    }
-    agreed = {where: value for where, value in said.items() if value is not None}
-    default = family.mask_token_id if family is not None and not agreed else None
-    mask = next((value for value in (asked, *agreed.values(), default) if value is not None), None)
-    if mask is None:
-        raise CheckpointError(f"checkpoint {source} names no mask token; give it with --mask-token-id")
-    if family is not None and (other := {where: value for where, value in agreed.items() if value != mask}):
-        # A family's mask token is a fact of its training; any other id would be denoised as an ordinary word.
-        listed = ", ".join(f"{where} says {value}" for where, value in other.items())
-        raise CheckpointError(
-            f"checkpoint {source}: mask token id {mask} is wrong for {family.name}: {listed}; leave out --mask-token-id"
-        )
-    return mask
-
-
-def _end_tokens(
-    facts: dict[str, Any], tokenizer: Any, stated: dict[str, Any], family: FamilySpec | None
-) -> tuple[int, ...]:
-    if "end_token_ids" in facts:
-        return tuple(facts["end_token_ids"])
-    found: list[int] = []
-    for candidate in (getattr(tokenizer, "eos_token_id", None), stated.get("eos_token_id")):
-        found += candidate if isinstance(candidate, list) else [candidate] if candidate is not None else []
-    if family is not None:
-        size = int(stated.get("embedding_size") or stated.get("vocab_size") or 0)
-        found += [token for token in family.end_token_ids if token < size]
-    return tuple(dict.fromkeys(found))
-
-
-def _block_length(family: FamilySpec | None, stated: dict[str, Any], source: str) -> int | None:
-    if family is None:
-        return None
-    for key in family.block_length_keys:
-        if _is_id(stated.get(key)) and stated[key] >= 1:
-            return int(stated[key])
-    if family.block_length_in_name and (match := re.search(family.block_length_in_name, source.rstrip("/"))):
-        return int(match[1])
-    return family.block_length

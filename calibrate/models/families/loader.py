@@ -7,7 +7,6 @@ shape with what the class has, and cast to one dtype. Nothing is left random and
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ import transformers
 from safetensors import SafetensorError, safe_open
 
 from calibrate.models.families.spec import AdapterError, FamilySpec
+from calibrate.models.folder import WeightFilesError, weight_files
 from calibrate.models.hugging_face import check_vocabulary
 
 #: Fields that native configs take though they are not among their declared ones.
@@ -27,7 +27,6 @@ _DROPPED_FIELDS = {"architectures", "dtype", "torch_dtype", "transformers_versio
 #: Buffers that some versions saved; the native class computes them.
 _COMPUTED = re.compile(r".*rotary_emb\.inv_freq")
 _FLOATS = {"F64", "F32", "F16", "BF16"}
-_INDEX_NAME = "model.safetensors.index.json"
 
 
 def native_config(spec: FamilySpec, config: Mapping[str, Any]) -> Any:
@@ -100,7 +99,7 @@ def read_weights(spec: FamilySpec, folder: Path) -> dict[str, torch.Tensor]:
     """All weights of a folder of safetensors, under native names as far as renaming leads.
 
     Raises:
-        AdapterError: no such file, one that the index names and that is not there, a truncated one, two weights for
+        AdapterError: no weight files, or unclear ones (``calibrate.models.folder``), a truncated one, two weights for
             one name, a quantised weight, or two floating dtypes.
     """
     weights: dict[str, torch.Tensor] = {}
@@ -139,19 +138,13 @@ def rename(spec: FamilySpec, name: str) -> str | None:
 
 
 def _shards(folder: Path) -> list[Path]:
-    index = folder / _INDEX_NAME
-    if index.is_file():
-        try:
-            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise AdapterError(f"{_INDEX_NAME} is no index of weight files ({error!r}); fetch it again") from error
-        if absent := [name for name in names if not (folder / name).is_file()]:
-            raise AdapterError(f"{len(absent)} of {len(names)} weight files are missing, for example {absent[0]}")
-        return [folder / name for name in names]
-    found = sorted(folder.glob("*.safetensors"))
-    if not found:
-        raise AdapterError(f"no *.safetensors in {folder}; other weight formats can run code and are not read")
-    return found
+    try:
+        _, paths = weight_files(folder)
+    except WeightFilesError as error:
+        raise AdapterError(str(error)) from error
+    if foreign := [path.name for path in paths if path.suffix != ".safetensors"]:
+        raise AdapterError(f"{folder} has {foreign[0]} and no model.safetensors; other weight formats can run code and are not read")
+    return paths
 
 
 def _compare(spec: FamilySpec, found: dict[str, tuple[int, ...]], expected: dict[str, tuple[int, ...]]) -> None:

@@ -76,8 +76,8 @@ def test_a_weight_of_another_shape(tmp_path):
 
 
 def test_two_weights_for_one_name(tmp_path):
-    folder = save("llada", tmp_path)
-    save_file({"model.embed_tokens.weight": torch.ones(VOCABULARY, 32)}, folder / "extra.safetensors")
+    extra = {"model.embed_tokens.weight": torch.ones(VOCABULARY, 32)}
+    folder = rewrite(save("llada", tmp_path), lambda made: made.update(extra))
     refused(folder, r"model\.embed_tokens\.weight was already loaded")
 
 
@@ -123,11 +123,12 @@ def test_pickled_weights_are_not_read(tmp_path):
     folder = save("dream", tmp_path)
     (folder / WEIGHTS).unlink()
     torch.save(weights("dream"), folder / "pytorch_model.bin")
-    refused(folder, r"no \*\.safetensors in .*other weight formats can run code")
+    refused(folder, "has pytorch_model.bin and no model.safetensors; other weight formats can run code and are not read")
 
 
 def test_a_missing_shard(tmp_path):
     folder = save("llada", tmp_path)
+    (folder / WEIGHTS).unlink()
     index = {name: "model-00002-of-00002.safetensors" for name in weights("llada")}
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
     refused(folder, "1 of 1 weight files are missing, for example model-00002-of-00002")
@@ -136,8 +137,9 @@ def test_a_missing_shard(tmp_path):
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"weight_map": 3}'])
 def test_an_index_that_is_none(tmp_path, content):
     folder = save("llada", tmp_path)
+    (folder / WEIGHTS).unlink()
     (folder / "model.safetensors.index.json").write_text(content)
-    refused(folder, "is no index of weight files")
+    refused(folder, "is not an index of weight files")
 
 
 # ---------------------------------------------------------------- configuration
