@@ -13,6 +13,7 @@ import os
 import re
 import stat
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,6 +23,10 @@ from verify.files.quoting import quoted
 MAX_INTEGER = 2**53 - 1
 MAX_TEXT = 4096
 MAX_NESTING = 16
+# An object costs some 200 bytes of memory and a list 60 where the text has six or three, so both are counted in the
+# text, before any is made.
+MAX_KEYS = 2**18
+MAX_CONTAINERS = 2**21
 #: Keys that a message may repeat as they are: words, and names like "threshold:0.9".
 _PLAIN_KEY = re.compile(r"[\w.:/ -]{1,60}", re.ASCII)
 
@@ -64,8 +69,8 @@ def fail(where: str, expected: str, found: object) -> NoReturn:
     raise StrictJsonError(f"{where}: expected {expected}, found {text}")
 
 
-def read_json(path: str | Path, max_bytes: int) -> Any:
-    """Parse the JSON file at ``path``.
+def read_json(path: str | Path, max_bytes: int, max_keys: int = MAX_KEYS) -> Any:
+    """Parse the JSON file at ``path``, of at most ``max_bytes`` bytes and ``max_keys`` keys in all its objects.
 
     Raises:
         StrictJsonError: there is no regular file, it holds more than ``max_bytes``, or :func:`parse_json`
@@ -83,16 +88,22 @@ def read_json(path: str | Path, max_bytes: int) -> Any:
         fail("path", "a readable JSON file", Words((error.strerror or type(error).__name__).lower()))
     if len(data) > max_bytes:
         fail("size", f"at most {max_bytes} bytes", Words(f"{max(status.st_size, len(data))} bytes"))
-    return parse_json(data)
+    return parse_json(data, max_keys)
 
 
-def parse_json(data: bytes) -> Any:
+def parse_json(data: bytes, max_keys: int = MAX_KEYS) -> Any:
     """Parse UTF-8 JSON strictly.
 
     Raises:
-        StrictJsonError: not UTF-8, not JSON, a key twice in one object, NaN or an infinity (also as
-            ``1e999``), an integer beyond 2**53 - 1, or nesting so deep that the reader would overflow.
+        StrictJsonError: more than ``max_keys`` keys or 2**21 lists and objects, not UTF-8, not JSON, a key twice
+            in one object, NaN or an infinity (also as ``1e999``), an integer beyond 2**53 - 1, or nesting so deep
+            that the reader would overflow.
     """
+    # A colon behind a quote ends a key. Inside a text that may be an escaped quote, so this counts a few too many.
+    if next(islice(re.finditer(rb'"[ \t\n\r]*:', data), max_keys, None), None) is not None:
+        fail("size", f"at most {max_keys} keys", Words("more"))
+    if (containers := data.count(b"[") + data.count(b"{")) > MAX_CONTAINERS:
+        fail("size", f"at most {MAX_CONTAINERS} lists and objects", Words(f"{containers}"))
     try:
         return json.loads(
             data.decode("utf-8"),

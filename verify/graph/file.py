@@ -43,6 +43,7 @@ CACHES = ("none", "prefix", "dual", "block_causal")
 _OWN_RULES = ("static", "threshold", "quota", "dynamic", "dream")
 
 MAX_BYTES = 16 * 2**20
+MAX_KEYS = 2**16
 MAX_NODES = 2**16
 MAX_EDGES = 2**20
 MAX_BLOCK_LENGTH = 2**15 - 1
@@ -195,7 +196,7 @@ def load_graph(path: str | Path) -> GraphFile:
     size`` machine words for ``N`` nodes.
     """
     try:
-        return _graph(read_json(path, MAX_BYTES))
+        return _graph(read_json(path, MAX_BYTES, MAX_KEYS))
     except StrictJsonError as error:
         raise GraphFileError(f"{path}: {error}") from None
 

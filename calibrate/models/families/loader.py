@@ -143,7 +143,9 @@ def _shards(folder: Path) -> list[Path]:
     except WeightFilesError as error:
         raise AdapterError(str(error)) from error
     if foreign := [path.name for path in paths if path.suffix != ".safetensors"]:
-        raise AdapterError(f"{folder} has {foreign[0]} and no model.safetensors; other weight formats can run code and are not read")
+        raise AdapterError(
+            f"{folder} has {foreign[0]} and no model.safetensors; other weight formats can run code and are not read"
+        )
     return paths
 
 

@@ -123,7 +123,9 @@ def test_pickled_weights_are_not_read(tmp_path):
     folder = save("dream", tmp_path)
     (folder / WEIGHTS).unlink()
     torch.save(weights("dream"), folder / "pytorch_model.bin")
-    refused(folder, "has pytorch_model.bin and no model.safetensors; other weight formats can run code and are not read")
+    refused(
+        folder, "has pytorch_model.bin and no model.safetensors; other weight formats can run code and are not read"
+    )
 
 
 def test_a_missing_shard(tmp_path):

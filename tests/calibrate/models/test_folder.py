@@ -50,7 +50,7 @@ def flip_last_bit(path):
 def record_again_is_refused(folder, out, change):
     record(load_checkpoint(folder), PROMPTS, make_policy("static:1"), CONFIG, out)
     change()
-    with pytest.raises(TraceError, match="holds a trace of another run .model_revision: there"):
+    with pytest.raises(TraceError, match=r"holds a trace of another run \(model_revision: there"):
         record(load_checkpoint(folder), [*PROMPTS], make_policy("static:1"), CONFIG, out)
 
 
@@ -107,5 +107,7 @@ def test_two_files_that_nothing_connects_are_refused(tmp_path):
     folder = save("llada", tmp_path)
     (folder / WEIGHTS).rename(folder / "a.safetensors")
     save_file(load_file(folder / "a.safetensors"), folder / "b.safetensors")
-    with pytest.raises(CheckpointError, match=r"2 \*\.safetensors .*a\.safetensors and b\.safetensors.*name the right file"):
+    with pytest.raises(
+        CheckpointError, match=r"2 \*\.safetensors .*a\.safetensors and b\.safetensors.*name the right file"
+    ):
         load_checkpoint(folder)

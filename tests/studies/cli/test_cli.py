@@ -238,7 +238,7 @@ def test_record_refuses_another_rule_in_the_same_folder(traces: Path, checkpoint
 @pytest.mark.parametrize(
     "arguments, expected",
     [
-        (["--policy", "dynamic:3"], "unknown policy 'dynamic:3'"),
+        (["--policy", "dynamic:3"], "policy 'dynamic:3': tau is '3', expected a number above 0"),
         (["--cache", "sideways"], "unknown cache mode 'sideways'"),
         (["--budgets", "0,many"], "--budgets"),
         (["--methods", "wishful"], "unknown method 'wishful'"),

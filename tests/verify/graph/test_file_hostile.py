@@ -2,11 +2,13 @@
 
 import json
 import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
-from verify.graph.file import MAX_BYTES, MAX_NODES, GraphFileError, load_graph
+from verify.files.strict_json import MAX_CONTAINERS
+from verify.graph.file import MAX_BYTES, MAX_KEYS, MAX_NODES, GraphFileError, load_graph
 
 HERE = Path(__file__).parent
 HOSTILE = HERE / "hostile"
@@ -39,8 +41,8 @@ EXPECTED = {
     "model_empty": ("validity.model: expected a text of 1 to 4096 characters", 'found ""'),
     "model_half_surrogate": ("validity.model: expected a text that UTF-8 can", 'found "\\ud800"'),
     "revision_as_number": ("validity.model_revision: expected a text of 1 to 4096", "found 7"),
-    "policy_bad_parameter": ("validity.policy:", "found unknown policy 'static:0'; expected"),
-    "policy_bad_quota": ("validity.policy:", "found unknown policy 'quota:x'; expected"),
+    "policy_bad_parameter": ("validity.policy:", "found policy 'static:0': k is '0', expected an integer"),
+    "policy_bad_quota": ("validity.policy:", "found policy 'quota:x': S is 'x', expected an integer"),
     "policy_other_spelling": ('validity.policy: expected "static:1"', 'found "static:01"'),
     "unknown_context": ("validity.cache: expected one of none, prefix, dual,", 'found "suffix"'),
     "temperature_negative": ("validity.temperature: expected a finite number of at", "found -0.5"),
@@ -159,8 +161,30 @@ def test_a_file_of_absurd_size_is_refused_unread(tmp_path: Path) -> None:
 @pytest.mark.parametrize("opening", ["[", '{"a":'])
 def test_a_nesting_bomb_is_refused(tmp_path: Path, opening: str) -> None:
     path = tmp_path / "bomb.json"
-    path.write_text(opening * (MAX_BYTES // 8), encoding="utf-8")
+    path.write_text(opening * (MAX_KEYS - 1), encoding="utf-8")
     assert "expected nesting of at most" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("item", "found"),
+    [('{"k%07d":1}', f"at most {MAX_KEYS} keys, found more"), ('"k%07d" :1', f"at most {MAX_KEYS} keys, found more"),
+     ("[]", f"at most {MAX_CONTAINERS} lists and objects, found")],
+)  # fmt: skip
+def test_a_file_of_millions_of_objects_is_refused_before_any_is_made(
+    tmp_path: Path, valid: dict, item: str, found: str
+) -> None:
+    """Every key of a few bytes would become an object of hundreds."""
+    count = MAX_CONTAINERS + 1 if item == "[]" else 400_000
+    inside = ",".join(item % n if "%" in item else item for n in range(count))
+    inside = f"{{{inside}}}" if item.startswith('"') else f"[{inside}]"
+    path = tmp_path / "objects.json"
+    path.write_text(json.dumps(valid).replace('"by hand"', inside), encoding="utf-8")
+    tracemalloc.start()
+    message = refusal(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert message.startswith("size: expected") and found in message
+    assert peak < MAX_BYTES + path.stat().st_size  # the bytes themselves, and no objects
 
 
 def test_a_nesting_bomb_inside_a_valid_file_is_refused(tmp_path: Path, valid: dict) -> None:

@@ -40,17 +40,36 @@ def test_every_bit_of_a_threshold_is_in_its_specification():
 
 
 @pytest.mark.parametrize(
-    "spec",
-    ["", "static", "static:", "static:0", "static:-1", "static:1.5", "static:x", "threshold", "threshold:0",
-     "threshold:-0.1", "threshold:1.01", "threshold:nan", "threshold:inf", "threshold:x", "random:1", "Static:1", "1"],
-)  # fmt: skip
-def test_other_texts_are_refused(spec):
+    ("spec", "message"),
+    [
+        ("static", "it has 0 parameters, expected 1; the form is static:k"),
+        ("static:", "it has 0 parameters, expected 1; the form is static:k"),
+        ("static:1:2", "it has 2 parameters, expected 1; the form is static:k"),
+        *((f"static:{k}", f"k is '{k}', expected an integer of at least 1") for k in ("0", "-1", "1.5", "x")),
+        ("threshold", "it has 0 parameters, expected 1; the form is threshold:tau"),
+        *(
+            (f"threshold:{tau}", f"tau is '{tau}', expected a number above 0 and at most 1")
+            for tau in ("0", "-0.1", "1.01", "nan", "inf", "x")
+        ),
+    ],
+)
+def test_a_bad_parameter_is_named(spec, message):
     with pytest.raises(PolicyError) as caught:
         make_policy(spec)
-    assert repr(spec) in str(caught.value)
-    assert "expected static:k (k >= 1) or threshold:tau (0 < tau <= 1)" in str(caught.value)
+    assert f"policy {spec!r}: {message}" in str(caught.value)
+    assert "unknown policy" not in str(caught.value)
     with pytest.raises(PolicyError):
         step_sizes(spec)
+
+
+@pytest.mark.parametrize("spec", ["", "random:1", "Static:1", "1", "origin:8"])
+def test_an_unknown_name_lists_what_there_is(spec):
+    with pytest.raises(PolicyError) as caught:
+        make_policy(spec)
+    assert str(caught.value).startswith(
+        f"unknown policy {spec!r}; expected one of static:k, threshold:tau, quota:S[/L]"
+    )
+    assert str(caught.value).endswith("maskgit_plus:S[:eps], topk_margin:S[:eps], entropy:S[:eps]")
 
 
 @pytest.mark.parametrize("temperature", [-0.1, float("nan"), float("inf"), "0", None])

@@ -13,7 +13,7 @@ from verify.policies.contract import BlockView, PolicyError
 from verify.policies.dream import Dream
 from verify.policies.randomness import StepRandom
 from verify.policies.schedules import even_quotas, timed_quotas
-from verify.policies.specification import make_policy, step_sizes
+from verify.policies.specification import make_policy, stated_block_length, step_sizes
 
 PROMPT = (5, 9, 13, 17, 21)
 
@@ -75,19 +75,60 @@ def test_a_name_stands_for_one_policy_with_one_specification(name, policy, spec)
     assert make_policy(name, 0.5).temperature == 0.5
 
 
+NO_LENGTH = "lacks the block length, expected S/L (S steps per block of L positions), for example 8/32"
+WHOLE = "expected an integer of at least 1"
+SHARE = "expected a number above 0 and at most 1"
+
+
 @pytest.mark.parametrize(
-    "spec",
-    ["low_confidence", "low_confidence:8", "low_confidence:0/8", "low_confidence:8/0", "low_confidence:8/8/8",
-     "low_confidence:a/8", "low_confidence_static:4", "low_confidence_dynamic", "low_confidence_dynamic:0",
-     "low_confidence_dynamic:1.1", "low_confidence_dynamic:0.9:4", "dynamic:0.9:0", "dynamic:0.9:1:1", "dynamic:nan",
-     "quota", "quota:0", "quota:1.5", "confidence_threshold:0", "dream:entropy", "dream:best:8", "dream:entropy:0",
-     "dream:entropy:8:0", "dream:entropy:8:2", "dream:entropy:8:0.1:1", "origin:8", "random:8", "entropy", "entropy:x"],
-)  # fmt: skip
-def test_other_texts_are_refused(spec):
+    ("spec", "message"),
+    [
+        ("low_confidence", "it has 0 parameters, expected 1"),
+        ("low_confidence:8", f"'8' {NO_LENGTH}"),
+        ("low_confidence:0/8", f"S is '0', {WHOLE}"),
+        ("low_confidence:8/0", f"L is '0', {WHOLE}"),
+        ("low_confidence:8/8/8", f"L is '8/8', {WHOLE}"),
+        ("low_confidence:8:8", "it has 2 parameters, expected 1"),
+        ("low_confidence:a/8", f"S is 'a', {WHOLE}"),
+        ("low_confidence_static:4", f"'4' {NO_LENGTH}"),
+        ("low_confidence_dynamic", "it has 0 parameters, expected 1 or 2"),
+        ("low_confidence_dynamic:0", f"tau is '0', {SHARE}"),
+        ("low_confidence_dynamic:1.1", f"tau is '1.1', {SHARE}"),
+        ("low_confidence_dynamic:0.9:4", f"'4' {NO_LENGTH}"),
+        ("dynamic:1.5", f"tau is '1.5', {SHARE}; the form is dynamic:tau[:k or :S/L]"),
+        ("dynamic:nan", f"tau is 'nan', {SHARE}"),
+        ("dynamic:0.9:0", f"k is '0', {WHOLE}"),
+        ("dynamic:0.9:1:1", "it has 3 parameters, expected 1 or 2"),
+        ("quota", "it has 0 parameters, expected 1"),
+        ("quota:0", f"S is '0', {WHOLE}"),
+        ("quota:1.5", f"S is '1.5', {WHOLE}"),
+        ("confidence_threshold:0", f"tau is '0', {SHARE}; the form is confidence_threshold:tau"),
+        ("dream:entropy", "it has 1 parameter, expected 2 or 3"),
+        ("dream:best:8", "the order is 'best', expected confidence, margin, entropy"),
+        ("dream:entropy:0", f"S is '0', {WHOLE}"),
+        ("dream:entropy:8:0", f"eps is '0', {SHARE}"),
+        ("dream:entropy:8:2", f"eps is '2', {SHARE}"),
+        ("dream:entropy:8:0.1:1", "it has 4 parameters, expected 2 or 3"),
+        ("entropy", "it has 0 parameters, expected 1 or 2"),
+        ("entropy:x", f"S is 'x', {WHOLE}"),
+    ],
+)
+def test_a_bad_parameter_of_a_published_rule_is_named(spec, message):
     with pytest.raises(PolicyError) as caught:
         make_policy(spec)
-    assert repr(spec) in str(caught.value)
-    assert "low_confidence_dynamic:tau" in str(caught.value)
+    assert f"policy {spec!r}: {message}" in str(caught.value)
+    assert "unknown policy" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("spec", "length"),
+    [("low_confidence:8/32", 32), ("quota:5/32", 32), ("quota:5", None), ("dynamic:0.9:3/4", 4),
+     ("dynamic:0.9:2", None), ("low_confidence_dynamic:0.9:2/4", 4), ("static:1", None), ("threshold:0.9", None), ("maskgit_plus:8", None)],
+)  # fmt: skip
+def test_the_block_length_that_a_text_states(spec, length):
+    assert stated_block_length(spec) == length
+    with pytest.raises(PolicyError):
+        stated_block_length("low_confidence:8/x")
 
 
 def test_what_they_declare():
