@@ -123,7 +123,8 @@ def test_a_bad_parameter_of_a_published_rule_is_named(spec, message):
 @pytest.mark.parametrize(
     ("spec", "length"),
     [("low_confidence:8/32", 32), ("quota:5/32", 32), ("quota:5", None), ("dynamic:0.9:3/4", 4),
-     ("dynamic:0.9:2", None), ("low_confidence_dynamic:0.9:2/4", 4), ("static:1", None), ("threshold:0.9", None), ("maskgit_plus:8", None)],
+     ("dynamic:0.9:2", None), ("low_confidence_dynamic:0.9:2/4", 4),
+     ("static:1", None), ("threshold:0.9", None), ("maskgit_plus:8", None)],
 )  # fmt: skip
 def test_the_block_length_that_a_text_states(spec, length):
     assert stated_block_length(spec) == length
