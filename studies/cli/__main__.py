@@ -1,5 +1,6 @@
 """``python -m studies.cli`` is ``draftgraph``: launchers such as torchrun take a module."""
 
-from studies.cli.app import main
+from studies.cli import main
 
-main()
+if __name__ == "__main__":
+    main()

@@ -7,32 +7,23 @@ import shutil
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from calibrate.measuring.latency_table import LatencyTable
 from drafting.anchors import AnchorTable
 from drafting.replay import replay
 from drafting.searches.methods import SearchInput, find_graphs
 from drafting.trie import PrefixTrie
-from studies.cli.app import app, console, load_commands
-from studies.cli.latency_command import parse_drafts
+from studies.cli.lists import parse_drafts
 from studies.pricing.budget import choose_budget
 from studies.pricing.latency import load_latency, save_latency
 from studies.runs.splits import read_splits
 from tests.studies.cli.test_statistics_commands import LENGTH, save
+from tests.support.command_line import run
 from tests.support.toy import toy_traces
 from verify.graph.file import load_graph
 
-load_commands()
-console.width = 160
 CHEAP = [10.0, 10.1, 10.2, 10.3, 14.0]
 DEAR = [10.0, 40.0, 70.0, 100.0, 130.0]
-
-
-def run(*arguments: object, code: int = 0) -> str:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    assert result.exit_code == code, result.output
-    return " ".join(result.output.split())
 
 
 @pytest.fixture(scope="module")

@@ -16,28 +16,18 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from calibrate.traces.table import TraceError, read_traces, shard_paths
 from calibrate.version import tool_version
-from studies.cli.app import app, console, load_commands
 from studies.report.report import write_report
 from studies.runs.run_directory import write_results
 from tests.calibrate.prompts.test_encoding import TEMPLATE, saved
+from tests.support.command_line import run
 from tests.support.paths import DOCS
 from verify.decoding import DecodeResult
 from verify.graph.file import load_graph
 
-load_commands()
-console.width = 160
 SIZES = ["--block-length", "8", "--generation-length", "16", "--top-j", "4"]
-
-
-def run(*arguments: object, code: int = 0) -> str:
-    """Run the command in this process; returns its output as one line without wrapping."""
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    assert result.exit_code == code, result.output
-    return " ".join(result.output.split())
 
 
 @pytest.fixture(scope="session")
@@ -366,15 +356,15 @@ def test_a_damaged_measurement_is_measured_again(checkpoint: Path, prompts: Path
 def test_decode_keeps_what_was_done(
     checkpoint: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import studies.cli.trace_commands as commands
+    import verify.decoding
 
-    real = commands.decode_batch
+    real = verify.decoding.decode_batch
 
     def third_time_interrupted(*arguments: object, **named: object) -> Iterator[tuple[int, DecodeResult]]:
         yield from islice(real(*arguments, **named), 2)  # type: ignore[arg-type]
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(commands, "decode_batch", third_time_interrupted)
+    monkeypatch.setattr(verify.decoding, "decode_batch", third_time_interrupted)
     out = tmp_path / "answers.jsonl"
     command = ["decode", "--model", checkpoint, "--prompts", prompts, "--generation-length", 16, "--block-length", 8]
     said = run(*command, "--batch-size", 3, "--out", out, code=130)

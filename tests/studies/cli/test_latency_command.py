@@ -5,21 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from studies.cli import latency_command
-from studies.cli.app import app, console, load_commands
+from calibrate.measuring import latency
 from studies.pricing.latency import load_latency
+from tests.support import command_line
 
-load_commands()
-console.width = 160
 TINY = ["--model", "llada-tiny-shaped", "--block-length", 8, "--drafts", "0,2", "--repeats", 3]
 
 
 def run(*arguments: object, code: int = 0) -> str:
-    result = CliRunner().invoke(app, ["latency", *map(str, arguments)])
-    assert result.exit_code == code, result.output
-    return " ".join(result.output.split())
+    return command_line.run("latency", *arguments, code=code)
 
 
 def test_several_tables_go_into_a_folder(tmp_path: Path) -> None:
@@ -59,14 +54,14 @@ def test_cuda_graphs_are_for_cuda(tmp_path: Path) -> None:
 
 
 def test_what_does_not_fit_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    measure = latency_command.measure_latency
+    measure = latency.measure_latency
 
     def limited(checkpoint, **options):
         if options["batch"] > 1:
             raise MemoryError("the largest batch that fits is 1")
         return measure(checkpoint, **options)
 
-    monkeypatch.setattr(latency_command, "measure_latency", limited)
+    monkeypatch.setattr(latency, "measure_latency", limited)
     said = run(*TINY, "--batch", "1,4", "--context-length", "8", "--out", tmp_path / "tables")
     assert "batch 4, context 8 is left out: the largest batch that fits is 1" in said
     assert [path.name for path in (tmp_path / "tables").iterdir()] == ["batch-1-context-8.json"]

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from calibrate.traces.table import (
     MANIFEST_NAME,
@@ -16,21 +15,13 @@ from calibrate.traces.table import (
 )
 from drafting.anchors import AnchorTable
 from drafting.replay import replay
-from studies.cli.app import app, console, load_commands
 from studies.runs.splits import cut_splits, read_splits
 from studies.statistics.crossval import SplitError
+from tests.support.command_line import run
 from tests.support.toy import toy_traces
 from verify.graph.file import load_graph
 
-load_commands()
-console.width = 160
 LENGTH = 10
-
-
-def run(*arguments: object, code: int = 0) -> str:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    assert result.exit_code == code, result.output
-    return " ".join(result.output.split())
 
 
 def save(traces: Traces, folder: Path, **facts: object) -> Path:

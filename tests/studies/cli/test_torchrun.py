@@ -15,10 +15,9 @@ import pytest
 from typer.testing import CliRunner
 
 from calibrate.traces.table import read_traces, shard_paths
-from studies.cli.app import app, load_commands
+from studies.cli.app import app
 from tests.support.paths import ROOT
 
-load_commands()
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node"]
 SIZES = ["--policy", "static:1", "--block-length", "8", "--generation-length", "16", "--top-j", "4"]
 

@@ -9,26 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 from calibrate.models.checkpoint import load_checkpoint
 from figures.plots.divergence import load_divergence
-from studies.cli import verify_command
-from studies.cli.app import app, console, dtype_name, load_commands
+from studies.cli.options import dtype_name
+from studies.divergence import arms
 from studies.divergence.arms import ArmRun
 from studies.divergence.file import csv_path
+from tests.support.command_line import run
 from tests.support.divergence_toys import ShapedNoise
 from verify.graph.file import load_graph, save_graph
 
-load_commands()
-console.width = 160
 SIZES = ["--block-length", "8", "--generation-length", "16", "--top-j", "4"]
-
-
-def run(*arguments: object, code: int = 0) -> str:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    assert result.exit_code == code, result.output
-    return " ".join(result.output.split())
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +44,7 @@ def noisy(monkeypatch: pytest.MonkeyPatch) -> Any:
         def load(*args: Any, **kwargs: Any) -> Any:
             return replace(load_checkpoint(*args, **kwargs), denoiser=ShapedNoise(**noise))
 
-        monkeypatch.setattr(verify_command, "load_checkpoint", load)
+        monkeypatch.setattr("calibrate.models.checkpoint.load_checkpoint", load)
 
     return install
 
@@ -110,14 +102,14 @@ def test_in_float32_a_parting_is_a_broken_promise(
 
 
 def test_other_forwards_are_a_broken_promise_too(command: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
-    real = verify_command.run_arm
+    real = arms.run_arm
 
     def one_more(*args: Any, **kwargs: Any) -> ArmRun:
         found = real(*args, **kwargs)
         found.results[0].forwards += 1
         return found
 
-    monkeypatch.setattr(verify_command, "run_arm", one_more)
+    monkeypatch.setattr(arms, "run_arm", one_more)
     said = run(*command, code=3)
     assert "not identical (forwards:" in said and "8 of 8" in said
 

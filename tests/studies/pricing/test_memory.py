@@ -11,12 +11,12 @@ import torch
 from typer.testing import CliRunner
 
 from calibrate.models.shapes import LLADA_8B, SDAR_8B, Shape
-from studies.cli.app import app, console, load_commands
+from studies.cli.app import app
+from studies.cli.printing import console
 from studies.pricing.memory import peak_bytes, save_memory, study_checkpoint
+from tests.support import command_line
 from verify.engines.slots import SlotEngine
 
-load_commands()
-console.width = 160
 # Wide enough that tensors outweigh what is not predicted: positions, indices, a kernel's own buffers.
 LLADA = LLADA_8B.changed(
     "llada", 1999, d_model=256, n_layers=2, n_heads=4, n_kv_heads=4, mlp_hidden_size=768, embedding_size=2048,
@@ -29,9 +29,7 @@ SDAR = SDAR_8B.changed(
 
 
 def run(*arguments: object, code: int = 0) -> str:
-    result = CliRunner().invoke(app, ["memory", *map(str, arguments)])
-    assert result.exit_code == code, result.output
-    return " ".join(result.output.split())
+    return command_line.run("memory", *arguments, code=code)
 
 
 @pytest.mark.parametrize(("shape", "dtype"), [(LLADA, "float32"), (LLADA, "bfloat16"), (SDAR, "float32")])

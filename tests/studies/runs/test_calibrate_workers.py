@@ -16,8 +16,7 @@ from calibrate.traces.table import shard_paths
 from calibrate.recording.workers import Workers
 from studies.runs import calibration
 from studies.runs.calibration import calibrate
-from studies.cli import calibrate_command
-from studies.cli.app import app, load_commands
+from studies.cli.app import app
 from studies.runs.configuration import CalibrationConfig
 
 SIZES: dict[str, Any] = {"block_length": 8, "generation_length": 16, "top_j": 4, "budgets": (0, 2)}
@@ -80,7 +79,6 @@ def test_a_launchers_restart_goes_on_where_overwrite_was_given(
     checkpoint: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """``torchrun --max-restarts`` runs the very same command again; only its first attempt may delete a run."""
-    load_commands()
     out = tmp_path / "run"
     command = [
         "calibrate", "--model", str(checkpoint), "--prompts", str(prompts), "--policy", "static:1",
@@ -99,7 +97,7 @@ def test_a_launchers_restart_goes_on_where_overwrite_was_given(
     def stopped(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(calibrate_command, "calibrate", stopped)
+    monkeypatch.setattr(calibration, "calibrate", stopped)
     said = " ".join(CliRunner().invoke(app, command).output.split())
     assert "run the same command again, without --overwrite, to go on" in said
     said = " ".join(CliRunner().invoke(app, [word for word in command if word != "--overwrite"]).output.split())

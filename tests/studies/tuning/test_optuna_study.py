@@ -299,9 +299,8 @@ def test_two_domains_against_each_other() -> None:
 def test_the_command_joins_writes_and_refuses(tmp_path: Path) -> None:
     from typer.testing import CliRunner
 
-    from studies.cli.app import app, load_commands
+    from studies.cli.app import app
 
-    load_commands()
     place = folder(tmp_path / "traces")
     out = tmp_path / "run"
     shared = ["study", str(place), "--budgets", "2,5", "--folds", "2", "--storage", str(tmp_path / "study.journal")]

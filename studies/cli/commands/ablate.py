@@ -1,4 +1,4 @@
-"""``ablate``: the studies that vary one thing."""
+"""``ablate``: studies that vary one thing."""
 
 from __future__ import annotations
 
@@ -8,36 +8,41 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from calibrate.progress import RichReporter
-from studies.cli import app as cli
-from studies.runs.ablations import STUDIES, run_study
-from studies.runs.configuration import CalibrationConfig
+from studies.cli import options, printing
+from studies.cli.guard import command
+from studies.cli.lists import parse_list
 
 
-@cli.command("ablate", resumes=True)
+@command(resumes=True)
 def ablate_command(
-    study: Annotated[str, typer.Argument(help=f"One of {', '.join(STUDIES)}.")],
+    study: Annotated[
+        str, typer.Argument(help="One of method, accumulation, domain, temperature, block-length, policy.")
+    ],
     out: Annotated[Path, typer.Option("--out", help="The run directory.")],
-    model: cli.ModelOption = "bundled",
-    prompts: cli.PromptsOption = "bundled",
-    policy: cli.PolicyOption = "static:1",
-    temperature: cli.TemperatureOption = 0.0,
-    block_length: cli.BlockLengthOption = 32,
-    generation_length: cli.GenerationLengthOption = 96,
-    cache: cli.CacheOption = "dual",
-    backend: cli.BackendOption = "packed",
+    model: options.ModelOption = "bundled",
+    prompts: options.PromptsOption = "bundled",
+    policy: options.PolicyOption = "static:1",
+    temperature: options.TemperatureOption = 0.0,
+    block_length: options.BlockLengthOption = 32,
+    generation_length: options.GenerationLengthOption = 96,
+    cache: options.CacheOption = "dual",
+    backend: options.BackendOption = "packed",
     methods: Annotated[str | None, typer.Option("--methods", help="Instead of the study's own.")] = None,
     budgets: Annotated[str | None, typer.Option("--budgets", help="Instead of the study's own.")] = None,
     search_prompts: Annotated[int, typer.Option("--search-prompts", min=1)] = 64,
     test_prompts: Annotated[int, typer.Option("--test-prompts", min=1)] = 48,
-    top_j: cli.TopJOption = 8,
-    seed: cli.SeedOption = 0,
-    dtype: cli.DtypeOption = "float32",
-    device: cli.DeviceOption = "cpu",
-    mask_token_id: cli.MaskOption = None,
-    overwrite: cli.OverwriteOption = False,
+    top_j: options.TopJOption = 8,
+    seed: options.SeedOption = 0,
+    dtype: options.DtypeOption = "float32",
+    device: options.DeviceOption = "cpu",
+    mask_token_id: options.MaskOption = None,
+    overwrite: options.OverwriteOption = False,
 ) -> None:
     """Vary one thing (policy, block length, temperature, domain, ...) and hold the rest; held-out, with intervals."""
+    from calibrate.progress import RichReporter
+    from studies.runs.ablations import run_study
+    from studies.runs.configuration import CalibrationConfig
+
     base = CalibrationConfig(
         model=model,
         prompts=prompts,
@@ -59,23 +64,25 @@ def ablate_command(
         study,
         base,
         out,
-        methods=cli.parse_list(methods, str, "--methods", "chain,greedy") if methods else None,
-        budgets=cli.parse_list(budgets, int, "--budgets") if budgets else None,
+        methods=parse_list(methods, str, "--methods", "chain,greedy") if methods else None,
+        budgets=parse_list(budgets, int, "--budgets") if budgets else None,
         overwrite=overwrite,
-        reporter=RichReporter(cli.console),
+        reporter=RichReporter(printing.console),
     )
-    cli.console.print(study_table(study, rows))
-    cli.console.print(f"[bold]{out / 'study.csv'}[/]")
+    printing.console.print(study_table(study, rows))
+    printing.console.print(f"[bold]{out / 'study.csv'}[/]")
 
 
 def study_table(study: str, rows: list[dict[str, Any]]) -> Table:
     """Held-out nfe reduction: a line per setting and method, a column per budget."""
+    from studies.runs.ablations import STUDIES
+
     test = [row for row in rows if row["split"] == "test"]
     budgets = sorted({row["budget"] for row in test})
     headings = {study: "left", "method": "left"} | {f"D = {budget}": "right" for budget in budgets}
     wide = len(budgets) > 3  # a terminal of 80 columns has no room for six intervals
     caption = "nfe reduction on held-out prompts" + ("; intervals in study.csv" if wide else ", 95 % intervals")
-    table = cli.plain_table(STUDIES[study].question, headings, caption)
+    table = printing.plain_table(STUDIES[study].question, headings, caption)
     cells: dict[tuple[str, str], dict[int, str]] = {}
     for row in test:
         text = f"{row['nfe_reduction']:.2f}"

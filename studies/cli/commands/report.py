@@ -7,14 +7,16 @@ from typing import Annotated
 
 import typer
 
-from studies.cli import app as cli
-from studies.report.report import write_report
+from studies.cli import printing
+from studies.cli.guard import command
 
 
-@cli.command("report")
+@command()
 def report_command(
     run: Annotated[Path, typer.Argument(help="A run directory of `draftgraph calibrate`.")],
     out: Annotated[Path | None, typer.Option("--out", help="Instead of RUN/report.html.")] = None,
 ) -> None:
     """Write a run as one self-contained HTML page: tables, figures, what to conclude and how sure."""
-    cli.console.print(f"report  [bold]{write_report(run, out)}[/]")
+    from studies.report.report import write_report
+
+    printing.console.print(f"report  [bold]{write_report(run, out)}[/]")

@@ -3,68 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from calibrate.measuring.latency import measure_latency
-from calibrate.measuring.latency_table import LatencyTable
-from calibrate.models.checkpoint import Checkpoint, check_cuda_graphs, load_checkpoint
-from calibrate.models.shapes import SHAPES, shape
-from calibrate.progress import RichReporter
-from studies.cli import app as cli
-from studies.pricing.latency import save_latency
+from studies.cli import options, printing
+from studies.cli.checkpoints import shaped_checkpoint
+from studies.cli.guard import command
+from studies.cli.lists import parse_drafts, parse_loads
+from studies.cli.outputs import check_output
+
+if TYPE_CHECKING:
+    from calibrate.measuring.latency_table import LatencyTable
 
 
-def parse_drafts(text: str) -> tuple[int, ...]:
-    """``0-16`` or ``0,1,2,4,8``, none below 0; raises ``ValueError`` otherwise."""
-    low, dash, high = text.partition("-")
-    if dash and low.strip().isdigit() and high.strip().isdigit():
-        if int(low) > int(high):
-            raise ValueError(f"--drafts: {text!r} runs backwards; write {high.strip()}-{low.strip()}")
-        return tuple(range(int(low), int(high) + 1))
-    return cli.parse_list(text, int, "--drafts", "0-16 or 0,4,10", least=0)
-
-
-def parse_loads(batch: str, context_length: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The lists of ``--batch`` and ``--context-length``, none below 1; raises ``ValueError`` otherwise."""
-    return (
-        cli.parse_list(batch, int, "--batch", "1,4,16", least=1),
-        cli.parse_list(context_length, int, "--context-length", "256,1024", least=1),
-    )
-
-
-ShapedModelOption = Annotated[
-    str,
-    typer.Option(
-        "--model",
-        help="'bundled', a local folder in Hugging Face layout, a hub id, or a shape with random weights: "
-        f"{', '.join(SHAPES)}.",
-    ),
-]
-
-
-def shaped_checkpoint(
-    model: str, dtype: str, device: str, mask_token_id: int | None = None, revision: str | None = None
-) -> Checkpoint:
-    """A checkpoint, or random weights of the shape called ``model``; errors as those of loading.
-
-    Raises:
-        calibrate.models.shapes.ShapeError: ``model`` is called like a shape (``...-shaped``), and there is none.
-    """
-    if model in SHAPES or (model.endswith("-shaped") and "/" not in model and not Path(model).is_dir()):
-        return shape(model).make(dtype=dtype, device=device)
-    return load_checkpoint(model, dtype=dtype, device=device, mask_token_id=mask_token_id, revision=revision)
-
-
-@cli.command("latency")
+@command()
 def latency_command(
     out: Annotated[
         Path, typer.Option("--out", help="The latency file to write; for several tables the folder for them.")
     ],
-    model: ShapedModelOption = "bundled",
+    model: options.ShapedModelOption = "bundled",
     drafts: Annotated[str, typer.Option("--drafts", help="Numbers of drafts, 0-16 or 0,1,2,4,8.")] = "0-16",
-    block_length: cli.BlockLengthOption = 32,
+    block_length: options.BlockLengthOption = 32,
     context_length: Annotated[str, typer.Option("--context-length", help="Cached rows; 256,1024 for two tables.")] = (
         "128"
     ),
@@ -73,21 +33,26 @@ def latency_command(
         str | None,
         typer.Option("--cache", help="dual or block_causal, as the traces were recorded. [default: what it is for]"),
     ] = None,
-    backend: cli.BackendOption = "packed",
+    backend: options.BackendOption = "packed",
     repeats: Annotated[int, typer.Option("--repeats", min=3, help="Timed forwards per entry.")] = 15,
-    dtype: cli.DtypeOption = "float32",
-    device: cli.DeviceOption = "cpu",
-    revision: cli.RevisionOption = None,
-    mask_token_id: cli.MaskOption = None,
-    compiled: cli.CompileOption = False,
-    cuda_graphs: cli.GraphsOption = False,
-    overwrite: cli.OverwriteOption = False,
+    dtype: options.DtypeOption = "float32",
+    device: options.DeviceOption = "cpu",
+    revision: options.RevisionOption = None,
+    mask_token_id: options.MaskOption = None,
+    compiled: options.CompileOption = False,
+    cuda_graphs: options.GraphsOption = False,
+    overwrite: options.OverwriteOption = False,
 ) -> None:
     """Measure forward time against the number of drafts on this device.
 
     Several batches or context lengths give a table each, in OUT/batch-B-context-C.json; what does not fit into the
     device's memory is left out with a note that says what would fit.
     """
+    from calibrate.measuring.latency import measure_latency
+    from calibrate.models.checkpoint import check_cuda_graphs
+    from calibrate.progress import RichReporter
+    from studies.pricing.latency import save_latency
+
     check_cuda_graphs(device, cuda_graphs)
     wanted = parse_drafts(drafts)
     batches, caches = parse_loads(batch, context_length)
@@ -96,7 +61,7 @@ def latency_command(
     if len(pairs) > 1 and out.is_file():
         raise ValueError(f"{out} is a file, but {len(pairs)} tables need a folder; give another --out")
     for path in paths:
-        cli.check_output(path, overwrite)
+        check_output(path, overwrite)
     checkpoint = shaped_checkpoint(model, dtype, device, mask_token_id, revision)
     checkpoint.denoiser.compile_backend = "inductor" if compiled else None
     checkpoint.denoiser.cuda_graphs = cuda_graphs
@@ -104,21 +69,21 @@ def latency_command(
         try:
             table = measure_latency(
                 checkpoint, drafts=wanted, block_length=block_length, context_length=length, batch=size,
-                cache=cache, backend=backend, repeats=repeats, reporter=RichReporter(cli.console),
+                cache=cache, backend=backend, repeats=repeats, reporter=RichReporter(printing.console),
             )  # fmt: skip
         except MemoryError as error:
             if len(pairs) == 1:
                 raise
-            cli.console.print(f"[yellow]batch {size}, context {length} is left out:[/] {error}", highlight=False)
+            printing.console.print(f"[yellow]batch {size}, context {length} is left out:[/] {error}", highlight=False)
             continue
         save_latency(table, path)
         show_latency(table)
-        cli.console.print(f"[bold]{path}[/]")
+        printing.console.print(f"[bold]{path}[/]")
 
 
 def show_latency(table: LatencyTable) -> None:
     """Print a table, with every time also as a multiple of the plain one."""
-    shown = cli.plain_table(
+    shown = printing.plain_table(
         f"{table.model}, {table.device}, {table.dtype}, batch {table.batch}, context {table.context_length}, "
         f"{table.backend}",
         {"D": "right", "rows": "right", "ms": "right", "quartiles": "right", "x plain": "right"},
@@ -129,6 +94,6 @@ def show_latency(table: LatencyTable) -> None:
     ):
         relative = f"{median / table.latency[0]:.2f}"
         shown.add_row(str(entry), str(rows), f"{median:.2f}", f"{low:.2f}-{high:.2f}", relative)
-    cli.console.print(shown)
+    printing.console.print(shown)
     if table.note:
-        cli.console.print(f"[yellow]{table.note}[/]")
+        printing.console.print(f"[yellow]{table.note}[/]")

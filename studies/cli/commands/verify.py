@@ -4,55 +4,50 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 import typer
 from rich.table import Table
 
-from calibrate.models.checkpoint import check_attention, load_checkpoint
-from calibrate.progress import RichReporter
-from calibrate.prompts.encoding import prompt_set_hash
-from calibrate.prompts.source import load_prompt_set
-from calibrate.recording.recorder import TraceBuilder
-from drafting.anchors import AnchorTable
-from drafting.replay import replay
-from studies.cli import app as cli
-from studies.cli.graph_commands import GraphArgument, read_graph, unfit
-from studies.cli.trace_commands import decode_config, encoded_prompts
-from studies.divergence.arms import ARMS, DRAFTS, Reference, Setting, run_arm, run_reference
-from studies.divergence.file import csv_path, save_divergence
-from studies.divergence.summary import PATH, TOKENS, Arm, DivergenceReport, summarise
-from verify.drafts import DraftFiller
-from verify.layout import Exactness, exactness
-from verify.policies.specification import make_policy
-from verify.verifier import ValidityMismatchError, graph_mismatches
+from studies.cli import options, printing
+from studies.cli.checkpoints import decode_config, encoded_prompts
+from studies.cli.graphs import read_graph, unfit
+from studies.cli.guard import EXIT_NOT_IDENTICAL, command
+from studies.cli.outputs import check_output
+
+if TYPE_CHECKING:
+    from studies.divergence.arms import Reference
+    from studies.divergence.summary import Arm, DivergenceReport
+    from verify.layout import Exactness
+
 
 EXACT_DTYPE = "float32"
+
+
 SHOWN_DIVERGENCES = 5
 
 
-@cli.command("verify")
+@command()
 def verify_command(
-    graph: GraphArgument,
-    model: cli.ModelOption = "bundled",
-    prompts: cli.PromptsOption = "bundled",
+    graph: options.GraphArgument,
+    model: options.ModelOption = "bundled",
+    prompts: options.PromptsOption = "bundled",
     split: Annotated[str, typer.Option(help="Split of bundled prompts and datasets.")] = "test",
-    limit: cli.LimitOption = 16,
-    chat: cli.ChatOption = False,
+    limit: options.LimitOption = 16,
+    chat: options.ChatOption = False,
     policy: Annotated[str | None, typer.Option("--policy", help="By default the graph's.")] = None,
     temperature: Annotated[float | None, typer.Option("--temperature", min=0.0, help="By default the graph's.")] = None,
     block_length: Annotated[int | None, typer.Option("--block-length", min=1, help="By default the graph's.")] = None,
-    generation_length: cli.GenerationLengthOption = 96,
+    generation_length: options.GenerationLengthOption = 96,
     cache: Annotated[str | None, typer.Option("--cache", help="By default the graph's.")] = None,
-    backend: cli.BackendOption = "packed",
-    seed: cli.SeedOption = 0,
-    dtype: cli.DtypeOption = EXACT_DTYPE,
-    device: cli.DeviceOption = "cpu",
-    revision: cli.RevisionOption = None,
-    mask_token_id: cli.MaskOption = None,
-    compiled: cli.CompileOption = False,
-    cuda_graphs: cli.GraphsOption = False,
+    backend: options.BackendOption = "packed",
+    seed: options.SeedOption = 0,
+    dtype: options.DtypeOption = EXACT_DTYPE,
+    device: options.DeviceOption = "cpu",
+    revision: options.RevisionOption = None,
+    mask_token_id: options.MaskOption = None,
+    compiled: options.CompileOption = False,
+    cuda_graphs: options.GraphsOption = False,
     divergence: Annotated[
         bool | None,
         typer.Option(
@@ -68,7 +63,7 @@ def verify_command(
         Path | None,
         typer.Option("--out", help="Write the divergence report as JSON, its divergences as CSV beside it."),
     ] = None,
-    overwrite: cli.OverwriteOption = False,
+    overwrite: options.OverwriteOption = False,
 ) -> None:
     """Decode prompts plainly and with the graph; compare tokens, and forwards counted with forwards predicted.
 
@@ -76,12 +71,26 @@ def verify_command(
     this is no error: batch shapes change bits there, with drafts and without. What is then reported is how often tokens
     change through speculation and how often through batching alone.
     """
+    from calibrate.models.checkpoint import check_attention, load_checkpoint
+    from calibrate.progress import RichReporter
+    from calibrate.prompts.encoding import prompt_set_hash
+    from calibrate.prompts.source import load_prompt_set
+    from calibrate.recording.recorder import TraceBuilder
+    from drafting.anchors import AnchorTable
+    from studies.divergence.arms import ARMS, DRAFTS, Setting, run_arm, run_reference
+    from studies.divergence.file import csv_path, save_divergence
+    from studies.divergence.summary import summarise
+    from verify.drafts import DraftFiller
+    from verify.layout import exactness
+    from verify.policies.specification import make_policy
+    from verify.verifier import ValidityMismatchError, graph_mismatches
+
     asked = dtype != EXACT_DTYPE if divergence is None else divergence
     if out is not None:
         if not asked:
             raise ValueError(f"--out keeps the divergence report, and in {dtype} there is none without --divergence")
         for path in (out, csv_path(out)):
-            cli.check_output(path, overwrite)
+            check_output(path, overwrite)
     file = read_graph(graph)
     valid = file.validity
     heat = valid.temperature if temperature is None else temperature
@@ -110,7 +119,7 @@ def verify_command(
     setting = Setting(checkpoint.denoiser, encoded, rule, config, DraftFiller(file.nodes[1:]))
     names = ARMS if asked else (DRAFTS,)
     builder = TraceBuilder()
-    with RichReporter(cli.console).task(f"verify {graph.name}", len(encoded) * (1 + len(names))) as advance_to:
+    with RichReporter(printing.console).task(f"verify {graph.name}", len(encoded) * (1 + len(names))) as advance_to:
         done = 0
 
         def on_prompt() -> None:
@@ -124,7 +133,7 @@ def verify_command(
     drafts = report.arm(DRAFTS)
     predicted = replay(file.nodes[1:], AnchorTable.from_traces(builder.build(), max_depth=None)).forwards
     title = f"{graph}: {rule.spec}, {config.cache} cache, {config.backend}, {dtype}"
-    table = cli.plain_table(title, {"what": "left", "result": "left"})
+    table = printing.plain_table(title, {"what": "left", "result": "left"})
     for what, value in (
         ("prompts", str(len(encoded))),
         ("identical token sequences", f"{len(encoded) - sum(drafts.tokens_differ)} of {len(encoded)}"),
@@ -136,7 +145,7 @@ def verify_command(
         ("promise", _promise(promise, dtype)),
     ):
         table.add_row(what, value)
-    cli.console.print(table)
+    printing.console.print(table)
     if asked:
         _show(report)
     if out is not None:
@@ -150,7 +159,7 @@ def verify_command(
             "forwards_predicted": predicted, "forwards_counted": drafts.forwards,
         }  # fmt: skip
         for path in save_divergence(report, said, out):
-            cli.console.print(f"[bold]{path}[/]")
+            printing.console.print(f"[bold]{path}[/]")
     if dtype == EXACT_DTYPE:
         _keep_promises(report, promise.exact, predicted)
 
@@ -167,6 +176,8 @@ def _plain_rows(reference: Reference) -> int:
 
 def _keep_promises(report: DivergenceReport, exact: bool, predicted: int) -> None:
     """Exit where float32 broke a promise: plain decoding's in every mode, speculation's in exact modes."""
+    from studies.divergence.arms import DRAFTS
+
     broken = [arm.label for arm in report.arms if arm.name != DRAFTS and any(arm.path_parts)]
     drafts = report.arm(DRAFTS)
     if exact and (any(drafts.path_parts) or any(drafts.tokens_differ)):
@@ -174,13 +185,17 @@ def _keep_promises(report: DivergenceReport, exact: bool, predicted: int) -> Non
     elif exact and predicted != drafts.forwards:
         broken.append(f"forwards: {predicted} predicted, {drafts.forwards} counted")
     if broken:
-        cli.errors.print(f"[bold red]not identical[/] ({'; '.join(broken)})", highlight=False)
-        raise typer.Exit(cli.EXIT_NOT_IDENTICAL)
+        printing.errors.print(f"[bold red]not identical[/] ({'; '.join(broken)})", highlight=False)
+        raise typer.Exit(EXIT_NOT_IDENTICAL)
 
 
 def _show(report: DivergenceReport) -> None:
     """The shares, the divergences behind changed tokens, and the sentence."""
-    table = cli.plain_table(
+    import numpy as np
+
+    from studies.divergence.summary import PATH, TOKENS
+
+    table = printing.plain_table(
         f"prompts of {report.prompts} that differ from plain decoding at batch 1, {report.dtype}",
         {"": "left", "other tokens": "right", "other path": "right", "forwards": "right", "margin": "right",
          "widest": "right"},
@@ -192,14 +207,14 @@ def _show(report: DivergenceReport) -> None:
             arm.label, _share(arm, TOKENS), _share(arm, PATH), str(arm.forwards),
             f"{np.median(margins):.2g}" if len(margins) else "", f"{margins[-1]:.2g}" if len(margins) else "",
         )  # fmt: skip
-    cli.console.print(table)
+    printing.console.print(table)
     if any(any(arm.tokens_differ) for arm in report.arms):
-        cli.console.print(_divergences(report.arms))
-    cli.console.print(report.sentence, highlight=False)
+        printing.console.print(_divergences(report.arms))
+    printing.console.print(report.sentence, highlight=False)
     parted = [arm.margins()[-1] for arm in report.arms if len(arm.margins())]
     if parted and len(report.decision_margins):
         near = float((report.decision_margins <= max(parted)).mean())
-        cli.console.print(
+        printing.console.print(
             f"No decode parted at a margin above {max(parted):.2g}; {near:.1%} of all decisions are that narrow.",
             highlight=False,
         )
@@ -212,7 +227,7 @@ def _share(arm: Arm, measure: str) -> str:
 
 def _divergences(arms: Sequence[Arm]) -> Table:
     """Where decodes part whose tokens differ in the end: the first few of every way."""
-    table = cli.plain_table(
+    table = printing.plain_table(
         f"where decodes with other tokens part first (at most {SHOWN_DIVERGENCES} each; --out keeps all)",
         {"": "left", "prompt": "right", "block": "right", "step": "right", "at": "right", "kind": "left",
          "margin": "right", "noise": "right"},

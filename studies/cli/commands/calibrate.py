@@ -9,19 +9,17 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from calibrate.progress import RichReporter
-from calibrate.recording.workers import join_workers
-from studies.cli import app as cli
-from studies.report.report import choose
-from studies.runs.calibration import calibrate
-from studies.runs.configuration import CalibrationConfig
+from studies.cli import options, printing
+from studies.cli.guard import EXIT_NOT_IDENTICAL, command
+from studies.cli.lists import parse_list
+from studies.cli.outputs import draw
 
 
-@cli.command("calibrate", resumes=True, together=True)
+@command(resumes=True, together=True)
 def calibrate_command(
     out: Annotated[Path, typer.Option("--out", help="The run directory.")] = Path("runs/calibrate"),
-    model: cli.ModelOption = "bundled",
-    prompts: cli.PromptsOption = "bundled",
+    model: options.ModelOption = "bundled",
+    prompts: options.PromptsOption = "bundled",
     held_out: Annotated[
         str | None,
         typer.Option(
@@ -29,16 +27,16 @@ def calibrate_command(
             help="Prompts no search sees; by default the test split of --prompts, or half of a file.",
         ),
     ] = None,
-    chat: cli.ChatOption = False,
+    chat: options.ChatOption = False,
     policy: Annotated[
         list[str] | None,
         typer.Option("--policy", help="Unmasking policy, may come several times. [default: threshold:0.9]"),
     ] = None,
-    temperature: cli.TemperatureOption = 0.0,
-    block_length: cli.BlockLengthOption = 32,
-    generation_length: cli.GenerationLengthOption = 96,
-    cache: cli.CacheOption = "dual",
-    backend: cli.BackendOption = "packed",
+    temperature: options.TemperatureOption = 0.0,
+    block_length: options.BlockLengthOption = 32,
+    generation_length: options.GenerationLengthOption = 96,
+    cache: options.CacheOption = "dual",
+    backend: options.BackendOption = "packed",
     budgets: Annotated[str, typer.Option("--budgets", help="Draft nodes, 0 is plain decoding.")] = "0,3,5,8,10",
     methods: Annotated[
         str, typer.Option("--methods", help="Search methods; 'published' takes its best reading.")
@@ -52,16 +50,16 @@ def calibrate_command(
     measured_prompts: Annotated[
         int, typer.Option("--measured-prompts", min=1, help="Of these, prompts that the verifier really decodes.")
     ] = 16,
-    top_j: cli.TopJOption = 8,
-    seed: cli.SeedOption = 0,
+    top_j: options.TopJOption = 8,
+    seed: options.SeedOption = 0,
     batch_size: Annotated[
         int, typer.Option("--batch-size", min=1, help="Prompts recorded at a time; the verifier runs one by one.")
     ] = 1,
-    dtype: cli.DtypeOption = "float32",
-    device: cli.DeviceOption = "cpu",
-    revision: cli.RevisionOption = None,
-    mask_token_id: cli.MaskOption = None,
-    overwrite: cli.OverwriteOption = False,
+    dtype: options.DtypeOption = "float32",
+    device: options.DeviceOption = "cpu",
+    revision: options.RevisionOption = None,
+    mask_token_id: options.MaskOption = None,
+    overwrite: options.OverwriteOption = False,
     certify: Annotated[
         bool, typer.Option("--certify/--no-certify", help="Bound every graph by the best possible of its size.")
     ] = True,
@@ -71,6 +69,11 @@ def calibrate_command(
 
     Started by torchrun, all processes record; then the first one goes on alone (docs/recording.md).
     """
+    from calibrate.progress import RichReporter
+    from calibrate.recording.workers import join_workers
+    from studies.runs.calibration import calibrate
+    from studies.runs.configuration import CalibrationConfig
+
     config = CalibrationConfig(
         model=model,
         prompts=prompts,
@@ -81,8 +84,8 @@ def calibrate_command(
         generation_length=generation_length,
         cache=cache,
         backend=backend,
-        budgets=cli.parse_list(budgets, int, "--budgets"),
-        methods=cli.parse_list(methods, str, "--methods", "chain,greedy"),
+        budgets=parse_list(budgets, int, "--budgets"),
+        methods=parse_list(methods, str, "--methods", "chain,greedy"),
         top_j=top_j,
         seed=seed,
         dtype=dtype,
@@ -100,25 +103,25 @@ def calibrate_command(
     # A launcher that starts a failed job again means it to go on, not to delete what the first attempt recorded.
     first_attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
     results = calibrate(
-        config, out, overwrite=overwrite and first_attempt, reporter=RichReporter(cli.console), workers=workers
+        config, out, overwrite=overwrite and first_attempt, reporter=RichReporter(printing.console), workers=workers
     )
     if results is None:  # the leader of the workers reports
         return
     for spec in config.policies:
-        cli.console.print(results_table(results["rows"], spec))
+        printing.console.print(results_table(results["rows"], spec))
     if figures:
-        for path in cli.draw(out):
+        for path in draw(out):
             if path.suffix == ".png":
-                cli.console.print(f"figure  {path}")
+                printing.console.print(f"figure  {path}")
     for spec in config.policies:
-        cli.console.print(verdict(results["rows"], spec, out))
+        printing.console.print(verdict(results["rows"], spec, out))
     failed = [row for row in results["rows"] if not _holds(row)]
     if failed:
-        cli.errors.print(
+        printing.errors.print(
             f"[bold red]{len(failed)} rows break the promise[/] (tokens differ, or forwards counted are not those "
             f"predicted); see results.json"
         )
-        raise typer.Exit(cli.EXIT_NOT_IDENTICAL)
+        raise typer.Exit(EXIT_NOT_IDENTICAL)
 
 
 def results_table(rows: list[dict[str, Any]], policy: str) -> Table:
@@ -142,7 +145,7 @@ def results_table(rows: list[dict[str, Any]], policy: str) -> Table:
     )  # fmt: skip
     headings = dict.fromkeys(columns, "right")
     headings["method"] = "left"
-    table = cli.plain_table(
+    table = printing.plain_table(
         f"{policy}, {cache} cache, {prompts} held-out prompts, {run} of them run with every graph",
         headings,
         caption,
@@ -169,6 +172,8 @@ def results_table(rows: list[dict[str, Any]], policy: str) -> Table:
 
 def verdict(rows: list[dict[str, Any]], policy: str, out: Path) -> str:
     """One sentence that says what was won, and where the graph lies."""
+    from studies.report.report import choose
+
     mine = [row for row in rows if row["policy"] == policy]
     # The graph is chosen on the search split; the held-out number is only reported.
     chosen = choose(row for row in mine if row["split"] == "search")

@@ -1,34 +1,29 @@
-"""``study``: Optuna tunes a graph on held-out prompts, with as many workers as join."""
+"""``study``: Optuna tunes a graph, with as many workers as join."""
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Sequence
-from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import optuna
 import typer
 from rich.table import Table
 
-from calibrate.progress import RichReporter
-from calibrate.version import tool_version
-from drafting.graph import DraftGraph
-from studies.cli import app as cli
-from studies.runs.run_directory import slug
-from studies.tuning.optuna_study import StudyConfig, StudyError, run_study, study_facts
-from studies.tuning.pareto import pareto_results
-from studies.tuning.storage import is_shared, shown
-from studies.tuning.study_data import StudyInput, load_study_input
-from studies.tuning.study_results import BASELINES, OPTUNA, STUDY_NAME, check_study_output, study_results, write_study
-from studies.tuning.trial_claims import PATIENCE
-from verify.graph.file import Validity, save_graph
+from studies.cli import options, printing
+from studies.cli.guard import EXIT_BAD_INPUT, EXIT_INTERRUPTED, command
+from studies.cli.lists import parse_list
+
+if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
+
+    from studies.tuning.optuna_study import StudyConfig
+    from studies.tuning.study_data import StudyInput
+
 
 JOURNAL_NAME = "study.journal"
 
 
-@cli.command("study")
+@command()
 def study_command(
     traces: Annotated[Path, typer.Argument(help="A trace folder written by `draftgraph record`.")],
     out: Annotated[
@@ -58,13 +53,22 @@ def study_command(
     ] = None,
     patience: Annotated[
         float, typer.Option("--patience", min=1.0, help="Seconds after which a trial that does not move is given up.")
-    ] = PATIENCE,
-    overwrite: cli.OverwriteOption = False,
+    ] = 60.0,
+    overwrite: options.OverwriteOption = False,
 ) -> None:
     """Tune the parametric constructor with Optuna; started again, or elsewhere, it joins the study in the storage."""
+    import optuna
+
+    from calibrate.progress import RichReporter
+    from studies.tuning.optuna_study import StudyConfig, StudyError, run_study, study_facts
+    from studies.tuning.pareto import pareto_results
+    from studies.tuning.storage import is_shared, shown
+    from studies.tuning.study_data import load_study_input
+    from studies.tuning.study_results import STUDY_NAME, check_study_output, study_results, write_study
+
     chosen: Any = kind
     config = StudyConfig(
-        kind=chosen, budgets=cli.parse_list(budgets, int, "--budgets"), folds=folds, seed=seed, prune=prune
+        kind=chosen, budgets=parse_list(budgets, int, "--budgets"), folds=folds, seed=seed, prune=prune
     )
     if workers > 1 and not is_shared(storage):
         if out is None:
@@ -78,7 +82,7 @@ def study_command(
     _say_what_is_there(given, config)
     others = _start_workers(workers - 1, traces, test, prompts, config, trials, storage, study_name, patience)
     try:
-        with RichReporter(cli.console).task(f"study {kind}", trials) as advance_to:
+        with RichReporter(printing.console).task(f"study {kind}", trials) as advance_to:
             done = run_study(
                 given.data, config, trials,
                 storage=storage, name=study_name, patience=patience, on_trial=advance_to,
@@ -86,7 +90,7 @@ def study_command(
     finally:
         for process in others:
             process.join()
-    cli.console.print(f"{done.finished} trials finished in {shown(storage)}, {done.own} of them here")
+    printing.console.print(f"{done.finished} trials finished in {shown(storage)}, {done.own} of them here")
     if out is None:
         return
     if config.kind != "forwards":
@@ -98,7 +102,7 @@ def study_command(
         path = write_study(out, results, overwrite)
         _write_graphs(out, given, results)
         _print_results(results)
-    cli.console.print(f"saved in [bold]{path}[/]")
+    printing.console.print(f"saved in [bold]{path}[/]")
 
 
 def work(
@@ -112,19 +116,26 @@ def work(
     patience: float,
 ) -> None:
     """One more local worker; what goes wrong is said on the standard error output."""
+    import optuna
+
+    from studies.tuning.optuna_study import run_study
+    from studies.tuning.study_data import load_study_input
+
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         given = load_study_input(traces, config, test=test, prompts=prompts)
         run_study(given.data, config, trials, storage=storage, name=name, patience=patience)
     except KeyboardInterrupt:
-        raise SystemExit(cli.EXIT_INTERRUPTED) from None
+        raise SystemExit(EXIT_INTERRUPTED) from None
     except (ValueError, RuntimeError, OSError) as error:
-        cli.errors.print("[bold red]a worker stopped:[/]", str(error), highlight=False)
-        raise SystemExit(cli.EXIT_BAD_INPUT) from None
+        printing.errors.print("[bold red]a worker stopped:[/]", str(error), highlight=False)
+        raise SystemExit(EXIT_BAD_INPUT) from None
 
 
 def _start_workers(count: int, *arguments: Any) -> Sequence[BaseProcess]:
     # spawn, not fork: a fork of a process with open connections and threads shares them.
+    import multiprocessing
+
     context = multiprocessing.get_context("spawn")
     processes = [context.Process(target=work, args=arguments) for _ in range(count)]
     for process in processes:
@@ -134,18 +145,24 @@ def _start_workers(count: int, *arguments: Any) -> Sequence[BaseProcess]:
 
 def _say_what_is_there(given: StudyInput, config: StudyConfig) -> None:
     objective = given.data.objective
-    cli.console.print(
+    printing.console.print(
         f"{len(objective.prompt_indices)} search prompts in {len(objective.held_out)} folds, "
         f"{len(given.test.prompt_indices())} test prompts kept apart, {len(objective.names)} parameters"
     )
     if objective.states < objective.budgets[-1]:
-        cli.console.print(
+        printing.console.print(
             f"[yellow]the smallest fold leaves {objective.states} candidate states; "
             f"graphs of a larger budget than that hold them all[/]"
         )
 
 
 def _write_graphs(out: Path, given: StudyInput, results: dict[str, Any]) -> None:
+    from calibrate.version import tool_version
+    from drafting.graph import DraftGraph
+    from studies.runs.run_directory import slug
+    from studies.tuning.study_results import OPTUNA
+    from verify.graph.file import Validity, save_graph
+
     names = ("model", "model_revision", "policy", "block_length", "cache", "temperature", "top_j")
     validity = Validity(**{name: given.facts[name] for name in names})
     step_size = given.data.objective.step_size
@@ -172,6 +189,8 @@ def _write_graphs(out: Path, given: StudyInput, results: dict[str, Any]) -> None
 
 
 def _print_results(results: dict[str, Any]) -> None:
+    from studies.tuning.study_results import BASELINES, OPTUNA
+
     table = Table(title="NFE reduction on test prompts")
     rows = [row for row in results["baselines"] if row["split"] == "test"]
     budgets = sorted({row["budget"] for row in rows})
@@ -181,12 +200,14 @@ def _print_results(results: dict[str, Any]) -> None:
     value = {(row["method"], row["budget"]): row["nfe_reduction"] for row in rows}
     for method in (*BASELINES, OPTUNA):
         table.add_row(method, *[f"{value[method, budget]:.3f}" for budget in budgets])
-    cli.console.print(table)
+    printing.console.print(table)
     for method in ("published:degree1/all", "greedy", "exact"):
-        cli.console.print(results["comparisons"][method]["sentence"], highlight=False)
+        printing.console.print(results["comparisons"][method]["sentence"], highlight=False)
 
 
 def _print_front(results: dict[str, Any]) -> None:
+    from studies.tuning.study_results import OPTUNA
+
     table = Table(title="Pareto front of the study")
     for axis in results["axes"]:
         table.add_column(f"{axis['name']} {axis.get('domain', '')}".strip(), justify="right")
@@ -195,4 +216,4 @@ def _print_front(results: dict[str, Any]) -> None:
         if row["method"] == OPTUNA:
             tested = ", ".join(f"{value:.3f}" for value in row["test_values"] or ()) or "-"
             table.add_row(*[f"{value:.3f}" for value in row["values"]], tested)
-    cli.console.print(table)
+    printing.console.print(table)

@@ -5,28 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from calibrate.files import write_json
-from calibrate.measuring.latency_table import LatencyError, LatencyTable
-from calibrate.version import tool_version
-from drafting.graph import DraftGraph
-from drafting.replay import replay
-from drafting.searches.methods import METHODS, FoundGraph, SearchInput, check_method, find_graphs
-from drafting.trie import PrefixTrie
-from studies.cli import app as cli
-from studies.pricing.budget import BudgetChoice, choose_budget
-from studies.pricing.latency import load_latency
-from studies.runs.splits import Splits, read_splits
-from verify.graph.file import save_graph
+from studies.cli import options, printing
+from studies.cli.guard import command
+from studies.cli.outputs import check_output, draw
+
+if TYPE_CHECKING:
+    from calibrate.measuring.latency_table import LatencyTable
+    from drafting.searches.methods import FoundGraph
+    from studies.pricing.budget import BudgetChoice
+    from studies.runs.splits import Splits
+
 
 BUDGET_FORMAT = "draftgraph-budget"
+
+
 BUDGET_VERSION = 1
 
 
-@cli.command("budget")
+@command()
 def budget_command(
     traces: Annotated[
         list[Path],
@@ -39,7 +39,7 @@ def budget_command(
     held_out: Annotated[
         Path | None, typer.Option("--held-out", help="Traces that judge the choice; by default TRACES/test.")
     ] = None,
-    method: Annotated[str, typer.Option("--method", help=f"One of {', '.join(METHODS)}.")] = "greedy",
+    method: Annotated[str, typer.Option("--method", help=options.METHOD_HELP)] = "greedy",
     time_limit: Annotated[
         float, typer.Option("--time-limit", min=0.0, help="Seconds per budget for --method exact.")
     ] = 30.0,
@@ -61,7 +61,7 @@ def budget_command(
             "folder.",
         ),
     ] = False,
-    overwrite: cli.OverwriteOption = False,
+    overwrite: options.OverwriteOption = False,
 ) -> None:
     """Price every budget with this device's latency and take the best; 0 means: do not speculate.
 
@@ -69,6 +69,9 @@ def budget_command(
     --out, OUT.budget.json holds every budget's row and the verdict, also when that is not to speculate. Several TRACES
     are priced one by one; their files are named after them.
     """
+    from drafting.searches.methods import check_method
+    from studies.pricing.latency import load_latency
+
     check_method(method)
     if len(traces) > 1 and (validation is not None or held_out is not None):
         raise ValueError("--validation and --held-out belong to one TRACES; give folders with 'test' in them")
@@ -76,8 +79,8 @@ def budget_command(
         raise ValueError("--figures draws what --out wrote; give --out")
     outs = _outputs(traces, out)
     for path in outs:
-        cli.check_output(path, overwrite)
-        cli.check_output(_report_path(path), overwrite)
+        check_output(path, overwrite)
+        check_output(_report_path(path), overwrite)
     table = load_latency(latency)
     priced = [_price(folder, table, latency, validation, held_out, method, time_limit, any_model) for folder in traces]
     chosen_on = "validation" if validation else "search"
@@ -85,7 +88,7 @@ def budget_command(
         _show(one.choice, f"{one.folder}, {method}, budget chosen on {chosen_on} prompts")
     for one in priced:
         policy = f"{one.splits.validity.policy}: " if len(priced) > 1 else ""
-        cli.console.print(policy + one.sentence)
+        printing.console.print(policy + one.sentence)
     for one, path in zip(priced, outs, strict=bool(outs)):
         _save(one, table, method, chosen_on, path)
     if figures and out is not None:
@@ -109,9 +112,9 @@ def _draw(files: Sequence[Path], out: Path) -> None:
 
     folder = figures_folder(out)
     for file in files:
-        for drawn in cli.draw(file, folder):
+        for drawn in draw(file, folder):
             if drawn.suffix == ".png":
-                cli.console.print(f"figure  {drawn}")
+                printing.console.print(f"figure  {drawn}")
 
 
 def _outputs(traces: Sequence[Path], out: Path | None) -> list[Path]:
@@ -140,6 +143,11 @@ def _price(
     time_limit: float,
     any_model: bool,
 ) -> _Priced:
+    from drafting.searches.methods import SearchInput, find_graphs
+    from drafting.trie import PrefixTrie
+    from studies.pricing.budget import choose_budget
+    from studies.runs.splits import read_splits
+
     search_folder = traces / "search" if (traces / "search").is_dir() else traces
     if held_out is None and not (traces / "test").is_dir():
         policies = _policy_folders(traces)
@@ -171,6 +179,12 @@ def _policy_folders(folder: Path) -> list[Path]:
 
 def _save(priced: _Priced, table: LatencyTable, method: str, chosen_on: str, out: Path) -> None:
     """Write the best graph, or say that there is none, and every budget's row with the verdict."""
+    from calibrate.files import write_json
+    from calibrate.version import tool_version
+    from drafting.graph import DraftGraph
+    from drafting.replay import replay
+    from verify.graph.file import save_graph
+
     splits, best = priced.splits, priced.choice.best
     facts = {
         "tool": "draftgraph",
@@ -188,10 +202,10 @@ def _save(priced: _Priced, table: LatencyTable, method: str, chosen_on: str, out
         values = {name: replay(nodes, anchors).row() for name, anchors in zip(names, splits.tables, strict=True)}
         graph = DraftGraph.from_formulas(nodes, splits.step_size)
         save_graph(graph.to_graph_file(splits.validity, facts, values, table.graph_section()), out)
-        cli.console.print(f"graph   [bold]{out}[/]")
+        printing.console.print(f"graph   [bold]{out}[/]")
     else:
         out.unlink(missing_ok=True)  # there only with --overwrite: a graph beside a verdict against it misleads
-        cli.console.print(f"no graph is written for {splits.validity.policy}: plain decoding is the best budget")
+        printing.console.print(f"no graph is written for {splits.validity.policy}: plain decoding is the best budget")
     write_json(
         _report_path(out),
         {
@@ -206,7 +220,7 @@ def _save(priced: _Priced, table: LatencyTable, method: str, chosen_on: str, out
             "rows": [asdict(row) for row in priced.choice.rows],
         },
     )
-    cli.console.print(f"budgets [bold]{_report_path(out)}[/]")
+    printing.console.print(f"budgets [bold]{_report_path(out)}[/]")
 
 
 def other_model(table: LatencyTable, run: Mapping[str, Any]) -> str:
@@ -228,6 +242,8 @@ def check_prices(
         LatencyError: another model or dtype (unless ``any_model``), another block length, or a cache mode whose
             forwards have other rows than those that were timed.
     """
+    from calibrate.measuring.latency_table import LatencyError
+
     if run["cache"] in ("none", "prefix"):
         raise LatencyError(
             f"{traces} was recorded with cache {run['cache']!r}: there every forward computes the rows after the "
@@ -252,7 +268,7 @@ def check_prices(
 
 
 def _show(choice: BudgetChoice, title: str) -> None:
-    shown = cli.plain_table(
+    shown = printing.plain_table(
         title,
         {"D": "right", "ms each": "right", "choice": "right", "forwards": "right", "speed-up": "right",
          "95 % interval": "right"},
@@ -265,4 +281,4 @@ def _show(choice: BudgetChoice, title: str) -> None:
             f"{mark}{row.budget}", f"{row.milliseconds_per_forward:.2f}", f"{row.choice_speedup:.2f}",
             str(row.forwards), f"{mark}{row.speedup:.2f}", f"{row.speedup_low:.2f}-{row.speedup_high:.2f}",
         )  # fmt: skip
-    cli.console.print(shown)
+    printing.console.print(shown)

@@ -1,0 +1,42 @@
+"""Models and prompts as commands ask for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from calibrate.models.checkpoint import Checkpoint
+    from calibrate.prompts.prompt import Prompt
+    from verify.decoding import DecodeConfig
+
+
+def decode_config(checkpoint: Checkpoint, **options: Any) -> DecodeConfig:
+    """The decode configuration of a checkpoint under command-line options."""
+    from verify.decoding import DecodeConfig
+
+    return DecodeConfig(end_token_ids=checkpoint.end_token_ids, **options)
+
+
+def encoded_prompts(prompts: Sequence[Prompt], checkpoint: Checkpoint, chat: bool = False) -> list[tuple[int, ...]]:
+    """Token ids of prompts for a checkpoint; raises PromptError for one that it cannot decode."""
+    from calibrate.prompts.encoding import encode_for
+
+    return encode_for(checkpoint, prompts, chat=chat)
+
+
+def shaped_checkpoint(
+    model: str, dtype: str, device: str, mask_token_id: int | None = None, revision: str | None = None
+) -> Checkpoint:
+    """A checkpoint, or random weights of the shape called ``model``; errors as those of loading.
+
+    Raises:
+        calibrate.models.shapes.ShapeError: ``model`` is called like a shape (``...-shaped``), and there is none.
+    """
+    from calibrate.models.checkpoint import load_checkpoint
+    from calibrate.models.shapes import SHAPES, shape
+
+    if model in SHAPES or (model.endswith("-shaped") and "/" not in model and not Path(model).is_dir()):
+        return shape(model).make(dtype=dtype, device=device)
+    return load_checkpoint(model, dtype=dtype, device=device, mask_token_id=mask_token_id, revision=revision)

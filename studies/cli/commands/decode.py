@@ -1,0 +1,130 @@
+"""``decode``: prompts are decoded, plainly or with a draft graph."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from studies.cli import options, printing
+from studies.cli.checkpoints import decode_config, encoded_prompts
+from studies.cli.graphs import read_graph, unfit
+from studies.cli.guard import command
+from studies.cli.outputs import check_output
+
+if TYPE_CHECKING:
+    from calibrate.models.checkpoint import Checkpoint
+    from calibrate.prompts.prompt import Prompt
+    from verify.decoding import DecodeResult
+
+
+@command()
+def decode_command(
+    out: options.OutOption,
+    model: options.ModelOption = "bundled",
+    prompts: options.PromptsOption = "bundled",
+    split: Annotated[str, typer.Option(help="Split of bundled prompts and datasets.")] = "test",
+    limit: options.LimitOption = None,
+    chat: options.ChatOption = False,
+    graph: Annotated[
+        Path | None, typer.Option("--graph", help="Speculate with this graph; plain decoding without.")
+    ] = None,
+    policy: Annotated[str | None, typer.Option("--policy", help="Unmasking policy; by default the graph's.")] = None,
+    temperature: Annotated[float | None, typer.Option("--temperature", min=0.0, help="By default the graph's.")] = None,
+    block_length: Annotated[int | None, typer.Option("--block-length", min=1, help="By default the graph's.")] = None,
+    generation_length: options.GenerationLengthOption = 96,
+    cache: Annotated[str | None, typer.Option("--cache", help="By default the graph's.")] = None,
+    backend: options.BackendOption = "packed",
+    seed: options.SeedOption = 0,
+    batch_size: options.BatchSizeOption = 1,
+    dtype: options.DtypeOption = "float32",
+    device: options.DeviceOption = "cpu",
+    revision: options.RevisionOption = None,
+    mask_token_id: options.MaskOption = None,
+    compiled: options.CompileOption = False,
+    cuda_graphs: options.GraphsOption = False,
+    overwrite: options.OverwriteOption = False,
+) -> None:
+    """Decode prompts, plainly or with a draft graph, into JSONL."""
+    from calibrate.measuring.memory import Load, explained
+    from calibrate.models.checkpoint import check_attention, load_checkpoint
+    from calibrate.progress import RichReporter
+    from calibrate.prompts.source import load_prompt_set
+    from verify.decoding import decode_batch
+    from verify.graph.file import GraphFile
+    from verify.policies.specification import make_policy
+    from verify.verifier import graph_mismatches
+
+    check_output(out, overwrite)
+    file: GraphFile | None = read_graph(graph) if graph is not None else None
+    valid = file.validity if file is not None else None
+    spec = policy or (valid.policy if valid else "threshold:0.9")
+    heat = temperature if temperature is not None else (valid.temperature if valid else 0.0)
+    rule = make_policy(spec, heat)
+    prompt_set = load_prompt_set(prompts, split, limit)
+    checkpoint = load_checkpoint(
+        model, dtype=dtype, device=device, mask_token_id=mask_token_id, revision=revision,
+        compiled=compiled, cuda_graphs=cuda_graphs,
+    )  # fmt: skip
+    encoded = encoded_prompts(prompt_set, checkpoint, chat)
+    config = decode_config(
+        checkpoint,
+        block_length=block_length or (valid.block_length if valid else 32),
+        generation_length=generation_length,
+        cache=cache or (valid.cache if valid else "dual"),
+        backend=backend,
+        top_j=valid.top_j if valid else 8,
+        seed=seed,
+    )
+    check_attention(checkpoint, config.cache)
+    if file is not None:
+        wrong = graph_mismatches(file, checkpoint.name, checkpoint.revision, rule, config)
+        if wrong:
+            raise ValueError(f"{graph} is not valid for this run: " + unfit(wrong, policy))
+    nodes = file.nodes[1:] if file is not None else ()
+    done: dict[int, dict[str, Any]] = {}  # in the order in which a batch finishes them
+    results = decode_batch(checkpoint.denoiser, list(enumerate(encoded)), rule, config, nodes, batch_size=batch_size)
+    try:
+        load = Load.of_decode(config, [len(prompt) for prompt in encoded], batch_size, len(nodes))
+        with (
+            explained(checkpoint.denoiser, load),
+            RichReporter(printing.console).task("decode", len(encoded)) as advance_to,
+        ):
+            for prompt_index, result in results:
+                done[prompt_index] = _line(prompt_set[prompt_index], result, checkpoint)
+                advance_to(len(done))
+    except BaseException:
+        if done:
+            partial = out.with_name(out.name + ".partial")
+            _write_lines(partial, [done[prompt_index] for prompt_index in sorted(done)])
+            printing.errors.print(f"the {len(done)} of {len(encoded)} prompts that were done are in {partial}")
+        raise
+    lines = [done[prompt_index] for prompt_index in sorted(done)]
+    _write_lines(out, lines)
+    steps, forwards = sum(line["steps"] for line in lines), sum(line["forwards"] for line in lines)
+    printing.console.print(
+        f"{len(lines)} prompts in [bold]{out}[/]: {steps} denoising steps in {forwards} forward passes "
+        f"({steps / forwards:.2f} steps per forward)"
+    )
+
+
+def _line(prompt: Prompt, result: DecodeResult, checkpoint: Checkpoint) -> dict[str, Any]:
+    tokens = result.tokens[: result.end]
+    return {
+        "id": prompt.id,
+        "tokens": tokens,
+        "text": checkpoint.text(tokens),
+        "steps": result.steps,
+        "forwards": result.forwards,
+        "query_tokens": result.query_tokens,
+    }
+
+
+def _write_lines(path: Path, lines: Sequence[dict[str, Any]]) -> None:
+    from calibrate.files import write_atomically
+
+    with write_atomically(path) as temporary:
+        temporary.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")

@@ -1,0 +1,53 @@
+"""``evaluate``: graphs are replayed over recorded traces."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from studies.cli import printing
+from studies.cli.graphs import read_graph, trace_validity
+from studies.cli.guard import command
+
+
+@command()
+def evaluate_command(
+    graphs: Annotated[list[Path], typer.Argument(help="Graph files.")],
+    traces: Annotated[Path, typer.Option("--traces", help="A trace folder, best one that no search has seen.")],
+) -> None:
+    """Replay graphs over recorded traces: accepted drafts and forward passes, without a model."""
+    from calibrate.traces.table import read_traces
+    from drafting.anchors import AnchorTable
+    from drafting.replay import replay
+
+    found = read_traces(traces)
+    run = trace_validity(found)
+    anchors = AnchorTable.from_traces(found, max_depth=None)
+    table = printing.plain_table(
+        f"replay on {found.metadata['prompts']} prompts, {run.policy}, {run.cache} cache",
+        {
+            "graph": "left",
+            "D": "right",
+            "accepted\ndrafts": "right",
+            "forwards\nplain": "right",
+            "forwards\ngraph": "right",
+            "nfe\nreduction": "right",
+        },
+    )
+    for path in graphs:
+        file = read_graph(path)
+        wrong = file.validity.mismatches(run)
+        if wrong:
+            raise ValueError(f"{path} does not fit the traces in {traces}: " + "; ".join(wrong))
+        value = replay(file.nodes[1:], anchors)
+        table.add_row(
+            str(path),
+            str(file.budget),
+            f"{value.accepted_drafts:.3f}",
+            str(value.plain_forwards),
+            str(value.forwards),
+            f"{value.nfe_reduction:.3f}",
+        )
+    printing.console.print(table)

@@ -1,0 +1,88 @@
+"""``record``: a model decodes prompts plainly, and what it did is written down."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from studies.cli import options, printing
+from studies.cli.checkpoints import decode_config, encoded_prompts
+from studies.cli.guard import command
+
+
+@command(resumes=True, together=True)
+def record_command(
+    out: options.OutOption,
+    model: options.ModelOption = "bundled",
+    prompts: options.PromptsOption = "bundled",
+    split: Annotated[
+        str, typer.Option(help="Split of bundled prompts and datasets: calibration, validation, test.")
+    ] = "calibration",
+    limit: options.LimitOption = None,
+    chat: options.ChatOption = False,
+    policy: options.PolicyOption = "threshold:0.9",
+    temperature: options.TemperatureOption = 0.0,
+    block_length: options.BlockLengthOption = 32,
+    generation_length: options.GenerationLengthOption = 96,
+    cache: options.CacheOption = "dual",
+    top_j: options.TopJOption = 8,
+    seed: options.SeedOption = 0,
+    batch_size: options.BatchSizeOption = 1,
+    dtype: options.DtypeOption = "float32",
+    device: options.DeviceOption = "cpu",
+    revision: options.RevisionOption = None,
+    mask_token_id: options.MaskOption = None,
+    compiled: options.CompileOption = False,
+    cuda_graphs: options.GraphsOption = False,
+) -> None:
+    """Record acceptance traces of plain decoding; run it again to go on after a stop.
+
+    Started by torchrun, every process records a share of the prompts (docs/recording.md).
+    """
+    from calibrate.measuring.memory import Load, explained
+    from calibrate.models.checkpoint import load_checkpoint
+    from calibrate.progress import RichReporter
+    from calibrate.prompts.source import has_splits, load_prompt_set
+    from calibrate.recording.workers import join_workers
+    from studies.runs.recordings import record_with_progress
+    from verify.policies.specification import make_policy
+
+    workers = join_workers()
+    if workers is not None:
+        device = workers.device(device)
+    rule = make_policy(policy, temperature)
+    prompt_set = load_prompt_set(prompts, split, limit)
+    checkpoint = load_checkpoint(
+        model, dtype=dtype, device=device, mask_token_id=mask_token_id, revision=revision,
+        compiled=compiled, cuda_graphs=cuda_graphs,
+    )  # fmt: skip
+    encoded = encoded_prompts(prompt_set, checkpoint, chat)
+    config = decode_config(
+        checkpoint,
+        block_length=block_length,
+        generation_length=generation_length,
+        cache=cache,
+        top_j=top_j,
+        seed=seed,
+    )
+    with explained(checkpoint.denoiser, Load.of_decode(config, [len(prompt) for prompt in encoded], batch_size, 0)):
+        traces = record_with_progress(
+            checkpoint,
+            encoded,
+            rule,
+            config,
+            out,
+            RichReporter(printing.console),
+            rule.spec,
+            batch_size=batch_size,
+            chat=chat,
+            prompt_source=f"{prompts}, {split}" if has_splits(prompts) else prompts,
+            workers=workers,
+        )
+    if traces is None:  # the leader of the workers reports
+        return
+    printing.console.print(
+        f"{traces.n_steps} denoising steps of {len(encoded)} prompts in [bold]{out}[/] "
+        f"(trace hash {traces.trace_hash()[:12]})"
+    )

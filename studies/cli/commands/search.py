@@ -1,0 +1,83 @@
+"""``search``: a draft graph is found in recorded traces."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from studies.cli import options, printing
+from studies.cli.graphs import trace_validity
+from studies.cli.guard import command
+from studies.cli.outputs import check_output
+
+
+@command()
+def search_command(
+    traces: Annotated[Path, typer.Argument(help="A trace folder written by `draftgraph record`.")],
+    out: Annotated[Path, typer.Option("--out", help="The graph file to write.")],
+    method: Annotated[str, typer.Option("--method", help=options.METHOD_HELP)] = "greedy",
+    budget: Annotated[int, typer.Option("--budget", min=1, help="Draft nodes.")] = 10,
+    time_limit: Annotated[float, typer.Option("--time-limit", min=0.0, help="Seconds for --method exact.")] = 30.0,
+    overwrite: options.OverwriteOption = False,
+) -> None:
+    """Find a draft graph for a budget in recorded traces."""
+    from calibrate.traces.table import read_traces
+    from calibrate.version import tool_version
+    from drafting.anchors import AnchorTable
+    from drafting.graph import DraftGraph
+    from drafting.replay import replay
+    from drafting.searches.methods import SearchInput, find_graphs
+    from drafting.trie import PrefixTrie
+    from studies.runs.calibration import node_statistics
+    from studies.statistics.intervals import interval_fields
+    from verify.graph.file import save_graph
+    from verify.policies.specification import make_policy
+
+    check_output(out, overwrite)
+    found = read_traces(traces)
+    valid = trace_validity(found)
+    anchors = AnchorTable.from_traces(found, max_depth=None)
+    if anchors.n_anchors == 0:
+        raise ValueError(
+            f"{traces} holds no anchor (every block was complete after one step): there is nothing to draft"
+        )
+    trie = PrefixTrie.from_anchors(anchors)
+    step_size = make_policy(valid.policy).step_size
+    given = SearchInput(trie, budget, valid.block_length, step_size, time_limit)
+    found_graph = find_graphs(method, given, [budget])[budget]
+    nodes = found_graph.nodes
+    if not nodes:
+        raise ValueError(f"{method} found no draft node in {traces}: no draft was ever possible under {valid.policy}")
+    graph = DraftGraph.from_formulas(nodes, step_size)
+    value = replay(nodes, anchors)
+    counts, reach = node_statistics(graph.draft_nodes(), trie)
+    provenance = {
+        "tool": "draftgraph",
+        "tool_version": tool_version(),
+        "search": method,
+        "budget": budget,
+        "trace_hash": found.trace_hash(),
+        "prompt_set_hash": found.metadata["prompt_set_hash"],
+        "prompts": int(found.metadata["prompts"]),
+        "dtype": found.metadata["dtype"],
+        "generation_length": int(found.metadata["generation_length"]),
+        "node_counts": [int(trie.total), *counts],
+        "node_reach": [1.0, *reach],
+    }
+    values = {"search": {**value.row(), **interval_fields(value)}}
+    proof = ""
+    if found_graph.bound is not None and found_graph.gap is not None:
+        values["search"] |= {"bound": found_graph.bound, "gap": found_graph.gap}
+        proof = ", proved optimal" if found_graph.gap == 0 else f", NOT proved optimal: gap {found_graph.gap:.2%}"
+    save_graph(graph.to_graph_file(valid, provenance, values), out)
+    if len(nodes) < budget:
+        printing.console.print(
+            f"[yellow]only {len(nodes)} of {budget} draft nodes:[/] the traces hold no further candidates"
+        )
+    printing.console.print(
+        f"{method}, {len(nodes)} drafts{proof}: accepted drafts {value.accepted_drafts:.3f}, nfe reduction "
+        f"{value.nfe_reduction:.2f} on the traces searched (value it on other prompts with `draftgraph evaluate`)\n"
+        f"[bold]{out}[/]"
+    )

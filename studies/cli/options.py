@@ -1,0 +1,87 @@
+"""Options and arguments that several commands share. Only typer is imported here: help must not wait for torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+#: A command declares its options before anything heavy is imported, so these names stand here a second time;
+#: tests/studies/cli/test_options.py compares them with ``drafting.searches.methods.METHODS`` and
+#: ``calibrate.models.shapes.SHAPES``.
+METHOD_NAMES = (
+    "chain", "tree_greedy", "sequoia", "published:degree0", "published:degree1/all", "published:degree1/chosen",
+    "published:total/all", "published:total/chosen", "greedy", "bundled_greedy", "swap", "cut", "exact",
+)  # fmt: skip
+SHAPE_NAMES = ("llada-8b-shaped", "sdar-8b-shaped", "llada-126m-shaped", "llada-tiny-shaped", "sdar-tiny-shaped")
+METHOD_HELP = f"One of {', '.join(METHOD_NAMES)}."
+METHODS_HELP = f"Of {', '.join(METHOD_NAMES)}."
+
+OutOption = Annotated[Path, typer.Option("--out", help="Where to write.")]
+GraphArgument = Annotated[Path, typer.Argument(help="A graph file.")]
+ShapedModelOption = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        help="'bundled', a local folder in Hugging Face layout, a hub id, or a shape with random weights: "
+        f"{', '.join(SHAPE_NAMES)}.",
+    ),
+]
+ModelOption = Annotated[
+    str, typer.Option("--model", help="'bundled', a local folder in Hugging Face layout, or a hub id.")
+]
+PromptsOption = Annotated[
+    str,
+    typer.Option(
+        "--prompts",
+        help="'bundled', 'bundled/DOMAIN', a JSONL file of {\"prompt\": text} or {\"tokens\": ids}, or "
+        "'datasets:NAME' (gsm8k, math500, humaneval, mbpp; see docs/recording.md).",
+    ),
+]
+PolicyOption = Annotated[
+    str,
+    typer.Option("--policy", help="Unmasking policy: static:k or threshold:tau, for example threshold:0.9."),
+]
+BlockLengthOption = Annotated[int, typer.Option("--block-length", min=1, help="Positions per block.")]
+GenerationLengthOption = Annotated[int, typer.Option("--generation-length", min=1, help="Positions to generate.")]
+CacheOption = Annotated[
+    str,
+    typer.Option("--cache", help="What is cached while a block is solved: none, prefix, dual or block_causal."),
+]
+BackendOption = Annotated[
+    str, typer.Option("--backend", help="How drafts enter a forward: packed (rows) or expanded (batch).")
+]
+TopJOption = Annotated[int, typer.Option("--top-j", min=1, help="Vocabulary ranks to record.")]
+SeedOption = Annotated[int, typer.Option("--seed", help="Seed of stochastic policies.")]
+TemperatureOption = Annotated[float, typer.Option("--temperature", min=0.0, help="0 takes argmax tokens.")]
+#: Short names that are accepted beside torch's own.
+DTYPE_ALIASES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
+
+def dtype_name(text: str) -> str:
+    """``bf16`` -> ``bfloat16``, and so on; what is no alias is given back as it is."""
+    return DTYPE_ALIASES.get(text, text)
+
+
+DtypeOption = Annotated[
+    str,
+    typer.Option("--dtype", callback=dtype_name, help="float32 (exact), bfloat16 or float16; or fp32, bf16, fp16."),
+]
+DeviceOption = Annotated[
+    str, typer.Option("--device", help="A torch device; cuda is each worker's own one under torchrun.")
+]
+RevisionOption = Annotated[
+    str | None, typer.Option("--revision", help="Branch, tag or commit of a hub model. [default: main]")
+]
+ChatOption = Annotated[bool, typer.Option("--chat", help="Put text prompts into the model's chat template.")]
+BatchSizeOption = Annotated[
+    int, typer.Option("--batch-size", min=1, help="Prompts decoded at a time; in float32 the tokens are the same.")
+]
+CompileOption = Annotated[
+    bool, typer.Option("--compile", help="Compile step forwards with torch.compile; the first take up to minutes.")
+]
+GraphsOption = Annotated[bool, typer.Option("--cuda-graphs", help="Replay step forwards from CUDA graphs.")]
+MaskOption = Annotated[int | None, typer.Option("--mask-token-id", help="For checkpoints that do not name theirs.")]
+LimitOption = Annotated[int | None, typer.Option("--limit", help="Use the first prompts only.")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]

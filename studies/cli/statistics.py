@@ -1,0 +1,66 @@
+"""What the commands of statistics share: options, words, and the file of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from studies.cli import options, printing
+from studies.cli.outputs import check_output
+
+if TYPE_CHECKING:
+    from studies.statistics.intervals import Interval
+
+
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of folds, draws and resamples.")]
+BudgetsOption = Annotated[str, typer.Option("--budgets", help="Draft nodes, comma-separated.")]
+MethodOption = Annotated[str, typer.Option("--method", help=options.METHOD_HELP)]
+ResultOption = Annotated[Path | None, typer.Option("--out", help="A JSON file for the rows.")]
+TracesArgument = Annotated[Path, typer.Argument(help="A trace folder written by `draftgraph record`.")]
+
+
+def names(*paths: Path) -> list[str]:
+    """File names, or whole paths where the names are one."""
+    names = [path.name for path in paths]
+    return names if len(set(names)) == len(names) else [str(path) for path in paths]
+
+
+def signed(value: Interval) -> str:
+    """An estimate with its sign, and its interval."""
+    return f"{value.estimate:+.3f} ({value.low:+.3f} to {value.high:+.3f})"
+
+
+def say(sentence: str) -> None:
+    """Print a sentence as it is."""
+    printing.console.print(sentence, soft_wrap=True, highlight=False, markup=False)
+
+
+def columns(row: dict[str, Any], name: str) -> str:
+    """The estimate and the interval called ``name`` in a row."""
+    return f"{row[name]:.3f} ({row[f'{name}_low']:.3f}-{row[f'{name}_high']:.3f})"
+
+
+def check_out(out: Path | None, overwrite: bool) -> None:
+    """Refuse an ``--out`` that is there, before any work is done; raises as :func:`check_output`."""
+    if out is not None:
+        check_output(out, overwrite)
+
+
+def write(out: Path | None, config: dict[str, Any], rows: Sequence[dict[str, Any]], **more: Any) -> None:
+    """Write rows under a header that names the command and its settings, where ``--out`` asks for a file."""
+    from calibrate.files import write_json
+    from calibrate.version import tool_version
+    from studies.runs.run_directory import RESULTS_FORMAT, RESULTS_VERSION
+
+    if out is None:
+        return
+    header = {
+        "format": RESULTS_FORMAT,
+        "version": RESULTS_VERSION,
+        "config": {**config, "tool_version": tool_version()},
+    }
+    write_json(out, {**header, "rows": list(rows), **more})
+    printing.console.print(f"[bold]{out}[/]")
