@@ -77,6 +77,7 @@ def verify_command(
     from calibrate.prompts.source import load_prompt_set
     from calibrate.recording.recorder import TraceBuilder
     from drafting.anchors import AnchorTable
+    from drafting.replay import replay
     from studies.divergence.arms import ARMS, DRAFTS, Setting, run_arm, run_reference
     from studies.divergence.file import csv_path, save_divergence
     from studies.divergence.summary import summarise
