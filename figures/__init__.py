@@ -29,7 +29,7 @@ _HOME = {
     "load_ablation": "figures.plots.ablation",
     "load_calibration_size": "figures.plots.calibration_size",
     "load_divergence": "figures.plots.divergence",
-    "load_latency": "figures.plots.latency_rows",
+    "load_latency": "figures.records.latency",
     "load_memory": "figures.plots.memory",
     "load_run": "figures.records.run",
     "load_speedup": "figures.plots.speedup",

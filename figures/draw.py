@@ -16,7 +16,7 @@ from figures.plots.curves import table_nfe_vs_budget
 from figures.plots.divergence import draw_divergence, load_divergence, table_divergence
 from figures.plots.domain_matrix import calibrated_methods, draw_domain_matrix, matrix, table_domain_matrix
 from figures.plots.graph_layers import draw_graph_layers, graph_row, lay_out, table_graph_layers
-from figures.plots.latency_rows import draw_latency_rows, load_latency, table_latency_rows
+from figures.plots.latency_rows import draw_latency_rows, table_latency_rows
 from figures.plots.memory import draw_memory, load_memory, table_memory
 from figures.plots.nfe_vs_budget import draw_nfe_vs_budget
 from figures.plots.optuna_overview import draw_optuna_overview, finished, table_optuna_overview
@@ -24,6 +24,7 @@ from figures.plots.pareto import draw_pareto, fronts, table_pareto
 from figures.plots.rank_heatmaps import draw_rank_heatmaps, rank_counts, table_rank_heatmaps
 from figures.plots.setting_curves import draw_setting_curves, shown_rows, table_setting_curves
 from figures.plots.speedup import draw_speedup, load_speedup, table_speedup
+from figures.records.latency import load_latency
 from figures.records.run import FigureDataError, Run, load_run
 from figures.records.saved import (
     ABLATION,

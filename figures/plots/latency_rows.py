@@ -7,15 +7,13 @@ which packing drafts into a forward costs more than running them one after the o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator
 
+from calibrate.measuring.latency_table import LatencyTable
 from figures.canvas.output import Table
 from figures.canvas.style import (
     FAINT,
@@ -28,9 +26,6 @@ from figures.canvas.style import (
     set_heading,
     style_axes,
 )
-from figures.records import fields
-from figures.records.fields import LATENCY_FORMAT, Item
-from verify.files.strict_json import Words, fail
 
 COLOUR = "#0072B2"
 #: A draft that makes the forward at most this much longer is called nearly free.
@@ -38,99 +33,36 @@ NEARLY_FREE = 1.1
 _TABLE = ("drafts", "query_tokens", "milliseconds", "low", "high", "times_plain")
 
 
-@dataclass(frozen=True)
-class Latency:
-    """A latency file that was read: milliseconds, medians with quartiles, aligned with ``drafts`` (0 first)."""
-
-    path: Path
-    device: str
-    dtype: str
-    model: str
-    backend: str
-    block_length: int
-    context_length: int
-    batch: int
-    drafts: tuple[int, ...]
-    query_tokens: tuple[int, ...]
-    median: tuple[float, ...]
-    low: tuple[float, ...]
-    high: tuple[float, ...]
-    refresh: float
-    repeats: int
-    note: str
-
-    def times_plain(self) -> list[float]:
-        """Each median over that without drafts."""
-        return [value / self.median[0] for value in self.median]
-
-    def nearly_free(self) -> int:
-        """The largest measured number of drafts up to which every forward takes at most 1.1 times the plain one."""
-        free = 0
-        for drafts, times in zip(self.drafts, self.times_plain(), strict=True):
-            if times > NEARLY_FREE:
-                break
-            free = drafts
-        return free
-
-    def where(self) -> str:
-        """What was measured, in words."""
-        return (
-            f"{self.device}, {self.dtype}, batch {self.batch}, context {self.context_length}, block length "
-            f"{self.block_length}, {self.backend} drafts. Model: {self.model}."
-        )
+def times_plain(latency: LatencyTable) -> list[float]:
+    """Each median over that without drafts."""
+    return [value / latency.latency[0] for value in latency.latency]
 
 
-def load_latency(path: str | Path) -> Latency:
-    """Read a file of ``draftgraph latency``.
+def nearly_free(latency: LatencyTable) -> int:
+    """The largest measured number of drafts up to which every forward takes at most 1.1 times the plain one."""
+    free = 0
+    for drafts, times in zip(latency.drafts, times_plain(latency), strict=True):
+        if times > NEARLY_FREE:
+            break
+        free = drafts
+    return free
 
-    Raises:
-        FigureDataError: no such file, another format or unit, columns of different length, drafts that do not ascend
-            from 0, a time that is not above 0, quartiles that do not enclose the median.
-    """
-    path = Path(path)
-    return fields.read_saved(path, lambda outer: _latency(path, outer))
 
-
-def _latency(path: Path, outer: Item) -> Latency:
-    fields.check_format(outer, LATENCY_FORMAT)
-    if fields.text(outer, "unit", "file") != "ms":
-        fail("file.unit", '"ms"', outer["unit"])
-    found = Latency(
-        path=path,
-        device=fields.device(outer),
-        dtype=fields.text(outer, "dtype", "file"),
-        model=fields.text(outer, "model", "file"),
-        backend=fields.text(outer, "backend", "file"),
-        block_length=fields.count(outer, "block_length", "file"),
-        context_length=fields.count(outer, "context_length", "file"),
-        batch=fields.count(outer, "batch", "file"),
-        drafts=fields.counts(fields.need(outer, "drafts", "file"), "file.drafts"),
-        query_tokens=fields.counts(fields.need(outer, "query_tokens", "file"), "file.query_tokens"),
-        median=fields.numbers(outer, "latency", "file"),
-        low=fields.numbers(outer, "low", "file"),
-        high=fields.numbers(outer, "high", "file"),
-        refresh=fields.number(outer, "refresh", "file"),
-        repeats=fields.count(outer, "repeats", "file"),
-        note=outer["note"] if isinstance(outer.get("note"), str) else "",
+def _where(latency: LatencyTable) -> str:
+    """What was measured, in words."""
+    return (
+        f"{latency.device}, {latency.dtype}, batch {latency.batch}, context {latency.context_length}, block length "
+        f"{latency.block_length}, {latency.backend} drafts. Model: {latency.model}."
     )
-    lengths = {len(column) for column in (found.drafts, found.query_tokens, found.median, found.low, found.high)}
-    if lengths != {len(found.drafts)} or not found.drafts:
-        fail("file", "drafts, query_tokens, latency, low and high of one length", Words(f"lengths {sorted(lengths)}"))
-    if found.drafts[0] != 0 or list(found.drafts) != sorted(set(found.drafts)):
-        fail("file.drafts", "numbers that ascend from 0", list(found.drafts))
-    for index, (low, median, high) in enumerate(zip(found.low, found.median, found.high, strict=True)):
-        if not 0 < low <= median <= high:
-            fail(f"file.latency[{index}]", "0 < low <= latency <= high", [low, median, high])
-    return found
 
 
-def table_latency_rows(latency: Latency) -> Table:
+def table_latency_rows(latency: LatencyTable) -> Table:
     """Every measured point, one row each."""
-    columns = (latency.drafts, latency.query_tokens, latency.median, latency.low, latency.high, latency.times_plain())
+    columns = (latency.drafts, latency.query_tokens, latency.latency, latency.low, latency.high, times_plain(latency))
     return Table(_TABLE, tuple(zip(*columns, strict=True)))
 
 
-def draw_latency_rows(latency: Latency) -> Figure:
+def draw_latency_rows(latency: LatencyTable) -> Figure:
     """Draw the time of a forward against its rows, with the number of drafts on top."""
     handles = _handles(latency)
     below = 0.1 + legend_inches(handles, 4)
@@ -141,15 +73,15 @@ def draw_latency_rows(latency: Latency) -> Figure:
     )
     single = len(latency.query_tokens) == 1
     axes.plot(
-        latency.query_tokens, latency.median, color=COLOUR, linewidth=1.4, marker="o",
+        latency.query_tokens, latency.latency, color=COLOUR, linewidth=1.4, marker="o",
         markersize=4.5, zorder=4, gid="median",
     )  # fmt: skip
     if not single:
         axes.fill_between(
             latency.query_tokens, latency.low, latency.high, color=COLOUR, alpha=0.18, linewidth=0, gid="quartiles"
         )
-    axes.axhline(latency.median[0], color=FAINT, linewidth=0.9, linestyle="--", zorder=1, gid="plain")
-    blocks = [latency.median[0] * (1 + drafts) for drafts in latency.drafts]
+    axes.axhline(latency.latency[0], color=FAINT, linewidth=0.9, linestyle="--", zorder=1, gid="plain")
+    blocks = [latency.latency[0] * (1 + drafts) for drafts in latency.drafts]
     axes.plot(latency.query_tokens, blocks, color=FAINT, linewidth=1.0, linestyle=":", zorder=2, gid="separate")
     top = 1.08 * max(latency.high)
     axes.set_ylim(0, top)
@@ -160,18 +92,18 @@ def draw_latency_rows(latency: Latency) -> Figure:
     )
     _draw_drafts_axis(axes, latency)
     figure_legend(figure, handles, 4, 0.02)
-    note = f"Medians of {latency.repeats} forwards. {latency.where()} A refresh forward takes {latency.refresh:.3g} ms."
+    note = f"Medians of {latency.repeats} forwards. {_where(latency)} A refresh forward takes {latency.refresh:.3g} ms."
     if latency.note:
         note += f" {latency.note[0].upper()}{latency.note[1:].rstrip('.')}."
     set_heading(figure, headline(latency), note, footer=below)
     return figure
 
 
-def headline(latency: Latency) -> str:
+def headline(latency: LatencyTable) -> str:
     """What the largest number of drafts costs, and how many are nearly free."""
-    times, last, free = latency.times_plain(), latency.drafts[-1], latency.nearly_free()
+    times, last, free = times_plain(latency), latency.drafts[-1], nearly_free(latency)
     if last == 0:
-        return f"A forward pass without drafts takes {latency.median[0]:.3g} ms"
+        return f"A forward pass without drafts takes {latency.latency[0]:.3g} ms"
     if free == last:
         return f"Up to {last} drafts make a forward at most {100 * (NEARLY_FREE - 1):.0f} % longer"
     text = f"{last} drafts make a forward {times[-1]:.2f} times as long"
@@ -180,7 +112,7 @@ def headline(latency: Latency) -> str:
     return f"{text}, and the first {'one' if latency.drafts[1] == 1 else latency.drafts[1]} {times[1]:.2f} times"
 
 
-def _draw_drafts_axis(axes: Axes, latency: Latency) -> None:
+def _draw_drafts_axis(axes: Axes, latency: LatencyTable) -> None:
     """The number of drafts on top, every one where there is room."""
     upper = axes.twiny()
     upper.set_xlim(axes.get_xlim())
@@ -203,7 +135,7 @@ def _ticks(rows: tuple[int, ...], room: float) -> list[int]:
     return ticks
 
 
-def _handles(latency: Latency) -> list[Line2D | Patch]:
+def _handles(latency: LatencyTable) -> list[Line2D | Patch]:
     handles: list[Line2D | Patch] = [
         Line2D([], [], color=COLOUR, linewidth=1.4, marker="o", markersize=4.5, label="median"),
         Line2D([], [], color=FAINT, linewidth=0.9, linestyle="--", label="without drafts"),

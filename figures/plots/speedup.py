@@ -199,7 +199,7 @@ def _note(speedup: Speedup) -> str:
     if speedup.chosen_on:
         parts.append(f"The budget was chosen on {speedup.chosen_on} prompts; the curve is of held-out prompts.")
     names = ("device", "dtype")
-    said = [fields.one_thread(speedup.where[name]) for name in names if isinstance(speedup.where.get(name), str)]
+    said = [speedup.where[name] for name in names if isinstance(speedup.where.get(name), str)]
     said += [
         f"{name.split('_')[0]} {speedup.where[name]}"
         for name in ("batch", "context_length")

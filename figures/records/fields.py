@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from figures.records.record import FigureDataError
 from verify.files.strict_json import (
     MAX_INTEGER,
     StrictJsonError,
@@ -32,14 +33,11 @@ DIVERGENCE_FORMAT = "draftgraph-divergence"
 MEMORY_FORMAT = "draftgraph-memory"
 FORMAT_VERSION = 1
 MAX_BYTES = 256 * 2**20
+MAX_KEYS = 2**22  # a run of thousands of rows
 SPLITS = ("search", "validation", "test")
 
 Item = dict[str, Any]
 T = TypeVar("T")
-
-
-class FigureDataError(ValueError):
-    """Saved results that cannot be drawn: missing, malformed, or without the rows that a figure needs."""
 
 
 def read_saved(path: Path, build: Callable[[Item], T]) -> T:
@@ -50,7 +48,7 @@ def read_saved(path: Path, build: Callable[[Item], T]) -> T:
             the path.
     """
     try:
-        return build(expect_object(read_json(path, MAX_BYTES), "file"))
+        return build(expect_object(read_json(path, MAX_BYTES, MAX_KEYS), "file"))
     except StrictJsonError as error:
         raise FigureDataError(f"{path}: {error}") from None
 
@@ -96,12 +94,7 @@ def optional_text(item: Item, name: str, where: str) -> str | None:
 
 def device(outer: Item) -> str:
     """``outer["device"]`` for a reader."""
-    return one_thread(text(outer, "device", "file"))
-
-
-def one_thread(said: str) -> str:
-    """The name of a device in good English; older files say "1 threads"."""
-    return said.replace(" 1 threads", " 1 thread")
+    return text(outer, "device", "file")
 
 
 def count(item: Item, name: str, where: str) -> int:

@@ -159,14 +159,18 @@ def expect_object(value: object, where: str, fields: Sequence[str] | None = None
         missing = [name for name in fields if name not in value]
         unknown = [name for name in value if name not in fields]
         if missing:
-            fail(
-                where,
-                f"the field {show(missing[0])}",
-                Words(f"only {', '.join(map(show, value)) or 'nothing'}"[:200]),
-            )
+            expect_field(value, missing[0], where)
         if unknown:
             fail(where, f"no field but {', '.join(fields)}", Words(f"the field {show(unknown[0])}"))
     return value
+
+
+def expect_field(item: dict[str, Any], name: str, where: str) -> Any:
+    """``item[name]``, which must be there."""
+    if name not in item:
+        names = ", ".join(map(show, item)) or "nothing"
+        fail(where, f"the field {show(name)}", Words(f"only {names if len(names) <= 200 else names[:197] + '...'}"))
+    return item[name]
 
 
 def expect_list(value: object, where: str, what: str = "a list") -> Sequence[Any]:
@@ -176,15 +180,17 @@ def expect_list(value: object, where: str, what: str = "a list") -> Sequence[Any
     return value
 
 
-def expect_integer(value: object, where: str, low: int, high: int) -> int:
-    """``value`` as an integer in ``low..high``; ``true`` and ``1.0`` are none."""
+def expect_integer(value: object, where: str, low: int, high: int = MAX_INTEGER) -> int:
+    """``value`` as an integer in ``low..high``; ``true`` and ``1.0`` are refused."""
     if type(value) is not int or not low <= value <= high:
-        fail(where, f"an integer from {low} to {high}", value)
+        fail(
+            where, f"an integer of at least {low}" if high == MAX_INTEGER else f"an integer from {low} to {high}", value
+        )
     return value
 
 
 def expect_number(value: object, where: str, low: float = -math.inf) -> float:
-    """``value`` as a finite number of at least ``low``; ``true`` is none."""
+    """``value`` as a finite number of at least ``low``; ``true`` is refused."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < low:
         fail(where, "a finite number" + (f" of at least {low:g}" if low > -math.inf else ""), value)
     return float(value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from verify.files.strict_json import (
     MAX_INTEGER,
     Words,
+    expect_field,
     expect_integer,
     expect_list,
     expect_number,
@@ -13,7 +14,6 @@ from verify.files.strict_json import (
     expect_text,
     fail,
     member,
-    show,
 )
 
 
@@ -45,20 +45,19 @@ def _check_field(name: str, item: object, place: str) -> None:
 
 
 def check_latency(value: object) -> None:
-    """A measured table: ``query_tokens[n]`` query tokens in one forward took ``latency[n]`` milliseconds on ``device``;
-    None
-    where nothing was measured."""
+    """Check a measured table: ``query_tokens[n]`` in one forward took ``latency[n]`` milliseconds on ``device``.
+
+    None stands for no measurement.
+
+    Raises:
+        StrictJsonError: another form, a unit that is not ms, or times and query tokens that do not fit each other.
+    """
     if value is None:
         return
     table = expect_object(value, "latency")
     expect_plain(table, "latency")
     for name in ("device", "unit", "query_tokens", "latency"):
-        if name not in table:
-            fail(
-                "latency",
-                f"the field {show(name)}",
-                Words(f"only {', '.join(map(show, table)) or 'nothing'}"[:200]),
-            )
+        expect_field(table, name, "latency")
     expect_text(table["device"], "latency.device")
     if table["unit"] != "ms":
         fail("latency.unit", '"ms"', table["unit"])

@@ -70,7 +70,7 @@ def budget_command(
     are priced one by one; their files are named after them.
     """
     from drafting.searches.methods import check_method
-    from studies.pricing.latency import load_latency
+    from figures.records.latency import load_latency
 
     check_method(method)
     if len(traces) > 1 and (validation is not None or held_out is not None):

@@ -51,7 +51,7 @@ def latency_command(
     from calibrate.measuring.latency import measure_latency
     from calibrate.models.checkpoint import check_cuda_graphs
     from calibrate.progress import RichReporter
-    from studies.pricing.latency import save_latency
+    from figures.records.record import save_record
 
     check_cuda_graphs(device, cuda_graphs)
     wanted = parse_drafts(drafts)
@@ -76,7 +76,7 @@ def latency_command(
                 raise
             printing.console.print(f"[yellow]batch {size}, context {length} is left out:[/] {error}", highlight=False)
             continue
-        save_latency(table, path)
+        save_record(table, path)
         show_latency(table)
         printing.console.print(f"[bold]{path}[/]")
 

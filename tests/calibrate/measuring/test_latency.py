@@ -14,7 +14,8 @@ from calibrate.measuring.stage import Stage
 from calibrate.models.checkpoint import Checkpoint
 from calibrate.models.hugging_face import HuggingFaceDenoiser
 from calibrate.models.shapes import LLADA_TINY, SDAR_TINY
-from studies.pricing.latency import load_latency, save_latency
+from figures.records.latency import load_latency
+from figures.records.record import save_record
 from tests.support.models import END_ID, MASK_ID, tiny_llama
 from verify.engines.rows import RowEngine
 from verify.engines.slots import SlotEngine
@@ -41,7 +42,7 @@ def test_measured_table_round_trip_and_graph_section(checkpoint: Checkpoint, tmp
     assert all(low <= middle <= high for low, middle, high in zip(found.low, found.latency, found.high, strict=True))
     assert found.refresh > 0 and found.unit == "ms"
     assert (found.engine, found.cache, found.context_length, found.repeats) == ("slots", "dual", 12, 3)
-    save_latency(found, tmp_path / "latency.json")
+    save_record(found, tmp_path / "latency.json")
     assert load_latency(tmp_path / "latency.json") == found
     check_latency(found.graph_section())
     with pytest.raises(LatencyError, match=r"no latency was measured for 3 drafts, only for \[0, 2, 5\]"):

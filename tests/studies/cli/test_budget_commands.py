@@ -13,9 +13,10 @@ from drafting.anchors import AnchorTable
 from drafting.replay import replay
 from drafting.searches.methods import SearchInput, find_graphs
 from drafting.trie import PrefixTrie
+from figures.records.latency import load_latency
+from figures.records.record import save_record
 from studies.cli.lists import parse_drafts
 from studies.pricing.budget import choose_budget
-from studies.pricing.latency import load_latency, save_latency
 from studies.runs.splits import read_splits
 from tests.studies.cli.test_statistics_commands import LENGTH, save
 from tests.support.command_line import run
@@ -41,7 +42,7 @@ def latency_file(path: Path, times: list[float], **change: object) -> Path:
         "latency": tuple(times), "low": tuple(times), "high": tuple(times),
     } | change  # fmt: skip
     facts["query_tokens"] = tuple(LENGTH * (1 + drafts) for drafts in facts["drafts"])
-    save_latency(LatencyTable(**facts), path)
+    save_record(LatencyTable(**facts), path)
     return path
 
 
@@ -181,7 +182,7 @@ def test_numbers_of_drafts() -> None:
 
 def test_a_missing_latency_file_is_called_that(folder: Path, tmp_path: Path) -> None:
     said = run("budget", folder, "--latency", tmp_path / "no.json", code=1)
-    assert "no.json is no file" in said and "draftgraph latency" in said and "run directory" not in said
+    assert "no.json does not exist" in said and "draftgraph latency" in said and "run directory" not in said
 
 
 def test_a_folder_of_latency_files_is_listed(folder: Path, tmp_path: Path) -> None:

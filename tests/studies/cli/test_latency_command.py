@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from calibrate.measuring import latency
-from studies.pricing.latency import load_latency
+from figures.records.latency import load_latency
 from tests.support import command_line
 
 TINY = ["--model", "llada-tiny-shaped", "--block-length", 8, "--drafts", "0,2", "--repeats", 3]

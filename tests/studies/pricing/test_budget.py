@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from calibrate.measuring.latency_table import LatencyError, LatencyTable
+from calibrate.measuring.latency_table import LatencyTable
 from calibrate.models.checkpoint import Checkpoint
 from calibrate.models.hugging_face import HuggingFaceDenoiser
 from calibrate.recording.recorder import TraceBuilder
@@ -18,7 +16,6 @@ from drafting.anchors import AnchorTable
 from drafting.replay import replay
 from drafting.searches.chain import confidence_chain
 from studies.pricing.budget import BudgetChoice, choose_budget
-from studies.pricing.latency import load_latency
 from tests.support.models import END_ID, MASK_ID, tiny_llama
 from verify.decoding import DecodeConfig, decode
 from verify.engines.slots import SlotEngine
@@ -180,33 +177,6 @@ def test_one_split_chooses_and_another_judges(anchors: AnchorTable) -> None:
 def test_held_out_prompts_must_be_two_at_least(anchors: AnchorTable) -> None:
     with pytest.raises(ValueError, match="at least 2 held-out prompts, got 1"):
         choose_budget({}, anchors, anchors.select([0]), table([10.0]))
-
-
-def test_broken_latency_files(tmp_path: Path) -> None:
-    path = tmp_path / "latency.json"
-    good = {"format": "draftgraph-latency", "version": 1, **dataclasses.asdict(table([1.0, 2.0]))}
-    for change, expected in (
-        ({"format": "other"}, "is no latency file"),
-        ({"version": 9}, "version 9"),
-        ({"latency": [1.0]}, "as long as each other"),
-        ({"latency": [0.0, 1.0]}, "not above 0"),
-        ({"latency": ["1.0", 2.0]}, r"latency must hold numbers, found '1.0'"),
-        ({"latency": 1.0}, "latency must be a list of numbers, found 1.0"),
-        ({"drafts": ["0", "1"]}, "drafts must hold integers of at least 0, found '0'"),
-        ({"drafts": [True, False]}, "drafts must hold integers of at least 0, found True"),
-        ({"drafts": [0, 0]}, "drafts must ascend"),
-        ({"query_tokens": [8, 24]}, r"query_tokens must be batch \* block length"),
-        ({"refresh": None}, "refresh must be a number, found None"),
-        ({"batch": "1"}, "batch must be an integer of at least 1, found '1'"),
-        ({"device": 7}, "device must be a text, found 7"),
-        ({"unit": "s"}, "times in 's', expected 'ms'"),
-    ):
-        path.write_text(json.dumps(good | change))
-        with pytest.raises(LatencyError, match=expected):
-            load_latency(path)
-    path.write_text(json.dumps({key: value for key, value in good.items() if key != "refresh"}))
-    with pytest.raises(LatencyError, match="lacks refresh"):
-        load_latency(path)
 
 
 def test_bootstrap_is_seeded(anchors: AnchorTable) -> None:
