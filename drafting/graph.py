@@ -1,4 +1,7 @@
-"""The draft graph as a networkx DiGraph: nodes are formulas, edges are what one denoising step can do."""
+"""The draft graph as a networkx DiGraph: nodes are formulas, edges are what one denoising step can do.
+
+Traces give nodes and edges their values (:meth:`DraftGraph.annotate`); docs/graph.md shows networkx at work on them.
+"""
 
 from __future__ import annotations
 
@@ -7,27 +10,40 @@ from typing import Any
 
 import networkx as nx
 
+from drafting.anchors import AnchorTable
+from drafting.annotation import annotations
+from drafting.trie import PrefixTrie
+from drafting.values import path_value
 from verify.graph.file import GraphFile, Validity
 from verify.graph.formulas import ROOT, Formula, FormulaError, format_formula, formula, is_subset
 from verify.graph.structure import followers, members
 from verify.policies.contract import PolicyError
 from verify.policies.specification import step_sizes
 
+#: Lists of one number a node in a graph file, and the node attributes that they hold.
+_NODE_VALUES = (("node_counts", "count"), ("node_reach", "reach"))
+
 
 class DraftGraphError(ValueError):
-    """Formulas or edges that make no draft graph."""
+    """Formulas or edges that do not make a draft graph."""
 
 
 class DraftGraph(nx.DiGraph):
     """A DAG of draft formulas with the empty formula as root.
 
-    There is an edge A -> B when A is a proper subset of B and B has ``step_size`` pairs more (any number
-    when that is
-    None: a threshold rule commits as many as pass). All such edges are there. Every algorithm of networkx
-    applies; :meth:`validate` says whether what you changed is still a draft graph.
+    There is an edge A -> B when A is a proper subset of B and B has ``step_size`` pairs more. Where the step size
+    is None (a threshold rule commits as many positions as pass) B may have any number of pairs more. All such
+    edges are there. Every algorithm of networkx applies; :meth:`validate` says whether what you changed is still a
+    draft graph, and :meth:`annotate` writes on nodes and edges what the traces say of them.
 
-    Iterating gives the formulas, root included. The step size is kept in ``graph.graph["step_size"]``, so
-    copies and subgraphs have it too.
+    Iterating gives the formulas, root included. The step size is kept in ``graph.graph["step_size"]`` and the
+    annotating traces in ``graph.graph["trie"]``, so copies and subgraphs have them too.
+
+    >>> graph = DraftGraph.from_formulas([((1, 1),), ((2, 1),), ((1, 1), (2, 1))], step_size=1)
+    >>> graph.budget, graph.depths()[((1, 1), (2, 1))]
+    (3, 2)
+    >>> sorted(nx.ancestors(graph, ((1, 1), (2, 1))))
+    [(), ((1, 1),), ((2, 1),)]
     """
 
     def __init__(self, incoming_graph_data: Any = None, **attr: Any) -> None:
@@ -46,7 +62,7 @@ class DraftGraph(nx.DiGraph):
 
         Raises:
             DraftGraphError: a node has no path from the root (no decode could ever accept it; nothing is
-                dropped silently), ``step_size`` below 1, or a set of pairs that is no formula.
+                dropped silently), ``step_size`` below 1, or a set of pairs that is not a formula.
         """
         if step_size is not None and step_size < 1:
             raise DraftGraphError(f"step_size must be at least 1 or None, got {step_size}")
@@ -85,16 +101,82 @@ class DraftGraph(nx.DiGraph):
         return dict(nx.single_source_shortest_path_length(self, ROOT))
 
     def layers(self) -> dict[Formula, int]:
-        """Per node, the most denoising steps from the root (networkx topological generations): for
-        drawing."""
+        """Per node, the most denoising steps from the root (networkx topological generations): for drawing."""
         generations = nx.topological_generations(self)
         return {node: level for level, generation in enumerate(generations) for node in generation}
+
+    def annotate(self, trie: PrefixTrie) -> DraftGraph:
+        """Write what the traces say as attributes on every node and edge, and return the graph itself.
+
+        An anchor *accepts* a node when its chain comes by the node and every state of the chain before it is in the
+        graph. "Share" means a share of all anchors; the weights of a trie count.
+
+        On a node:
+
+        * ``count``: anchors whose chain contains the state, accepted or not; on the root all anchors.
+        * ``reach``: the reach probability, the share of anchors at which the node is accepted; 1 on the root. The sum
+          over draft nodes is the expected accepted length.
+        * ``marginal_value``: accepted drafts per anchor that are lost when this node alone is taken out: those of the
+          node and of all that is accepted behind it. On the root it is 0, as the root is no draft.
+        * ``acceptance``: of the anchors at which a parent of the node is accepted, the share at which the node is too;
+          1 on the root, 0 where no parent is ever accepted.
+
+        On an edge A -> B:
+
+        * ``count``: anchors whose chain goes from A to B in one step, accepted or not.
+        * ``reach``: the share of anchors at which A is accepted and B directly after it.
+        * ``marginal_value``: accepted drafts per anchor that are accepted over this edge: B and all behind it.
+        * ``acceptance``: of the anchors at which A is accepted, the share that accepts B directly after it.
+
+        Attributes are those of the whole graph: annotate again after a change, and a subgraph on its own copy.
+        Values look at nodes only, so an edge that was taken out by hand stops no chain.
+
+        Args:
+            trie: prefix counts of the traces.
+
+        Complexity: O(T + P * depth), for T trie nodes, of which P are paths inside the graph.
+
+        Raises:
+            drafting.values.DepthError: the chains of the trie were cut shallower than the graph reaches.
+
+        >>> a, b, ab = ((1, 1),), ((2, 1),), ((1, 1), (2, 1))
+        >>> trie = PrefixTrie.from_chains([[a, ab], [a], [b, ab], [b]], weights=[4, 6, 5, 1])
+        >>> graph = DraftGraph.from_formulas([a, ab], step_size=1).annotate(trie)
+        >>> graph.nodes[a]
+        {'count': 10.0, 'reach': 0.625, 'marginal_value': 0.875, 'acceptance': 0.625}
+        >>> graph.edges[a, ab]
+        {'count': 4.0, 'reach': 0.25, 'marginal_value': 0.25, 'acceptance': 0.4}
+        >>> graph.expected_accepted_length()
+        0.875
+        """
+        of_node, of_edge = annotations(self, trie)
+        nx.set_node_attributes(self, of_node)
+        nx.set_edge_attributes(self, of_edge)
+        self.graph["trie"] = trie
+        return self
+
+    def expected_accepted_length(self, source: PrefixTrie | AnchorTable | None = None) -> float:
+        """The drafts that an anchor accepts in the mean, the root not counted: ``drafting.values.path_value``.
+
+        Args:
+            source: traces to value the graph on; None takes those that :meth:`annotate` was given.
+
+        Raises:
+            DraftGraphError: no source, and the graph was never annotated.
+            drafting.values.DepthError: chains that were cut shallower than the graph reaches.
+        """
+        source = self.graph.get("trie") if source is None else source
+        if source is None:
+            raise DraftGraphError(
+                "the graph knows no traces; call annotate(trie) first, or pass a PrefixTrie or an AnchorTable"
+            )
+        return path_value(self, source)
 
     def validate(self) -> None:
         """Check that this is a draft graph; the error names the first node or edge that is wrong.
 
         Raises:
-            DraftGraphError: no root, a node that is no canonical formula, an edge that one step cannot make,
+            DraftGraphError: no root, a node that is not a canonical formula, an edge that one step cannot make,
                 or a node without a path from the root.
         """
         if ROOT not in self:
@@ -103,7 +185,7 @@ class DraftGraph(nx.DiGraph):
             try:
                 canonical = formula(node)
             except (FormulaError, TypeError, ValueError) as error:
-                raise DraftGraphError(f"node {node!r} is no draft formula: {error}") from error
+                raise DraftGraphError(f"node {node!r} is not a draft formula: {error}") from error
             if node != canonical:
                 raise DraftGraphError(f"node {node!r} must be written in its canonical form {canonical!r}")
         for parent, child in self.edges:
@@ -135,22 +217,36 @@ class DraftGraph(nx.DiGraph):
     ) -> GraphFile:
         """This graph as the content of a graph file, nodes in the order of :meth:`draft_nodes`.
 
+        Of an annotated graph, ``values["search"]`` also holds ``node_counts`` and ``node_reach``, root first.
+
         Raises:
             DraftGraphError: the step size of the graph is not that of the policy it is to be valid for.
             verify.graph.file.GraphFileError: a rank out of range for the validity, or another breach.
         """
-        wanted = _step_size(validity.policy, self.step_size)
-        if wanted != self.step_size:
+        step_size = _step_size(validity.policy, self.step_size)
+        if step_size != self.step_size:
             raise DraftGraphError(
-                f"policy {validity.policy!r} has step size {wanted}, the graph was built with "
+                f"policy {validity.policy!r} has step size {step_size}, the graph was built with "
                 f"{self.step_size}; build it with DraftGraph.from_formulas(nodes, step_size) of that policy"
             )
-        return GraphFile.from_nodes(self.draft_nodes(), validity, provenance=provenance, values=values, latency=latency)
+        nodes = self.draft_nodes()
+        stated = {split: dict(fields) for split, fields in (values or {}).items()}
+        if "trie" in self.graph:
+            of_node, _ = annotations(self, self.graph["trie"])
+            stated["search"] = stated.get("search", {}) | {
+                name: [of_node[node][attribute] for node in (ROOT, *nodes)] for name, attribute in _NODE_VALUES
+            }
+        return GraphFile.from_nodes(nodes, validity, provenance=provenance, values=stated, latency=latency)
 
     @classmethod
     def from_graph_file(cls, file: GraphFile) -> DraftGraph:
-        """The graph of a loaded file."""
-        return cls.from_formulas(file.nodes, _step_size(file.validity.policy, None))
+        """The graph of a loaded file, with ``count`` and ``reach`` on its nodes where the file states them."""
+        graph = cls.from_formulas(file.nodes, _step_size(file.validity.policy, None))
+        for name, attribute in _NODE_VALUES:
+            per_node = file.values.get("search", {}).get(name)
+            if per_node is not None:
+                nx.set_node_attributes(graph, dict(zip(file.nodes, per_node, strict=True)), attribute)
+        return graph
 
 
 def _step_size(policy: str, unknown: int | None) -> int | None:

@@ -102,7 +102,7 @@ def test_what_is_no_draft_graph_is_refused(formulas: list, step: int | None, mes
     [
         ((B, A), "must lead to a proper superset"),
         ((ROOT, AB), "adds 2 pairs, one denoising step adds 1"),
-        ((A, "word"), "is no draft formula"),
+        ((A, "word"), "is not a draft formula"),
         ((A, ((2, 1), (1, 1))), "canonical form"),
     ],
 )
