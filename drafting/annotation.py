@@ -18,7 +18,7 @@ Edge = tuple[Formula, Formula]
 Attributes = dict[str, float]
 
 
-def annotations(graph: DraftGraph, trie: PrefixTrie) -> tuple[dict[Formula, Attributes], dict[Edge, Attributes]]:
+def trace_attributes(graph: DraftGraph, trie: PrefixTrie) -> tuple[dict[Formula, Attributes], dict[Edge, Attributes]]:
     """Attributes of every node and every edge; :meth:`drafting.graph.DraftGraph.annotate` says what they mean.
 
     Complexity: O(T + P * depth), for T trie nodes, of which P are paths inside the graph.

@@ -11,7 +11,7 @@ from typing import Any
 import networkx as nx
 
 from drafting.anchors import AnchorTable
-from drafting.annotation import annotations
+from drafting.annotation import trace_attributes
 from drafting.trie import PrefixTrie
 from drafting.values import path_value
 from verify.graph.file import GraphFile, Validity
@@ -149,7 +149,7 @@ class DraftGraph(nx.DiGraph):
         >>> graph.expected_accepted_length()
         0.875
         """
-        of_node, of_edge = annotations(self, trie)
+        of_node, of_edge = trace_attributes(self, trie)
         nx.set_node_attributes(self, of_node)
         nx.set_edge_attributes(self, of_edge)
         self.graph["trie"] = trie
@@ -232,7 +232,7 @@ class DraftGraph(nx.DiGraph):
         nodes = self.draft_nodes()
         stated = {split: dict(fields) for split, fields in (values or {}).items()}
         if "trie" in self.graph:
-            of_node, _ = annotations(self, self.graph["trie"])
+            of_node, _ = trace_attributes(self, self.graph["trie"])
             stated["search"] = stated.get("search", {}) | {
                 name: [of_node[node][attribute] for node in (ROOT, *nodes)] for name, attribute in _NODE_VALUES
             }

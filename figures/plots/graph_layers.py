@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,15 +46,15 @@ LARGEST_BUDGET = 32
 NODE_LABEL_SIZE = 7.0  # points
 LARGEST_AREA, SMALLEST_AREA = 260.0, 14.0  # points squared, as matplotlib gives marker sizes
 LINE_CHARACTERS = 8
-_SPLITS = ("search", "validation", "test")
 
 
 @dataclass(frozen=True)
 class LaidOutGraph:
     """A graph with all that is drawn of it; lists are aligned with ``nodes`` (the root first).
 
-    ``counts`` and ``reach`` are None where the file does not say them; ``edges`` are those that no longer path
-    implies, so that a threshold rule's graph does not drown in them.
+    ``counts`` and ``reach`` are the node attributes of :meth:`drafting.graph.DraftGraph.annotate`, None where the graph
+    does not have them; ``edges`` are those that no longer path implies, so that a threshold rule's graph does not drown
+    in them.
     """
 
     nodes: tuple[Formula, ...]
@@ -64,45 +65,31 @@ class LaidOutGraph:
     reach: list[float] | None
 
 
-def lay_out(graph: GraphFile) -> LaidOutGraph:
-    """Layers (most denoising steps from the root), places with few crossings, and the per-node values of the file.
-
-    Raises:
-        FigureDataError: per-node values that are not one number a node.
-    """
-    dag = DraftGraph.from_graph_file(graph)
+def lay_out(graph: GraphFile | DraftGraph) -> LaidOutGraph:
+    """Layers (most denoising steps from the root), places with few crossings, and the attributes of the nodes."""
+    dag = graph if isinstance(graph, DraftGraph) else DraftGraph.from_graph_file(graph)
     layer_of = dag.layers()
-    layers = [layer_of[node] for node in graph.nodes]
-    index = {node: number for number, node in enumerate(graph.nodes)}
+    nodes = graph.nodes if isinstance(graph, GraphFile) else (ROOT, *graph.draft_nodes())
+    layers = [layer_of[node] for node in nodes]
+    index = {node: number for number, node in enumerate(nodes)}
     reduced = nx.transitive_reduction(dag)
     edges = sorted((index[a], index[b]) for a, b in reduced.edges)
     places = place_in_layers(layers, edges)
-    counts = _per_node(graph, "node_counts")
+    counts = _per_node(dag, nodes, "count")
     return LaidOutGraph(
-        nodes=graph.nodes,
+        nodes=nodes,
         layers=layers,
         places=places,
         edges=edges,
         counts=None if counts is None else [int(count) for count in counts],
-        reach=_per_node(graph, "node_reach"),
+        reach=_per_node(dag, nodes, "reach"),
     )
 
 
-def _per_node(graph: GraphFile, name: str) -> list[float] | None:
-    """The values called ``name``: of the search split, else of another, else of the provenance; None if nowhere."""
-    places: list[dict[str, Any]] = [graph.values[split] for split in _SPLITS if split in graph.values]
-    for place in (*places, graph.provenance):
-        values = place.get(name)
-        if values is None:
-            continue
-        fits = isinstance(values, list) and len(values) == len(graph.nodes)
-        if not fits or not all(isinstance(value, int | float) and value >= 0 for value in values):
-            raise FigureDataError(
-                f"graph file: {name} must be a list of {len(graph.nodes)} numbers of at least 0, one a node; "
-                f"found {f'{len(values)} items' if isinstance(values, list) else repr(values)[:60]}"
-            )
-        return [float(value) for value in values]
-    return None
+def _per_node(graph: DraftGraph, nodes: Sequence[Formula], attribute: str) -> list[float] | None:
+    """An attribute of every node; None where a node lacks it."""
+    values = [graph.nodes[node].get(attribute) for node in nodes]
+    return None if None in values else [float(value) for value in values]
 
 
 def node_label(node: Formula) -> str:

@@ -1,4 +1,4 @@
-"""Graph files as commands read them, and for whom a graph from traces is valid."""
+"""Graph files as commands read them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from calibrate.traces.table import Traces
-    from verify.graph.file import GraphFile, Validity
+    from verify.graph.file import GraphFile
 
 
 def read_graph(path: Path) -> GraphFile:
@@ -32,19 +31,3 @@ def unfit(mismatches: Sequence[str], policy: str | None) -> str:
     """The ``mismatches`` of a graph and a run in one line; says so when a ``--policy`` that was given is among them."""
     own_policy = policy is not None and any(line.startswith("policy:") for line in mismatches)
     return "; ".join(mismatches) + ("; leave --policy out" if own_policy else "")
-
-
-def trace_validity(traces: Traces) -> Validity:
-    """For whom a graph from these traces is valid."""
-    from verify.graph.file import Validity
-
-    run = traces.metadata
-    return Validity(
-        model=run["model"],
-        model_revision=run["model_revision"],
-        policy=run["policy"],
-        block_length=run["block_length"],
-        cache=run["cache"],
-        temperature=run["temperature"],
-        top_j=run["top_j"],
-    )

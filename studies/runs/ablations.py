@@ -31,8 +31,8 @@ from verify.policies.specification import make_policy
 #: Columns of a study's CSV, in order.
 COLUMNS = (
     "study", "setting", "method", "budget", "nodes", "split", "prompts", "accepted_drafts", "accepted_drafts_low",
-    "accepted_drafts_high", "nfe_reduction", "nfe_reduction_low", "nfe_reduction_high", "forwards_plain",
-    "forwards_predicted", "bound", "gap", "search_seconds",
+    "accepted_drafts_high", "nfe_reduction", "nfe_reduction_low", "nfe_reduction_high", "tokens_per_forward",
+    "forwards_plain", "forwards_predicted", "bound", "gap", "search_seconds",
 )  # fmt: skip
 
 

@@ -14,8 +14,8 @@ from calibrate.version import tool_version
 from calibrate.recording.workers import Workers
 from drafting.anchors import AnchorTable
 from drafting.graph import DraftGraph
+from drafting.provenance import search_provenance, trace_validity
 from drafting.trie import PrefixTrie
-from drafting.values import alive_nodes
 from studies.runs.configuration import CalibrationConfig, encode_splits, prompt_splits
 from studies.runs.evaluation import Measurement, measure, rank_counts, recorded_outputs
 from studies.statistics.intervals import PromptBootstrap, interval_columns, interval_fields
@@ -26,7 +26,7 @@ from studies.runs.recordings import decode_config, record_split, share_split
 from studies.runs.run_directory import open_run, slug, write_results
 from verify.decoding import DecodeConfig
 from verify.graph.formulas import Formula
-from verify.graph.file import Validity, save_graph
+from verify.graph.file import save_graph
 from verify.policies.contract import Policy
 from verify.policies.specification import make_policy
 
@@ -195,7 +195,7 @@ def _search_policy(
                 checkpoint, measured_ids, run.policy, run.decode, graph.found.nodes, run.plain,
                 cache=path / "measured" / f"{graph.stem(run.policy)}.json", on_prompt=one_more,
             )  # fmt: skip
-            _report(config, run, checkpoint, path, graph, measured)
+            _report(config, run, path, graph, measured)
     run.comparisons += compare_on_test(run, graphs, config.seed)
 
 
@@ -247,7 +247,6 @@ def _best_reading(run: PolicyRun, given: SearchInput, budgets: Sequence[int]) ->
 def _report(
     config: CalibrationConfig,
     run: PolicyRun,
-    checkpoint: Checkpoint,
     path: Path,
     graph: Candidate,
     measured: Measurement,
@@ -257,7 +256,7 @@ def _report(
     graph_path = None
     if nodes:
         graph_path = f"graphs/{graph.stem(run.policy)}.json"
-        _export(config, run, checkpoint, path / graph_path, graph, replays)
+        _export(config, run, path / graph_path, graph, replays)
     for split, found in replays.items():
         on_test = split == "test"
         row = {
@@ -290,59 +289,19 @@ def _report(
 def _export(
     config: CalibrationConfig,
     run: PolicyRun,
-    checkpoint: Checkpoint,
     path: Path,
     graph: Candidate,
     replays: dict[str, ReplayResult],
 ) -> None:
-    draft_graph = DraftGraph.from_formulas(graph.found.nodes, run.policy.step_size)
+    draft_graph = DraftGraph.from_formulas(graph.found.nodes, run.policy.step_size).annotate(run.trie)
     values: dict[str, dict[str, Any]] = {
         split: found.row() | interval_fields(found, seed=config.seed) for split, found in replays.items()
     }
     if graph.found.bound is not None:
         values["search"] |= {"bound": graph.found.bound, "gap": graph.found.gap}
-    ordered = draft_graph.draft_nodes()
-    counts, reach = node_statistics(ordered, run.trie)
-    provenance = {
-        "tool": "draftgraph",
-        "tool_version": tool_version(),
-        "search": graph.method,
-        "reading": graph.reading,
-        "budget": graph.budget,
-        "seed": config.seed,
-        "trace_hash": run.search_traces.trace_hash(),
-        "prompt_set_hash": run.search_traces.metadata["prompt_set_hash"],
-        "prompts": int(run.search_traces.metadata["prompts"]),
-        "dtype": config.dtype,
-        "generation_length": config.generation_length,
-        "node_counts": [int(run.trie.total), *counts],
-        "node_reach": [1.0, *reach],
-        "accepted_histogram": replays["search"].accepted_histogram.tolist(),
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_graph(draft_graph.to_graph_file(validity(config, run, checkpoint), provenance, values), path)
-
-
-def validity(config: CalibrationConfig, run: PolicyRun, checkpoint: Checkpoint) -> Validity:
-    """For whom a graph found in this run is valid."""
-    return Validity(
-        model=checkpoint.name,
-        model_revision=checkpoint.revision,
-        policy=run.policy.spec,
-        block_length=config.block_length,
-        cache=config.cache,
-        temperature=config.temperature,
-        top_j=run.search_traces.top_j,
+    recorded = run.search_traces
+    provenance = search_provenance(
+        recorded.metadata, recorded.trace_hash(), graph.method, graph.budget, reading=graph.reading, seed=config.seed
     )
-
-
-def node_statistics(nodes: Sequence[Formula], trie: PrefixTrie) -> tuple[list[int], list[float]]:
-    """Per node: anchors whose chain contains it, and the share of anchors at which this graph accepts it."""
-    alive = alive_nodes(nodes, trie)
-    ids = trie.state_ids(nodes)
-    counts, reach = [], []
-    for state in ids.tolist():
-        counts.append(int(trie.state_count[state]) if state >= 0 else 0)
-        accepted = trie.count[alive & (trie.state == state)].sum() if state >= 0 else 0
-        reach.append(float(accepted / trie.total) if trie.total else 0.0)
-    return counts, reach
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_graph(draft_graph.to_graph_file(trace_validity(recorded.metadata), provenance, values), path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from calibrate.traces.table import Traces, differing_facts, read_traces
 from drafting.anchors import AnchorTable
+from drafting.provenance import trace_validity
 from studies.statistics.crossval import SplitError
 from verify.graph.file import Validity
 from verify.policies.specification import step_sizes
@@ -45,7 +46,7 @@ class Splits:
     @property
     def validity(self) -> Validity:
         """For whom a graph from these prompts is valid."""
-        return Validity(**{item.name: self.run[item.name] for item in fields(Validity)})
+        return trace_validity(self.run)
 
 
 def read_splits(folders: Sequence[str | Path]) -> Splits:

@@ -279,7 +279,7 @@ def _graph(payload: object) -> GraphFile:
     edges = read_edges(outer["edges"], nodes, _step_size(validity.policy), MAX_EDGES)
     depths = fewest_steps(nodes, edges)
     check_depths(outer["depths"], depths)
-    check_values(outer["values"])
+    check_values(outer["values"], len(nodes))
     provenance = expect_object(outer["provenance"], "provenance")
     expect_plain(provenance, "provenance")
     check_latency(outer["latency"])

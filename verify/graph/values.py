@@ -17,8 +17,8 @@ from verify.files.strict_json import (
 )
 
 
-def check_values(value: object) -> None:
-    """Check what a graph is worth, per split: free fields, of which some have a fixed meaning and so a form.
+def check_values(value: object, nodes: int) -> None:
+    """Check what a graph of ``nodes`` nodes is worth, per split: free fields, of which some have a fixed form.
 
     Raises:
         StrictJsonError: not an object of objects, a number that is not finite, or a known field of another
@@ -28,14 +28,20 @@ def check_values(value: object) -> None:
     for split, stated in expect_object(value, "values").items():
         place = member("values", split)
         for name, item in expect_object(stated, place).items():
-            _check_field(name, item, member(place, name))
+            _check_field(name, item, member(place, name), nodes)
 
 
-def _check_field(name: str, item: object, place: str) -> None:
+def _check_field(name: str, item: object, place: str, nodes: int) -> None:
     if name in ("accepted_drafts", "nfe_reduction", "bound", "gap"):
         expect_number(item, place, 0.0)
     elif name in ("forwards_predicted", "forwards_plain"):
         expect_integer(item, place, 0, MAX_INTEGER)
+    elif name in ("node_counts", "node_reach"):
+        per_node = expect_list(item, place, f"a list of {nodes} numbers, one a node")
+        if len(per_node) != nodes:
+            fail(place, f"a list of {nodes} numbers, one a node", Words(f"{len(per_node)} items"))
+        for index, number in enumerate(per_node):
+            expect_number(number, f"{place}[{index}]", 0.0)
     elif name.endswith("interval"):
         ends = expect_list(item, place, "an interval [low, high]")
         if len(ends) != 2:

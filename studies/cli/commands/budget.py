@@ -180,27 +180,27 @@ def _policy_folders(folder: Path) -> list[Path]:
 def _save(priced: _Priced, table: LatencyTable, method: str, chosen_on: str, out: Path) -> None:
     """Write the best graph, or say that there is none, and every budget's row with the verdict."""
     from calibrate.files import write_json
-    from calibrate.version import tool_version
     from drafting.graph import DraftGraph
+    from drafting.provenance import search_provenance
     from drafting.replay import replay
+    from drafting.trie import PrefixTrie
     from verify.graph.file import save_graph
 
     splits, best = priced.splits, priced.choice.best
-    facts = {
-        "tool": "draftgraph",
-        "tool_version": tool_version(),
-        "search": method,
-        "budget": best.budget,
-        "trace_hash": splits.trace_hashes[0],
-        "budget_chosen_on": chosen_on,
-        "predicted_speedup": best.speedup,
-        "predicted_speedup_interval": [best.speedup_low, best.speedup_high],
-    }
+    facts = search_provenance(
+        splits.run,
+        splits.trace_hashes[0],
+        method,
+        best.budget,
+        budget_chosen_on=chosen_on,
+        predicted_speedup=best.speedup,
+        predicted_speedup_interval=[best.speedup_low, best.speedup_high],
+    )
     if best.budget > 0:
         nodes = priced.found[best.budget].nodes
         names = ("search", "validation", "test") if chosen_on == "validation" else ("search", "test")
         values = {name: replay(nodes, anchors).row() for name, anchors in zip(names, splits.tables, strict=True)}
-        graph = DraftGraph.from_formulas(nodes, splits.step_size)
+        graph = DraftGraph.from_formulas(nodes, splits.step_size).annotate(PrefixTrie.from_anchors(splits.tables[0]))
         save_graph(graph.to_graph_file(splits.validity, facts, values, table.graph_section()), out)
         printing.console.print(f"graph   [bold]{out}[/]")
     else:

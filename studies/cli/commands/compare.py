@@ -9,7 +9,7 @@ import typer
 
 from studies.cli import options, printing
 from studies.cli import statistics as stats
-from studies.cli.graphs import read_graph, trace_validity
+from studies.cli.graphs import read_graph
 from studies.cli.guard import command
 
 if TYPE_CHECKING:
@@ -30,12 +30,13 @@ def compare_command(
     """Tell two graphs apart on the same prompts: paired difference, its interval, and one sentence."""
     from calibrate.traces.table import read_traces
     from drafting.anchors import AnchorTable
+    from drafting.provenance import trace_validity
     from drafting.replay import replay
     from studies.statistics.intervals import PromptBootstrap
 
     stats.check_out(out, overwrite)
     recorded = read_traces(traces)
-    valid = trace_validity(recorded)
+    valid = trace_validity(recorded.metadata)
     anchors = AnchorTable.from_traces(recorded, max_depth=None)
     counts, files = [], []
     for path in (first, second):

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from studies.cli import printing
-from studies.cli.graphs import read_graph, trace_validity
+from studies.cli.graphs import read_graph
 from studies.cli.guard import command
 
 
@@ -20,10 +20,11 @@ def evaluate_command(
     """Replay graphs over recorded traces: accepted drafts and forward passes, without a model."""
     from calibrate.traces.table import read_traces
     from drafting.anchors import AnchorTable
+    from drafting.provenance import trace_validity
     from drafting.replay import replay
 
     found = read_traces(traces)
-    run = trace_validity(found)
+    run = trace_validity(found.metadata)
     anchors = AnchorTable.from_traces(found, max_depth=None)
     table = printing.plain_table(
         f"replay on {found.metadata['prompts']} prompts, {run.policy}, {run.cache} cache",
@@ -34,6 +35,7 @@ def evaluate_command(
             "forwards\nplain": "right",
             "forwards\ngraph": "right",
             "nfe\nreduction": "right",
+            "tokens per\nforward": "right",
         },
     )
     for path in graphs:
@@ -49,5 +51,6 @@ def evaluate_command(
             str(value.plain_forwards),
             str(value.forwards),
             f"{value.nfe_reduction:.3f}",
+            f"{value.tokens_per_forward:.2f}",
         )
     printing.console.print(table)

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from studies.cli import options, printing
-from studies.cli.graphs import trace_validity
 from studies.cli.guard import command
 from studies.cli.outputs import check_output
 
@@ -24,20 +23,19 @@ def search_command(
 ) -> None:
     """Find a draft graph for a budget in recorded traces."""
     from calibrate.traces.table import read_traces
-    from calibrate.version import tool_version
     from drafting.anchors import AnchorTable
     from drafting.graph import DraftGraph
+    from drafting.provenance import search_provenance, trace_validity
     from drafting.replay import replay
     from drafting.searches.methods import SearchInput, find_graphs
     from drafting.trie import PrefixTrie
-    from studies.runs.calibration import node_statistics
     from studies.statistics.intervals import interval_fields
     from verify.graph.file import save_graph
     from verify.policies.specification import make_policy
 
     check_output(out, overwrite)
     found = read_traces(traces)
-    valid = trace_validity(found)
+    valid = trace_validity(found.metadata)
     anchors = AnchorTable.from_traces(found, max_depth=None)
     if anchors.n_anchors == 0:
         raise ValueError(
@@ -50,22 +48,9 @@ def search_command(
     nodes = found_graph.nodes
     if not nodes:
         raise ValueError(f"{method} found no draft node in {traces}: no draft was ever possible under {valid.policy}")
-    graph = DraftGraph.from_formulas(nodes, step_size)
+    graph = DraftGraph.from_formulas(nodes, step_size).annotate(trie)
     value = replay(nodes, anchors)
-    counts, reach = node_statistics(graph.draft_nodes(), trie)
-    provenance = {
-        "tool": "draftgraph",
-        "tool_version": tool_version(),
-        "search": method,
-        "budget": budget,
-        "trace_hash": found.trace_hash(),
-        "prompt_set_hash": found.metadata["prompt_set_hash"],
-        "prompts": int(found.metadata["prompts"]),
-        "dtype": found.metadata["dtype"],
-        "generation_length": int(found.metadata["generation_length"]),
-        "node_counts": [int(trie.total), *counts],
-        "node_reach": [1.0, *reach],
-    }
+    provenance = search_provenance(found.metadata, found.trace_hash(), method, budget)
     values = {"search": {**value.row(), **interval_fields(value)}}
     proof = ""
     if found_graph.bound is not None and found_graph.gap is not None:

@@ -157,35 +157,27 @@ def _say_what_is_there(given: StudyInput, config: StudyConfig) -> None:
 
 
 def _write_graphs(out: Path, given: StudyInput, results: dict[str, Any]) -> None:
-    from calibrate.version import tool_version
     from drafting.graph import DraftGraph
+    from drafting.provenance import search_provenance, trace_validity
     from studies.runs.run_directory import slug
     from studies.tuning.study_results import OPTUNA
-    from verify.graph.file import Validity, save_graph
+    from verify.graph.file import save_graph
 
-    names = ("model", "model_revision", "policy", "block_length", "cache", "temperature", "top_j")
-    validity = Validity(**{name: given.facts[name] for name in names})
+    validity = trace_validity(given.facts)
     step_size = given.data.objective.step_size
     nodes = [tuple((int(i), int(j)) for i, j in node) for node in results["best"]["nodes"]]
     values = {(row["method"], row["budget"], row["split"]): row for row in results["baselines"]}
     for budget in given.data.objective.budgets:
         graph = DraftGraph.from_formulas(nodes[:budget], step_size)
-        provenance = {
-            "tool": "draftgraph",
-            "tool_version": tool_version(),
-            "search": OPTUNA,
-            "budget": budget,
-            "trace_hash": given.data.trace_hash,
-            "params": results["best"]["params"],
-            "trials": len(results["trials"]),
-        }
-        told = {
+        best, trials = results["best"]["params"], len(results["trials"])
+        provenance = search_provenance(given.facts, given.data.trace_hash, OPTUNA, budget, params=best, trials=trials)
+        forwards = {
             split: {key: values[OPTUNA, budget, split][key] for key in ("forwards", "forwards_plain", "nfe_reduction")}
             for split in ("validation", "test")
         }
         path = out / "graphs" / f"{slug(validity.policy)}-{OPTUNA}-D{budget}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_graph(graph.to_graph_file(validity, provenance, told), path)
+        save_graph(graph.to_graph_file(validity, provenance, forwards), path)
 
 
 def _print_results(results: dict[str, Any]) -> None:

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from drafting.graph import DraftGraph
+from drafting.trie import PrefixTrie
 from figures.canvas.style import SEQUENTIAL
 from figures.plots.graph_layers import draw_graph_layers, graph_row, lay_out, node_label, table_graph_layers
 from figures.records.run import FigureDataError, Run, load_run
@@ -170,13 +172,11 @@ def test_a_graph_without_counts_and_reach_is_drawn_plainly(run_with: Callable[[G
     assert_legible(figure)
 
 
-def test_values_are_also_taken_from_the_provenance(run_with: Callable[[GraphFile], Run]) -> None:
-    graph = graph_file([((1, 1),)])
-    graph.provenance.update({"node_counts": [10, 4], "node_reach": [1.0, 0.4]})
-    laid = lay_out(graph)
-    assert (laid.counts, laid.reach) == ([10, 4], [1.0, 0.4])
-    figure = draw_graph_layers(run_with(graph), "static:1")
-    assert_legible(figure)
+def test_an_annotated_graph_is_laid_out_with_its_own_attributes() -> None:
+    a, ab = ((1, 1),), ((1, 1), (2, 1))
+    trie = PrefixTrie.from_chains([[a, ab]] * 3 + [[a]] * 3 + [[]] * 4)
+    laid = lay_out(DraftGraph.from_formulas([ab, a], step_size=1).annotate(trie))
+    assert (laid.nodes, laid.counts, laid.reach) == ((ROOT, a, ab), [10, 6, 3], [1.0, 0.6, 0.3])
 
 
 def test_the_shapes_at_both_ends(run_with: Callable[[GraphFile], Run]) -> None:
@@ -189,14 +189,6 @@ def test_a_deep_chain_is_legible(run_with: Callable[[GraphFile], Run]) -> None:
     chain = [tuple((i, 2) for i in range(1, n + 1)) for n in range(1, 32)]
     figure = draw_graph_layers(run_with(graph_file(chain[:9], node_reach=[1.0] + [0.5] * 9)), "static:1")
     assert_legible(figure)
-
-
-@pytest.mark.parametrize("values", [[1, 2], "many", [1, -1], [1, "2"]])
-def test_values_that_are_not_one_number_a_node(values: Any) -> None:
-    graph = graph_file([((1, 1),)])
-    graph.provenance["node_counts"] = values if values != [1, 2] else [1, 2, 3]
-    with pytest.raises(FigureDataError, match="node_counts must be a list of 2 numbers of at least 0, one a node"):
-        lay_out(graph)
 
 
 def test_which_graph_is_drawn(run: Run) -> None:

@@ -327,6 +327,7 @@ BEYOND_THE_SCHEMA = {
         "wrong_depth",
         "too_few_depths",
         "latency_uneven",
+        "node_values_too_few",
     },
     "texts": {
         "policy_bad_parameter",

@@ -86,6 +86,8 @@ EXPECTED = {
     "value_as_text": ("values.search.accepted_drafts: expected a finite number of", 'found "1.5"'),
     "interval_backwards": ("values.search.accepted_drafts_interval: expected an", "found [2, 1]"),
     "interval_of_one": ("values.search.accepted_drafts_interval: expected an", "found [2]"),
+    "node_values_too_few": ("values.search.node_counts: expected a list of 4 numbers, one a node", "found 3 items"),
+    "node_value_negative": ("values.search.node_reach[2]: expected a finite number of at least 0", "found -0.25"),
     "forwards_as_float": ("values.search.forwards_predicted: expected an integer", "found 10.5"),
     "provenance_as_list": ("provenance: expected an object", "found a list of 1"),
     "provenance_nested_deep": ("provenance.x[0][0][0][0][0][0][0][0][0][0][0", "found a deeper one"),
