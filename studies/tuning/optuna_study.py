@@ -15,21 +15,20 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
 from typing import Any, Literal, get_args
 
 import numpy as np
 import optuna
 from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning
-from optuna.study import StudyDirection
-from optuna.trial import Trial
+from optuna.study import MaxTrialsCallback, StudyDirection
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from drafting.parametric.candidates import MAX_STATES
 from drafting.parametric.parameters import PARAMETERS, WARM_STARTS
 from studies.tuning.fold_objective import FoldObjective
-from studies.tuning.storage import StorageError, open_storage, shown, storage_guard
-from studies.tuning.trial_claims import PATIENCE, TrialClaims
+from studies.tuning.storage import GRACE_SECONDS, open_storage, shown, storage_guard
 
 Kind = Literal["forwards", "rows", "domains"]
 
@@ -113,19 +112,19 @@ def run_study(
     *,
     storage: str | None = None,
     name: str = "draftgraph",
-    patience: float = PATIENCE,
     on_trial: Callable[[int], None] | None = None,
 ) -> WorkerResult:
     """Make or join a study and work on it until ``trials`` are finished over all workers.
 
+    Every worker ends the trial it is in, so several may finish up to one trial each, less one, beyond ``trials``.
+
     Args:
         data: folds and facts of the traces.
         config: what the trials depend on.
-        trials: finished trials wanted in all; those there already count.
+        trials: finished trials in all; those there already count.
         storage: see :mod:`studies.tuning.storage`.
         name: of the study in its storage.
-        patience: see :mod:`studies.tuning.trial_claims`.
-        on_trial: told how many trials are finished, after each.
+        on_trial: called with the number of finished trials, after each.
 
     Raises:
         StudyError: the study there is one over other traces or of another configuration.
@@ -136,55 +135,54 @@ def run_study(
     opened = open_storage(storage)
     with storage_guard(storage, "cannot be used"), _quiet():
         study = _make_or_join(opened, name, data, config, storage)
-        claims = TrialClaims(study, trials, patience)
-        claims.recover()
-        own, done = 0, claims.finished()
-    while True:
-        with storage_guard(storage, f"went away in mid-study {name!r}", done), _quiet():
-            study.sampler = _sampler(config, claims.position())
-            trial = claims.claim()
-            done = claims.finished() if trial is None else done
-        if trial is None:
-            return WorkerResult(study, own, done)
-        try:
-            kept = _run_trial(trial, data, config, claims, storage, done)
-        except StorageError:
-            raise
-        except BaseException:
-            with suppress(Exception):
-                claims.give_back(trial)
-            raise
-        own += kept
-        with storage_guard(storage, f"went away in mid-study {name!r}", done):
-            done = claims.finished()
+        own, done = 0, finished_trials(study)
+
+    def prepare_next(study: optuna.Study, _: FrozenTrial | None = None) -> None:
+        study.sampler = _sampler(config, _live_trials(study))
+
+    def count(study: optuna.Study, _: FrozenTrial) -> None:
+        nonlocal own, done
+        own, done = own + 1, finished_trials(study)
         if on_trial is not None:
             on_trial(done)
 
+    if done < trials:
+        # The guard asks for ``done`` only when the storage is gone.
+        with storage_guard(storage, f"went away while the study {name!r} ran", lambda: done), _quiet():
+            prepare_next(study)
+            study.optimize(
+                lambda trial: _objective(trial, data, config),
+                callbacks=[MaxTrialsCallback(trials), prepare_next, count],
+            )
+    return WorkerResult(study, own, done)
 
-def _run_trial(
-    trial: Trial, data: StudyData, config: StudyConfig, claims: TrialClaims, storage: str | None, done: int
-) -> bool:
-    """One trial from its parameters to its values; whether the storage took them."""
-    gone = f"went away in mid-study {claims.study.study_name!r}"
-    with storage_guard(storage, gone, done):
-        parameters = _suggest(trial, data.objective.names)
-        budget = _suggest_budget(trial, data, config)
+
+def finished_trials(study: optuna.Study) -> int:
+    """Trials finished by any worker."""
+    return len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+
+
+def _live_trials(study: optuna.Study) -> int:
+    """Trials that did not fail: the position that the next new trial takes among them."""
+    return sum(trial.state is not TrialState.FAIL for trial in study.get_trials(deepcopy=False))
+
+
+def _objective(trial: Trial, data: StudyData, config: StudyConfig) -> float | list[float]:
+    """One trial from its parameters to its value or values."""
+    parameters = _suggest(trial, data.objective.names)
+    budget = _suggest_budget(trial, data, config)
     parts = []
     scale = len(data.objective.prompt_indices) / data.objective.plain.sum()
     for part in data.objective.run(parameters):
         parts.append(part.forwards)
         if config.prune is not None:
-            with storage_guard(storage, gone, done), _quiet():
-                for prompt_index, share in zip(
-                    part.prompt_indices.tolist(), part.forwards.mean(axis=0) * scale, strict=True
-                ):
-                    trial.report(float(share), int(prompt_index))
-                if len(parts) < len(data.objective.held_out) and trial.should_prune():
-                    trial.set_user_attr("pruned_after", int(sum(found.shape[1] for found in parts)))
-                    break
-    values = objective_values(np.concatenate(parts, axis=1), data, config, budget)
-    with storage_guard(storage, gone, done), _quiet():
-        return claims.tell(trial, values)
+            means = part.forwards.mean(axis=0) * scale
+            for prompt_index, share in zip(part.prompt_indices.tolist(), means, strict=True):
+                trial.report(float(share), int(prompt_index))
+            if len(parts) < len(data.objective.held_out) and trial.should_prune():
+                trial.set_user_attr("pruned_after", int(sum(found.shape[1] for found in parts)))
+                break
+    return objective_values(np.concatenate(parts, axis=1), data, config, budget)
 
 
 def objective_values(
@@ -247,30 +245,51 @@ def _make_or_join(
     pruner: optuna.pruners.BasePruner = optuna.pruners.NopPruner()
     if config.prune is not None:
         pruner = optuna.pruners.WilcoxonPruner(p_threshold=config.prune, n_startup_steps=_PRUNE_FROM)
+    found = None
     try:
         study = optuna.create_study(storage=opened, study_name=name, directions=directions(config), pruner=pruner)
+        joined = False
     except DuplicatedStudyError:
         study = optuna.load_study(storage=opened, study_name=name, pruner=pruner)
+        joined = True
+    if joined:
         found = _settled_facts(study)
-        if found is not None:
-            _check_same(found, facts, name, storage)
-            return study
-    # Facts first: whoever joins waits for them, and may start before all warm starts are queued.
-    study.set_user_attr(_FACTS, facts)
+    if found is not None:
+        _check_same(found, facts, name, storage)
+    optuna.storages.fail_stale_trials(study)
+    _queue_warm_starts(study, data, config)
+    if found is None:
+        study.set_user_attr(_FACTS, facts)  # last: whoever joins waits for them, and finds all warm starts queued
+    return study
+
+
+def _queue_warm_starts(study: optuna.Study, data: StudyData, config: StudyConfig) -> None:
+    """Queue the warm starts that are not finished, queued or running.
+
+    A worker that was interrupted or killed leaves one behind. Heartbeats tell a database which workers live; in a
+    journal, a warm start that has been running for longer than a worker may be silent counts as lost.
+    """
+    silent = datetime.now() - timedelta(seconds=GRACE_SECONDS)
+    there = {
+        trial.user_attrs.get("warm_start")
+        for trial in study.get_trials(deepcopy=False)
+        if trial.state in (TrialState.COMPLETE, TrialState.WAITING)
+        or (trial.state is TrialState.RUNNING and trial.datetime_start is not None and trial.datetime_start > silent)
+    }
     for title, values in WARM_STARTS.items():
         known = {key: value for key, value in values.items() if key in data.objective.names}
         if config.kind == "rows":
             known["budget"] = data.objective.budgets[len(data.objective.budgets) // 2]
-        study.enqueue_trial(known, user_attrs={"warm_start": title})
-    return study
+        if title not in there:
+            study.enqueue_trial(known, user_attrs={"warm_start": title})
 
 
 def _settled_facts(study: optuna.Study) -> dict[str, Any] | None:
-    """What the study says it is; None when its maker died before saying so and nothing was done in it."""
+    """What the study says it is; None when its maker died before saying so and no trial of it was begun."""
     deadline = time.monotonic() + _SETTLE_SECONDS
     while _FACTS not in study.user_attrs:
         if time.monotonic() > deadline:
-            if study.get_trials(deepcopy=False):
+            if any(trial.state is not TrialState.WAITING for trial in study.get_trials(deepcopy=False)):
                 raise StudyError(
                     f"the study {study.study_name!r} was not made by draftgraph; give another --study-name"
                 )
@@ -280,14 +299,14 @@ def _settled_facts(study: optuna.Study) -> dict[str, Any] | None:
     return found
 
 
-def _check_same(found: dict[str, Any], wanted: dict[str, Any], name: str, storage: str | None) -> None:
+def _check_same(found: dict[str, Any], expected: dict[str, Any], name: str, storage: str | None) -> None:
     where = f"the study {name!r} in {shown(storage)}"
-    if found.get("trace_hash") != wanted["trace_hash"]:
+    if found.get("trace_hash") != expected["trace_hash"]:
         raise StudyError(
             f"{where} was made over other traces: there trace hash {found.get('trace_hash')}, now "
-            f"{wanted['trace_hash']}; give the traces it was made with, or another --study-name"
+            f"{expected['trace_hash']}; give the traces it was made with, or another --study-name"
         )
-    there, now = ({**facts.get("config", {}), **facts, "config": None} for facts in (found, wanted))
+    there, now = ({**facts.get("config", {}), **facts, "config": None} for facts in (found, expected))
     different = sorted(key for key in {*there, *now} if there.get(key) != now.get(key))
     if different:
         listed = "; ".join(f"{key}: there {there.get(key)!r}, now {now.get(key)!r}" for key in different)
@@ -310,7 +329,7 @@ def _suggest_budget(trial: Trial, data: StudyData, config: StudyConfig) -> int |
 
 
 class _quiet(warnings.catch_warnings):
-    """Optuna marks the pruner and (before 5.0) two sampler options experimental; we know."""
+    """Without the warnings that the pruner, heartbeats and retries are experimental in Optuna."""
 
     def __enter__(self) -> Any:
         entered = super().__enter__()

@@ -54,7 +54,7 @@ def write_folder(found: Traces, folder: Path, **facts: Any) -> Path:
     return folder
 
 
-def main(storage: str, trials: str, patience: str = "60", nap: str = "0", meet: str = "1") -> None:
+def main(storage: str, trials: str, nap: str = "0", meet: str = "1") -> None:
     """A worker in a process of its own; prints how many trials are finished after each, and in the end its share.
 
     It begins when ``meet`` workers have come to the folder of the journal.
@@ -67,9 +67,9 @@ def main(storage: str, trials: str, patience: str = "60", nap: str = "0", meet: 
         while len(list(folder.glob("here-*"))) < int(meet):
             time.sleep(0.01)
 
-    def told(finished: int) -> None:
+    def report(finished: int) -> None:
         print(f"finished {finished}", flush=True)
         time.sleep(float(nap))
 
-    done = run_study(found, CONFIG, int(trials), storage=storage, patience=float(patience), on_trial=told)
+    done = run_study(found, CONFIG, int(trials), storage=storage, on_trial=report)
     print(json.dumps({"own": done.own, "finished": done.finished}), flush=True)

@@ -36,7 +36,9 @@ def study_command(
         str, typer.Option("--kind", help="forwards; rows (Pareto: rows); domains (Pareto: two domains).")
     ] = "forwards",
     budgets: Annotated[str, typer.Option("--budgets", help="Draft nodes, comma-separated.")] = "3,5,8,10,16",
-    trials: Annotated[int, typer.Option("--trials", min=1, help="Finished trials wanted, over all workers.")] = 200,
+    trials: Annotated[
+        int, typer.Option("--trials", min=1, help="Finished trials, over all workers; may end with workers - 1 more.")
+    ] = 200,
     folds: Annotated[int, typer.Option("--folds", min=2, help="Parts the search prompts are cut into.")] = 4,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the folds and of the sampler.")] = 0,
     prune: Annotated[
@@ -51,16 +53,17 @@ def study_command(
     prompts: Annotated[
         str | None, typer.Option("--prompts", help="The prompt set that was recorded, for its domains.")
     ] = None,
-    patience: Annotated[
-        float, typer.Option("--patience", min=1.0, help="Seconds after which a trial that does not move is given up.")
-    ] = 60.0,
     overwrite: options.OverwriteOption = False,
 ) -> None:
-    """Tune the parametric constructor with Optuna; started again, or elsewhere, it joins the study in the storage."""
+    """Tune the parametric constructor with Optuna; started again, or elsewhere, it joins the study in the storage.
+
+    Every worker ends the trial it is in when --trials are finished, so the study may hold up to one more per other
+    worker.
+    """
     import optuna
 
     from calibrate.progress import RichReporter
-    from studies.tuning.optuna_study import StudyConfig, StudyError, run_study, study_facts
+    from studies.tuning.optuna_study import StudyConfig, StudyError, finished_trials, run_study, study_facts
     from studies.tuning.pareto import pareto_results
     from studies.tuning.storage import is_shared, shown
     from studies.tuning.study_data import load_study_input
@@ -78,19 +81,21 @@ def study_command(
     facts = study_facts(given.data, config)
     if out is not None:
         check_study_output(out / STUDY_NAME, facts["config"], facts["trace_hash"], overwrite)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     _say_what_is_there(given, config)
-    others = _start_workers(workers - 1, traces, test, prompts, config, trials, storage, study_name, patience)
+    others = _start_workers(workers - 1, traces, test, prompts, config, trials, storage, study_name)
     try:
         with RichReporter(printing.console).task(f"study {kind}", trials) as advance_to:
             done = run_study(
                 given.data, config, trials,
-                storage=storage, name=study_name, patience=patience, on_trial=advance_to,
+                storage=storage, name=study_name, on_trial=advance_to,
             )  # fmt: skip
     finally:
         for process in others:
             process.join()
-    printing.console.print(f"{done.finished} trials finished in {shown(storage)}, {done.own} of them here")
+    printing.console.print(
+        f"{finished_trials(done.study)} trials finished in {shown(storage)}, {done.own} of them here"
+    )
     if out is None:
         return
     if config.kind != "forwards":
@@ -113,7 +118,6 @@ def work(
     trials: int,
     storage: str,
     name: str,
-    patience: float,
 ) -> None:
     """One more local worker; what goes wrong is said on the standard error output."""
     import optuna
@@ -121,10 +125,10 @@ def work(
     from studies.tuning.optuna_study import run_study
     from studies.tuning.study_data import load_study_input
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
         given = load_study_input(traces, config, test=test, prompts=prompts)
-        run_study(given.data, config, trials, storage=storage, name=name, patience=patience)
+        run_study(given.data, config, trials, storage=storage, name=name)
     except KeyboardInterrupt:
         raise SystemExit(EXIT_INTERRUPTED) from None
     except (ValueError, RuntimeError, OSError) as error:
