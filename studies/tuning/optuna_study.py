@@ -128,7 +128,7 @@ def run_study(
 
     Raises:
         StudyError: the study there is one over other traces or of another configuration.
-        studies.tuning.storage.StorageError: the storage cannot be opened, or went away; what is finished is kept in it.
+        studies.tuning.journal.StorageError: the storage cannot be opened, or went away; what is finished is kept in it.
     """
     if trials < 1:
         raise StudyError(f"a study needs at least one trial, got {trials}")

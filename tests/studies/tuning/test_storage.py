@@ -11,8 +11,9 @@ from pathlib import Path
 import optuna
 import pytest
 
+from studies.tuning.journal import JournalWarning, StorageError
 from studies.tuning.optuna_study import run_study
-from studies.tuning.storage import JournalWarning, StorageError, is_shared, open_storage, shown
+from studies.tuning.storage import is_shared, open_storage, shown
 from tests.support.paths import ROOT
 from tests.support.study_toys import CONFIG, data, values
 
@@ -105,7 +106,7 @@ def test_a_journal_that_was_damaged_says_where_and_how_to_mend_it(tmp_path: Path
 def test_the_lock_of_a_killed_worker_is_free_at_once(tmp_path: Path) -> None:
     journal = tmp_path / "study.journal"
     code = (
-        "import sys, time; from pathlib import Path; from studies.tuning.storage import JournalFile\n"
+        "import sys, time; from pathlib import Path; from studies.tuning.journal import JournalFile\n"
         "with JournalFile(Path(sys.argv[1]))._locked():\n    print('held', flush=True); time.sleep(600)"
     )
     holder = subprocess.Popen([sys.executable, "-c", code, str(journal)], cwd=ROOT, stdout=subprocess.PIPE)
