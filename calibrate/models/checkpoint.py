@@ -82,11 +82,12 @@ def check_attention(checkpoint: Checkpoint, cache: str) -> None:
     Raises:
         CheckpointError: the checkpoint states its attention, and it is another one.
     """
-    wanted = "block_causal" if cache == "block_causal" else "bidirectional"
-    if checkpoint.attention and wanted not in checkpoint.attention:
+    needed = "block_causal" if cache == "block_causal" else "bidirectional"
+    if checkpoint.attention and needed not in checkpoint.attention:
+        fitting = "none, prefix or dual" if needed == "block_causal" else "block_causal"
         raise CheckpointError(
-            f"cache {cache!r} needs {wanted} attention, but {checkpoint.name} was trained for "
-            f"{', '.join(checkpoint.attention)}"
+            f"cache {cache!r} needs {needed} attention, but {checkpoint.name} was trained for "
+            f"{', '.join(checkpoint.attention)}; leave --cache out, or give --cache {fitting}"
         )
 
 
