@@ -96,8 +96,8 @@ def _block_length(checkpoint: Checkpoint, policy: str | None, block_length: int 
     if block_length is not None:
         if stated not in (None, block_length):
             raise CheckpointError(
-                f"policy {policy!r} counts its steps for blocks of {stated}, but --block-length is {block_length}; "
-                f"leave --block-length out, or give the steps for blocks of {block_length}"
+                f"policy {policy!r} counts its steps for blocks of {stated}, but blocks of {block_length} are asked "
+                f"for (by --block-length, or by the graph); give the steps for blocks of {block_length}"
             )
         differs = trained not in (None, block_length)
         return block_length, f"asked for; {checkpoint.name} was trained for {trained}" if differs else "asked for"

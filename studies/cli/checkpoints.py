@@ -4,19 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from calibrate.models.checkpoint import Checkpoint
     from calibrate.prompts.prompt import Prompt
-    from verify.decoding import DecodeConfig
-
-
-def decode_config(checkpoint: Checkpoint, **options: Any) -> DecodeConfig:
-    """The decode configuration of a checkpoint under command-line options."""
-    from verify.decoding import DecodeConfig
-
-    return DecodeConfig(end_token_ids=checkpoint.end_token_ids, **options)
 
 
 def encoded_prompts(prompts: Sequence[Prompt], checkpoint: Checkpoint, chat: bool = False) -> list[tuple[int, ...]]:

@@ -43,11 +43,23 @@ PolicyOption = Annotated[
     str,
     typer.Option("--policy", help="Unmasking policy: static:k or threshold:tau, for example threshold:0.9."),
 ]
-BlockLengthOption = Annotated[int, typer.Option("--block-length", min=1, help="Positions per block.")]
+BlockLengthOption = Annotated[
+    int | None,
+    typer.Option(
+        "--block-length", min=1, help="Positions per block. [default: what the checkpoint was trained for, or 32]"
+    ),
+]
 GenerationLengthOption = Annotated[int, typer.Option("--generation-length", min=1, help="Positions to generate.")]
 CacheOption = Annotated[
-    str,
-    typer.Option("--cache", help="What is cached while a block is solved: none, prefix, dual or block_causal."),
+    str | None,
+    typer.Option(
+        "--cache",
+        help="What is cached while a block is solved: none, prefix, dual or block_causal. [default: block_causal for "
+        "checkpoints of that attention, none for Dream's own policies, else dual]",
+    ),
+]
+IgnoreEndOption = Annotated[
+    bool, typer.Option("--ignore-end-tokens", help="Decode the whole length, also after an end token.")
 ]
 BackendOption = Annotated[
     str, typer.Option("--backend", help="How drafts enter a forward: packed (rows) or expanded (batch).")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from calibrate.bundled import DOMAINS
-from calibrate.models.checkpoint import Checkpoint, check_attention, load_checkpoint
+from calibrate.models.checkpoint import Checkpoint, load_checkpoint
 from calibrate.files import write_atomically
 from calibrate.version import tool_version
 from drafting.anchors import AnchorTable
@@ -23,7 +23,7 @@ from studies.statistics.intervals import interval_columns
 from drafting.searches.methods import PUBLISHED_READINGS, SearchInput, certify, find_graphs
 from calibrate.progress import Reporter, SilentReporter
 from drafting.replay import replay
-from studies.runs.recordings import record_split
+from studies.runs.recordings import decode_config, record_split
 from studies.runs.run_directory import open_run, slug, write_results
 from verify.layout import exactness
 from verify.policies.specification import make_policy
@@ -155,7 +155,10 @@ def run_study(
     base.check()
     if not any(budget > 0 for budget in base.budgets):
         raise StudyError(f"a study needs a budget above 0, got {list(base.budgets)}")
-    if not exactness(base.cache, base.backend).exact:
+    checkpoint = load_checkpoint(base.model, dtype=base.dtype, device=base.device, mask_token_id=base.mask_token_id)
+    base, note = base.settled(checkpoint)
+    decode = decode_config(base, checkpoint)
+    if not exactness(decode.cache, decode.backend).exact:
         raise StudyError(
             f"cache {base.cache!r} with back-end {base.backend!r} is near-lossless, so a replay would not be what "
             "the runtime needs; use dual or block_causal, or --backend expanded"
@@ -163,8 +166,7 @@ def run_study(
     settings = list(study.settings(base))
     for setting in settings:
         setting.config.check()
-    checkpoint = load_checkpoint(base.model, dtype=base.dtype, device=base.device, mask_token_id=base.mask_token_id)
-    check_attention(checkpoint, base.cache)
+    reporter.say(note)
     said = {"study": name, **asdict(base), "tool_version": tool_version(), "model_revision": checkpoint.revision}
     path = open_run(out, said, overwrite)
     rows: list[dict[str, Any]] = []
@@ -194,7 +196,7 @@ def _run_setting(
     budgets = sorted(budget for budget in set(config.budgets) if budget > 0)
     trie = PrefixTrie.from_anchors(tables["search"])
     step_size = make_policy(config.policies[0], config.temperature).step_size
-    given = SearchInput(trie, budgets[-1], config.block_length, step_size)
+    given = SearchInput(trie, budgets[-1], decode_config(config, checkpoint).block_length, step_size)
     rows = []
     for method in config.methods:
         for budget, found in find_graphs(method, given, budgets).items():

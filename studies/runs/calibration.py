@@ -8,7 +8,7 @@ from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
-from calibrate.models.checkpoint import Checkpoint, check_attention, load_checkpoint
+from calibrate.models.checkpoint import Checkpoint, load_checkpoint
 from calibrate.traces.table import Traces
 from calibrate.version import tool_version
 from calibrate.recording.workers import Workers
@@ -104,7 +104,9 @@ def calibrate(
         mask_token_id=config.mask_token_id,
         revision=config.revision,
     )
-    check_attention(checkpoint, config.cache)
+    config, note = config.settled(checkpoint)
+    if workers is None or workers.leads:
+        reporter.say(note)
     search_ids, test_ids = encode_splits(splits, checkpoint, chat=config.chat)
     plain_config = {**asdict(config), "tool_version": tool_version(), "model_revision": checkpoint.revision}
     del plain_config["batch_size"]  # a run may be continued with another; the shards say which it was
@@ -123,7 +125,7 @@ def calibrate(
         sections["comparisons"] += run.comparisons
         sections["readings"] += run.readings
         sections["histograms"] += run.histograms
-        counts = rank_counts(run.search, config.block_length, run.search_traces.top_j)
+        counts = rank_counts(run.search, run.decode.block_length, run.search_traces.top_j)
         sections["rank_counts"].append({"policy": spec, "split": "search", **counts})
         write_results(path, plain_config, sections)
     return {"config": plain_config, **sections}
@@ -169,7 +171,7 @@ def _search_policy(
     reporter: Reporter,
     budgets: Sequence[int],
 ) -> None:
-    given = SearchInput(run.trie, max(budgets), config.block_length, run.policy.step_size)
+    given = SearchInput(run.trie, max(budgets), run.decode.block_length, run.policy.step_size)
     drafting = [budget for budget in budgets if budget > 0]
     graphs: list[Candidate] = []
     for method in config.methods:
@@ -265,7 +267,7 @@ def _report(
             "budget": graph.budget,
             "nodes": len(nodes),
             "policy": run.policy.spec,
-            "cache": config.cache,
+            "cache": run.decode.cache,
             "split": split,
             **found.row(),
             **interval_columns(found, seed=config.seed),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from calibrate.models.checkpoint import Checkpoint
+from calibrate.models.settings import DEFAULT_CACHE, decode_settings
 from calibrate.prompts.encoding import encode_for
 from calibrate.prompts.prompt import Prompt
 from calibrate.prompts.source import has_splits, load_prompt_set
@@ -26,6 +27,8 @@ class CalibrationConfig:
     ``chat`` puts them into the model's chat template, ``revision`` names one of a hub model. ``certify`` bounds every
     graph by the price sweep (``drafting.searches.closure``), so that each row says how far it can be from the best of its size.
     ``batch_size`` is for recording alone and changes no token in float32, so a run may be continued with another.
+    A ``block_length`` or ``cache`` of None is what :meth:`settled` makes of checkpoint and policies.
+    ``ignore_end_tokens`` decodes every answer to its full length.
     """
 
     model: str = "bundled"
@@ -33,9 +36,9 @@ class CalibrationConfig:
     held_out: str | None = None
     policies: tuple[str, ...] = ("threshold:0.9",)
     temperature: float = 0.0
-    block_length: int = 32
+    block_length: int | None = None
     generation_length: int = 96
-    cache: str = "dual"
+    cache: str | None = None
     backend: str = "packed"
     budgets: tuple[int, ...] = (0, 3, 5, 8, 10)
     methods: tuple[str, ...] = ("chain", "published", "greedy")
@@ -51,19 +54,17 @@ class CalibrationConfig:
     chat: bool = False
     revision: str | None = None
     batch_size: int = 1
-
-    def __post_init__(self) -> None:
-        """Write every policy in its one canonical spelling, each once; raises PolicyError for one that is unknown."""
-        canonical = dict.fromkeys(make_policy(spec, self.temperature).spec for spec in self.policies)
-        object.__setattr__(self, "policies", tuple(canonical))
+    ignore_end_tokens: bool = False
 
     def check(self) -> None:
         """Check everything that needs no model, before any work is done.
 
         Raises:
-            ValueError: no budget or one below 0, an unknown method, cache mode or back-end, lengths that do not fit,
-                a batch of nothing.
+            ValueError: an unknown policy, no budget or one below 0, an unknown method, cache mode or back-end, lengths
+                that do not fit, a batch of nothing.
         """
+        for spec in self.policies:
+            make_policy(spec, self.temperature)
         if self.batch_size < 1:
             raise ValueError(f"batch_size is {self.batch_size}, expected at least 1")
         if not self.budgets or min(self.budgets) < 0:
@@ -71,12 +72,53 @@ class CalibrationConfig:
         for method in self.methods:
             if method != "published":
                 check_method(method)
-        exactness(self.cache, self.backend)
-        SequenceLayout.make(1, self.generation_length, self.block_length, self.cache)
+        exactness(self.cache or DEFAULT_CACHE, self.backend)
+        if self.block_length is not None and self.cache is not None:
+            SequenceLayout.make(1, self.generation_length, self.block_length, self.cache)
+
+    def settled(self, checkpoint: Checkpoint) -> tuple[CalibrationConfig, str]:
+        """This configuration with the blocks and the cache that it leaves to ``checkpoint``, and a line that says why.
+
+        Every policy is then in its one canonical spelling, each once.
+
+        Raises:
+            ValueError: what does not fit the checkpoint (``calibrate.models.settings``), lengths that do not fit, or
+                policies whose published loops have different blocks or caches.
+        """
+        found = {
+            spec: decode_settings(
+                checkpoint,
+                spec,
+                block_length=self.block_length,
+                cache=self.cache,
+                generation_length=self.generation_length,
+            )
+            for spec in self.policies
+        }
+        first = next(iter(found.values()))
+        for spec, settings in found.items():
+            if settings.config != first.config:
+                raise ValueError(
+                    f"the policies of one run need the same blocks and cache, but {self.policies[0]} has {first.note} "
+                    f"and {spec} has {settings.note}; give --block-length and --cache, or a run for each"
+                )
+        canonical = dict.fromkeys(make_policy(spec, self.temperature).spec for spec in self.policies)
+        chosen = first.config
+        settled = replace(
+            self, policies=tuple(canonical), block_length=chosen.block_length, cache=chosen.cache
+        )
+        settled.check()
+        return settled, first.note
 
     @property
     def exact(self) -> bool:
-        """Whether losslessness is promised: an exact cache mode and back-end, in float32."""
+        """Whether losslessness is promised: an exact cache mode and back-end, in float32; of a settled configuration.
+
+        Raises:
+            ValueError: the cache mode is not settled.
+        """
+        if self.cache is None:
+            raise ValueError("the cache mode is None, expected a configuration after settled(checkpoint)")
         return exactness(self.cache, self.backend).exact and self.dtype == "float32"
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from calibrate.models.checkpoint import Checkpoint
+from calibrate.models.settings import decode_settings
 from calibrate.recording.group import record_in_group
 from calibrate.recording.recorder import RecordingSpeed, record
 from calibrate.traces.table import Traces
@@ -21,15 +22,16 @@ from verify.policies.specification import make_policy
 
 def decode_config(config: CalibrationConfig, checkpoint: Checkpoint) -> DecodeConfig:
     """The decode configuration of a study's configuration under a checkpoint."""
-    return DecodeConfig(
+    return decode_settings(
+        checkpoint,
         block_length=config.block_length,
-        generation_length=config.generation_length,
         cache=config.cache,
+        generation_length=config.generation_length,
+        ignore_end_tokens=config.ignore_end_tokens,
         backend=config.backend,
-        end_token_ids=checkpoint.end_token_ids,
         top_j=config.top_j,
         seed=config.seed,
-    )
+    ).config
 
 
 def record_split(

@@ -28,14 +28,15 @@ def calibrate_command(
         ),
     ] = None,
     chat: options.ChatOption = False,
+    ignore_end_tokens: options.IgnoreEndOption = False,
     policy: Annotated[
         list[str] | None,
         typer.Option("--policy", help="Unmasking policy, may come several times. [default: threshold:0.9]"),
     ] = None,
     temperature: options.TemperatureOption = 0.0,
-    block_length: options.BlockLengthOption = 32,
+    block_length: options.BlockLengthOption = None,
     generation_length: options.GenerationLengthOption = 96,
-    cache: options.CacheOption = "dual",
+    cache: options.CacheOption = None,
     backend: options.BackendOption = "packed",
     budgets: Annotated[str, typer.Option("--budgets", help="Draft nodes, 0 is plain decoding.")] = "0,3,5,8,10",
     methods: Annotated[
@@ -98,6 +99,7 @@ def calibrate_command(
         chat=chat,
         revision=revision,
         batch_size=batch_size,
+        ignore_end_tokens=ignore_end_tokens,
     )
     workers = join_workers()
     # A launcher that starts a failed job again means it to go on, not to delete what the first attempt recorded.
@@ -107,13 +109,14 @@ def calibrate_command(
     )
     if results is None:  # the leader of the workers reports
         return
-    for spec in config.policies:
+    policies = results["config"]["policies"]
+    for spec in policies:
         printing.console.print(results_table(results["rows"], spec))
     if figures:
         for path in draw(out):
             if path.suffix == ".png":
                 printing.console.print(f"figure  {path}")
-    for spec in config.policies:
+    for spec in policies:
         printing.console.print(verdict(results["rows"], spec, out))
     failed = [row for row in results["rows"] if not _holds(row)]
     if failed:

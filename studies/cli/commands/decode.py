@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from studies.cli import options, printing
-from studies.cli.checkpoints import decode_config, encoded_prompts
+from studies.cli.checkpoints import encoded_prompts
 from studies.cli.graphs import read_graph, unfit
 from studies.cli.guard import command
 from studies.cli.outputs import check_output
@@ -29,6 +30,7 @@ def decode_command(
     split: Annotated[str, typer.Option(help="Split of bundled prompts and datasets.")] = "test",
     limit: options.LimitOption = None,
     chat: options.ChatOption = False,
+    ignore_end_tokens: options.IgnoreEndOption = False,
     graph: Annotated[
         Path | None, typer.Option("--graph", help="Speculate with this graph; plain decoding without.")
     ] = None,
@@ -50,7 +52,8 @@ def decode_command(
 ) -> None:
     """Decode prompts, plainly or with a draft graph, into JSONL."""
     from calibrate.measuring.memory import Load, explained
-    from calibrate.models.checkpoint import check_attention, load_checkpoint
+    from calibrate.models.checkpoint import load_checkpoint
+    from calibrate.models.settings import decode_settings
     from calibrate.progress import RichReporter
     from calibrate.prompts.source import load_prompt_set
     from verify.decoding import decode_batch
@@ -70,21 +73,29 @@ def decode_command(
         compiled=compiled, cuda_graphs=cuda_graphs,
     )  # fmt: skip
     encoded = encoded_prompts(prompt_set, checkpoint, chat)
-    config = decode_config(
+    settings = decode_settings(
         checkpoint,
-        block_length=block_length or (valid.block_length if valid else 32),
+        spec,
+        block_length=block_length or (valid.block_length if valid else None),
+        cache=cache or (valid.cache if valid else None),
         generation_length=generation_length,
-        cache=cache or (valid.cache if valid else "dual"),
+        ignore_end_tokens=ignore_end_tokens,
         backend=backend,
         top_j=valid.top_j if valid else 8,
         seed=seed,
     )
-    check_attention(checkpoint, config.cache)
+    config = settings.config
     if file is not None:
         wrong = graph_mismatches(file, checkpoint.name, checkpoint.revision, rule, config)
         if wrong:
             raise ValueError(f"{graph} is not valid for this run: " + unfit(wrong, policy))
     nodes = file.nodes[1:] if file is not None else ()
+    if file is None:
+        printing.console.print(f"policy {rule.spec}, {settings.note}", markup=False, highlight=False, soft_wrap=True)
+    run = {
+        "model": checkpoint.name, "model_revision": checkpoint.revision, "dtype": dtype, "policy": rule.spec,
+        "graph": None if graph is None else str(graph), "temperature": rule.temperature, **asdict(config),
+    }  # fmt: skip
     done: dict[int, dict[str, Any]] = {}  # in the order in which a batch finishes them
     results = decode_batch(checkpoint.denoiser, list(enumerate(encoded)), rule, config, nodes, batch_size=batch_size)
     try:
@@ -94,7 +105,7 @@ def decode_command(
             RichReporter(printing.console).task("decode", len(encoded)) as advance_to,
         ):
             for prompt_index, result in results:
-                done[prompt_index] = _line(prompt_set[prompt_index], result, checkpoint)
+                done[prompt_index] = _line(prompt_set[prompt_index], result, checkpoint, run)
                 advance_to(len(done))
     except BaseException:
         if done:
@@ -111,7 +122,7 @@ def decode_command(
     )
 
 
-def _line(prompt: Prompt, result: DecodeResult, checkpoint: Checkpoint) -> dict[str, Any]:
+def _line(prompt: Prompt, result: DecodeResult, checkpoint: Checkpoint, run: dict[str, Any]) -> dict[str, Any]:
     tokens = result.tokens[: result.end]
     return {
         "id": prompt.id,
@@ -120,6 +131,7 @@ def _line(prompt: Prompt, result: DecodeResult, checkpoint: Checkpoint) -> dict[
         "steps": result.steps,
         "forwards": result.forwards,
         "query_tokens": result.query_tokens,
+        "run": run,
     }
 
 

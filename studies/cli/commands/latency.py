@@ -24,7 +24,7 @@ def latency_command(
     ],
     model: options.ShapedModelOption = "bundled",
     drafts: Annotated[str, typer.Option("--drafts", help="Numbers of drafts, 0-16 or 0,1,2,4,8.")] = "0-16",
-    block_length: options.BlockLengthOption = 32,
+    block_length: options.BlockLengthOption = None,
     context_length: Annotated[str, typer.Option("--context-length", help="Cached rows; 256,1024 for two tables.")] = (
         "128"
     ),
@@ -50,6 +50,7 @@ def latency_command(
     """
     from calibrate.measuring.latency import measure_latency
     from calibrate.models.checkpoint import check_cuda_graphs
+    from calibrate.models.settings import decode_settings
     from calibrate.progress import RichReporter
     from figures.records.record import save_record
 
@@ -65,11 +66,14 @@ def latency_command(
     checkpoint = shaped_checkpoint(model, dtype, device, mask_token_id, revision)
     checkpoint.denoiser.compile_backend = "inductor" if compiled else None
     checkpoint.denoiser.cuda_graphs = cuda_graphs
+    settings = decode_settings(checkpoint, block_length=block_length, cache=cache)
+    printing.console.print(settings.note, markup=False, highlight=False, soft_wrap=True)
     for (size, length), path in zip(pairs, paths, strict=True):
         try:
             table = measure_latency(
-                checkpoint, drafts=wanted, block_length=block_length, context_length=length, batch=size,
-                cache=cache, backend=backend, repeats=repeats, reporter=RichReporter(printing.console),
+                checkpoint, drafts=wanted, block_length=settings.config.block_length, context_length=length,
+                batch=size, cache=settings.config.cache, backend=backend, repeats=repeats,
+                reporter=RichReporter(printing.console),
             )  # fmt: skip
         except MemoryError as error:
             if len(pairs) == 1:

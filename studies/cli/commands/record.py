@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from studies.cli import options, printing
-from studies.cli.checkpoints import decode_config, encoded_prompts
+from studies.cli.checkpoints import encoded_prompts
 from studies.cli.guard import command
 
 
@@ -21,11 +21,12 @@ def record_command(
     ] = "calibration",
     limit: options.LimitOption = None,
     chat: options.ChatOption = False,
+    ignore_end_tokens: options.IgnoreEndOption = False,
     policy: options.PolicyOption = "threshold:0.9",
     temperature: options.TemperatureOption = 0.0,
-    block_length: options.BlockLengthOption = 32,
+    block_length: options.BlockLengthOption = None,
     generation_length: options.GenerationLengthOption = 96,
-    cache: options.CacheOption = "dual",
+    cache: options.CacheOption = None,
     top_j: options.TopJOption = 8,
     seed: options.SeedOption = 0,
     batch_size: options.BatchSizeOption = 1,
@@ -42,6 +43,7 @@ def record_command(
     """
     from calibrate.measuring.memory import Load, explained
     from calibrate.models.checkpoint import load_checkpoint
+    from calibrate.models.settings import decode_settings
     from calibrate.progress import RichReporter
     from calibrate.prompts.source import has_splits, load_prompt_set
     from calibrate.recording.workers import join_workers
@@ -58,14 +60,19 @@ def record_command(
         compiled=compiled, cuda_graphs=cuda_graphs,
     )  # fmt: skip
     encoded = encoded_prompts(prompt_set, checkpoint, chat)
-    config = decode_config(
+    settings = decode_settings(
         checkpoint,
+        policy,
         block_length=block_length,
-        generation_length=generation_length,
         cache=cache,
+        generation_length=generation_length,
+        ignore_end_tokens=ignore_end_tokens,
         top_j=top_j,
         seed=seed,
     )
+    config = settings.config
+    if workers is None or workers.leads:
+        printing.console.print(settings.note, markup=False, highlight=False, soft_wrap=True)
     with explained(checkpoint.denoiser, Load.of_decode(config, [len(prompt) for prompt in encoded], batch_size, 0)):
         traces = record_with_progress(
             checkpoint,

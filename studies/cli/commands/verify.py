@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from studies.cli import options, printing
-from studies.cli.checkpoints import decode_config, encoded_prompts
+from studies.cli.checkpoints import encoded_prompts
 from studies.cli.graphs import read_graph, unfit
 from studies.cli.guard import EXIT_NOT_IDENTICAL, command
 from studies.cli.outputs import check_output
@@ -35,6 +35,7 @@ def verify_command(
     split: Annotated[str, typer.Option(help="Split of bundled prompts and datasets.")] = "test",
     limit: options.LimitOption = 16,
     chat: options.ChatOption = False,
+    ignore_end_tokens: options.IgnoreEndOption = False,
     policy: Annotated[str | None, typer.Option("--policy", help="By default the graph's.")] = None,
     temperature: Annotated[float | None, typer.Option("--temperature", min=0.0, help="By default the graph's.")] = None,
     block_length: Annotated[int | None, typer.Option("--block-length", min=1, help="By default the graph's.")] = None,
@@ -71,7 +72,8 @@ def verify_command(
     this is no error: batch shapes change bits there, with drafts and without. What is then reported is how often tokens
     change through speculation and how often through batching alone.
     """
-    from calibrate.models.checkpoint import check_attention, load_checkpoint
+    from calibrate.models.checkpoint import load_checkpoint
+    from calibrate.models.settings import decode_settings
     from calibrate.progress import RichReporter
     from calibrate.prompts.encoding import prompt_set_hash
     from calibrate.prompts.source import load_prompt_set
@@ -104,16 +106,17 @@ def verify_command(
         compiled=compiled, cuda_graphs=cuda_graphs,
     )  # fmt: skip
     encoded = encoded_prompts(prompt_set, checkpoint, chat)
-    config = decode_config(
+    config = decode_settings(
         checkpoint,
+        policy or valid.policy,
         block_length=block_length or valid.block_length,
-        generation_length=generation_length,
         cache=cache or valid.cache,
+        generation_length=generation_length,
+        ignore_end_tokens=ignore_end_tokens,
         backend=backend,
         top_j=max(valid.top_j, 2),  # a margin is between two tokens
         seed=seed,
-    )
-    check_attention(checkpoint, config.cache)
+    ).config
     if wrong := graph_mismatches(file, checkpoint.name, checkpoint.revision, rule, config):
         raise ValidityMismatchError("the graph is not valid for this run: " + unfit(wrong, policy))
     promise = exactness(config.cache, config.backend)

@@ -72,7 +72,7 @@ def test_what_does_not_fit_is_refused(families):
     refused(families["llada"], "or give --cache none, prefix or dual", cache="block_causal")
     refused(families["sdar"], "blocks of 32, but sdar was trained for blocks of 4; .*--block-length 32", "quota:8/32")
     assert chosen(families["sdar"], "quota:8/32", block_length=32)[0] == 32
-    message = "steps for blocks of 32, but --block-length is 16; leave --block-length out"
+    message = "steps for blocks of 32, but blocks of 16 are asked for"
     refused(families["llada"], message, "low_confidence:8/32", block_length=16)
 
 

@@ -384,9 +384,10 @@ def test_attention_that_the_checkpoint_lacks(checkpoint: Path, prompts: Path, gr
     shutil.copytree(checkpoint, mine)
     facts = json.loads((mine / "draftgraph.json").read_text())
     (mine / "draftgraph.json").write_text(json.dumps(facts | {"attention": ["block_causal"]}))
-    common = ["--model", mine, "--prompts", prompts, "--out", tmp_path / "out"]
+    common = ["--model", mine, "--prompts", prompts, "--cache", "dual", "--out", tmp_path / "out"]
     for command in (["record", *common, *SIZES], ["decode", *common], ["calibrate", *common, *SIZES]):
-        assert "needs bidirectional attention" in run(*command, code=1)
+        assert "needs bidirectional attention" in (said := run(*command, code=1))
+        assert "leave --cache out, or give --cache block_causal" in said
         assert not (tmp_path / "out").exists()
 
 
