@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from benchmarks.gpu_bench import Bench
+from benchmarks.memory import peaks
 from calibrate.measuring.latency import measure_latency
-from calibrate.measuring.memory import is_out_of_memory
+from calibrate.measuring.memory import Load, ModelSizes, device_memory, is_out_of_memory, largest_drafts
 from calibrate.models.shapes import Shape
-from studies.pricing.memory import study_checkpoint
 
 
 def latency(bench: Bench, content: dict[str, Any]) -> None:
@@ -91,14 +91,20 @@ def memory(bench: Bench, content: dict[str, Any]) -> None:
         for context in bench.sizes.contexts:
             for batch in bench.sizes.batches:
                 bench.check(4.0 if bench.on_cuda else 0.0)
-                study = study_checkpoint(
-                    bench.model(shape), drafts=(0, bench.sizes.drafts[-1]), context_lengths=(context,),
-                    batches=(batch,), block_length=bench.sizes.block_length,
-                )  # fmt: skip
-                rows = [{**asdict(row), "error": row.error} for row in study.rows]
+                checkpoint = bench.model(shape)
+                device = checkpoint.denoiser.device
+                cache = "block_causal" if checkpoint.attention == ("block_causal",) else "dual"
+                load = Load(batch, context, 0, bench.sizes.block_length, cache)
+                most = largest_drafts(ModelSizes.of_denoiser(checkpoint.denoiser), load, device_memory(device))
                 content["studies"].append(
-                    {"model": shape.name, "rows": rows, "largest": study.largest, "available": study.available}
+                    {
+                        "model": shape.name,
+                        "rows": peaks(checkpoint, [load, replace(load, drafts=bench.sizes.drafts[-1])]),
+                        "largest": [(context, batch, most)],
+                        "available": device_memory(device),
+                    }
                 )
+                del checkpoint
                 bench.free()
                 bench.save("memory", content)
     errors = [row["error"] for study in content["studies"] for row in study["rows"] if row["error"] is not None]

@@ -17,7 +17,6 @@ from figures.plots.divergence import draw_divergence, load_divergence, table_div
 from figures.plots.domain_matrix import calibrated_methods, draw_domain_matrix, matrix, table_domain_matrix
 from figures.plots.graph_layers import draw_graph_layers, graph_row, lay_out, table_graph_layers
 from figures.plots.latency_rows import draw_latency_rows, table_latency_rows
-from figures.plots.memory import draw_memory, load_memory, table_memory
 from figures.plots.nfe_vs_budget import draw_nfe_vs_budget
 from figures.plots.optuna_overview import draw_optuna_overview, finished, table_optuna_overview
 from figures.plots.pareto import draw_pareto, fronts, table_pareto
@@ -32,7 +31,6 @@ from figures.records.saved import (
     CALIBRATION_SIZE,
     DIVERGENCE,
     LATENCY,
-    MEMORY,
     RUN,
     STUDY,
     FigureWarning,
@@ -50,7 +48,7 @@ def draw_all(path: str | Path, folder: str | Path | None = None) -> list[Path]:
 
     Args:
         path: a saved file, or a directory with such files in it: ``results.json`` of ``calibrate`` or ``ablate``,
-            ``study.json``, or what ``calibration-size``, ``latency``, ``budget``, ``memory`` and ``verify``
+            ``study.json``, or what ``calibration-size``, ``latency``, ``budget`` and ``verify``
             wrote. Figures of files with other names than these two carry the file's name.
         folder: where figures go instead of ``path/figures``, or ``NAME-figures`` beside the file ``NAME.json``
             (:func:`figures.records.saved.figures_folder`).
@@ -128,11 +126,6 @@ def _of_latency(file: Path) -> list[Drawing]:
     return [(stem("latency", file), lambda: draw_latency_rows(latency), lambda: table_latency_rows(latency))]
 
 
-def _of_memory(file: Path) -> list[Drawing]:
-    memory = load_memory(file)
-    return [(stem("memory", file), lambda: draw_memory(memory), lambda: table_memory(memory))]
-
-
 def _of_budget(file: Path) -> list[Drawing]:
     speedup = load_speedup(file)
     return [(stem("speedup", file), lambda: draw_speedup(speedup), lambda: table_speedup(speedup))]
@@ -151,7 +144,6 @@ _OF_KIND: dict[str, Callable[[Path], list[Drawing]]] = {
     LATENCY: _of_latency,
     BUDGET: _of_budget,
     DIVERGENCE: _of_divergence,
-    MEMORY: _of_memory,
 }
 
 

@@ -3,8 +3,8 @@
 A decode over slots (``verify.engines.slots``) holds weights, keys and values of all slots, and the mask of a step. On
 top of these it needs, for a moment each: the widest layer, the vocabulary projection, or the ranking of the logits, of
 a refresh forward (all rows of all sequences) or of a step forward (the blocks and their drafts). The peak is what is
-held plus the largest of these. docs/gpu.md lists the terms; ``studies.pricing.memory`` holds them against measured
-peaks.
+held plus the largest of these. docs/gpu.md lists the terms and holds them against measured peaks
+(``benchmarks/memory.py``).
 """
 
 from __future__ import annotations
@@ -266,20 +266,20 @@ def out_of_memory_message(sizes: ModelSizes, load: Load, available: int) -> str:
     """One message: what was asked for, what it needs, and the largest budget and batch that are predicted to fit."""
     plan = predict_memory(sizes, load)
     drafts, batch = largest_drafts(sizes, load, available), largest_batch(sizes, load, available)
-    said = (
+    message = (
         f"out of memory with D = {load.drafts} drafts, batch {load.batch} and context {load.context_length}: "
         f"about {plan.peak / GIB:.1f} GiB are needed ({plan.sentence()}), the device has {available / GIB:.1f} GiB. "
     )
     if plan.peak <= available:
         # Others use the device too, or memory is in pieces: what fits by the books did not.
-        return said + "This should fit: see what else uses the device, or take fewer drafts or a smaller batch."
+        return message + "This should fit: see what else uses the device, or take fewer drafts or a smaller batch."
     if drafts is None and batch is None:
-        return said + "Not even plain decoding of one sequence fits; take a shorter context or a smaller dtype."
+        return message + "Not even plain decoding of one sequence fits; take a shorter context or a smaller dtype."
     if drafts is None:
-        return said + f"No budget fits at batch {load.batch}; the largest batch that fits is {batch}."
+        return message + f"No budget fits at batch {load.batch}; the largest batch that fits is {batch}."
     if batch is None:
-        return said + f"The largest budget that fits is D = {drafts}; no batch fits with D = {load.drafts}."
-    return said + (
+        return message + f"The largest budget that fits is D = {drafts}; no batch fits with D = {load.drafts}."
+    return message + (
         f"The largest budget that fits at batch {load.batch} is D = {drafts}, the largest batch with D = {load.drafts} "
         f"is {batch}."
     )

@@ -30,7 +30,6 @@ STUDY_FORMAT = "draftgraph-study"
 LATENCY_FORMAT = "draftgraph-latency"
 BUDGET_FORMAT = "draftgraph-budget"
 DIVERGENCE_FORMAT = "draftgraph-divergence"
-MEMORY_FORMAT = "draftgraph-memory"
 FORMAT_VERSION = 1
 MAX_BYTES = 256 * 2**20
 MAX_KEYS = 2**22  # a run of thousands of rows

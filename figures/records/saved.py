@@ -11,7 +11,6 @@ from figures.records.fields import (
     BUDGET_FORMAT,
     DIVERGENCE_FORMAT,
     LATENCY_FORMAT,
-    MEMORY_FORMAT,
     RESULTS_FORMAT,
     STUDY_FORMAT,
     FigureDataError,
@@ -19,7 +18,7 @@ from figures.records.fields import (
 )
 
 RUN, ABLATION, CALIBRATION_SIZE = "run", "ablation", "calibration-size"
-STUDY, LATENCY, BUDGET, DIVERGENCE, MEMORY = "study", "latency", "budget", "divergence", "memory"
+STUDY, LATENCY, BUDGET, DIVERGENCE = "study", "latency", "budget", "divergence"
 #: Files that a directory is a run or a study by: broken ones are errors, wherever they lie.
 MAIN_NAMES = ("results.json", "study.json")
 _SKIPPED = ("config.json",)
@@ -28,7 +27,6 @@ _FORMATS = {
     LATENCY_FORMAT: LATENCY,
     BUDGET_FORMAT: BUDGET,
     DIVERGENCE_FORMAT: DIVERGENCE,
-    MEMORY_FORMAT: MEMORY,
 }
 
 
@@ -117,5 +115,5 @@ def stem(figure: str, file: Path) -> str:
 def _known() -> str:
     return (
         "expected results.json of `draftgraph calibrate` or `ablate`, study.json of `study`, or a file that "
-        "`calibration-size`, `latency`, `budget`, `memory` or `verify` wrote"
+        "`calibration-size`, `latency`, `budget` or `verify` wrote"
     )

@@ -22,7 +22,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     out = tmp_path_factory.mktemp("gpu")
     parts = [
         name for name in PARTS if name != "memory"
-    ]  # tests/studies/pricing/test_memory.py holds it against the profiler
+    ]  # tests/benchmarks/test_memory.py holds it against the profiler
     assert main(["--tiny", "--device", "cpu", "--out", str(out), "--seconds", "900", "--parts", ",".join(parts)]) == 0
     found = {path.stem: json.loads(path.read_text()) for path in out.iterdir()}
     assert sorted(found) == sorted([*parts, "summary"])

@@ -1,10 +1,9 @@
-"""``memory``: how much a decode needs at its peak, predicted from the model's sizes, and measured where asked."""
+"""``memory``: how much a decode needs at its peak, predicted from the model's sizes before anything is run."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,10 +11,9 @@ from studies.cli import options, printing
 from studies.cli.checkpoints import shaped_checkpoint
 from studies.cli.guard import command
 from studies.cli.lists import parse_drafts, parse_loads
-from studies.cli.outputs import check_output
 
 if TYPE_CHECKING:
-    from studies.pricing.memory import MemoryStudy
+    from calibrate.measuring.memory import ModelSizes
 
 
 @command()
@@ -30,47 +28,58 @@ def memory_command(
     available: Annotated[
         float | None, typer.Option("--available", help="GiB of the device. [default: what --device has, if it is here]")
     ] = None,
-    measure: Annotated[bool, typer.Option("--measure", help="Run the forwards and measure the peak too.")] = False,
     dtype: options.DtypeOption = "float32",
     device: options.DeviceOption = "cpu",
     revision: options.RevisionOption = None,
     mask_token_id: options.MaskOption = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Write the table as JSON.")] = None,
-    overwrite: options.OverwriteOption = False,
 ) -> None:
     """Predict the peak memory of a decode, and the largest budget that fits.
 
-    A prediction needs no GPU: --device cuda --available 80 predicts for one that is not here, and a shape (--model
-    llada-8b-shaped) without its weights. With --measure the forwards are run on --device.
+    Nothing is run, and no GPU is needed: --device cuda --available 80 predicts for one that is not here, and a shape
+    (--model llada-8b-shaped) without its weights.
     """
     import torch
 
-    from calibrate.measuring.memory import GIB
-    from calibrate.progress import RichReporter
-    from studies.pricing.memory import save_memory, study_checkpoint
+    from calibrate.measuring.memory import GIB, MOST_DRAFTS, Load, largest_drafts, predict_memory
 
     batches, lengths = parse_loads(batch, context_length)
-    loads: dict[str, Any] = {
-        "drafts": parse_drafts(drafts), "context_lengths": lengths, "batches": batches, "block_length": block_length,
-    }  # fmt: skip
+    numbers = parse_drafts(drafts)
     if available is not None and not available > 0:
         raise ValueError(f"--available must be above 0 GiB, got {available:g}")
-    budget = round(available * GIB) if available is not None else None
-    if budget is None and not measure:
-        budget = _device_memory(device)
-        if budget is None and out is not None:
-            raise ValueError(f"there is no device {device!r} here to ask for its memory; --out needs --available GIB")
-    if out is not None:
-        check_output(out, overwrite)
-    if measure:
-        checkpoint = shaped_checkpoint(model, dtype, device, mask_token_id, revision)
-        study = study_checkpoint(checkpoint, available=budget, reporter=RichReporter(printing.console), **loads)
-    else:
-        study = _predict(model, dtype, device, mask_token_id, revision, available=budget, **loads)
-    _show(study, torch.device(device).type)
-    if out is not None:
-        save_memory(study, out)
-        printing.console.print(f"[bold]{out}[/]")
+    room = round(available * GIB) if available is not None else _device_memory(device)
+    kind = torch.device(device).type
+    name, sizes, cache = _sizes(model, dtype, kind, mask_token_id, revision)
+    loads = [Load(size, length, 0, block_length, cache) for length in lengths for size in batches]
+    has = "" if room is None else f"; the device has {room / GIB:.1f} GiB"
+    shown = printing.plain_table(
+        f"{name}, predicted for a {kind.upper()}{' device' if kind == 'cuda' else ''}, {dtype}, "
+        f"block length {block_length}",
+        {"cache": "right", "batch": "right", "D": "right", "GiB\npredicted": "right", "peak is made by": "left"},
+        f"weights {sizes.parameters * sizes.itemsize / GIB:.2f} GiB{has}",
+    )
+    shown.columns[-1].no_wrap = True
+    for load in loads:
+        for number in numbers:
+            plan = predict_memory(sizes, replace(load, drafts=number))
+            mark = "[yellow]" if room is not None and plan.peak > room else ""
+            cells = str(load.context_length), str(load.batch), str(number), f"{mark}{plan.peak / GIB:.2f}"
+            shown.add_row(*cells, plan.widest)
+    printing.console.print(shown)
+    if kind == "cpu":
+        printing.console.print(
+            "This is predicted for a CPU; --device cuda predicts for a GPU, also where there is none.", highlight=False
+        )
+    if room is None:
+        printing.console.print(
+            f"No {kind.upper()} device is here to ask for its memory; give --available GIB to see what fits.",
+            highlight=False,
+        )
+        return
+    for load in loads:
+        most = largest_drafts(sizes, load, room)
+        fits = "not even plain decoding fits" if most is None else f"the largest budget that fits is D = {most}"
+        or_more = " or more" if most == MOST_DRAFTS else ""
+        printing.console.print(f"context {load.context_length}, batch {load.batch}: {fits}{or_more}", highlight=False)
 
 
 def _device_memory(device: str) -> int | None:
@@ -92,18 +101,14 @@ def _device_memory(device: str) -> int | None:
     return device_memory(device)
 
 
-def _predict(
-    model: str, dtype: str, device: str, mask_token_id: int | None, revision: str | None, **options: Any
-) -> MemoryStudy:
-    """The study of a model from its sizes alone; a checkpoint is read on the CPU, whatever the device."""
-    import torch
-
+def _sizes(
+    model: str, dtype: str, kind: str, mask_token_id: int | None, revision: str | None
+) -> tuple[str, ModelSizes, str]:
+    """Name, sizes and cache mode of a model; a checkpoint is read on the CPU, whatever the device."""
     from calibrate.measuring.memory import ModelSizes
     from calibrate.models.checkpoint import DTYPES
     from calibrate.models.shapes import SHAPES
-    from studies.pricing.memory import study_memory
 
-    kind = torch.device(device).type
     if model in SHAPES:
         if dtype not in DTYPES:
             raise ValueError(f"unknown dtype {dtype!r}, expected one of {', '.join(DTYPES)}")
@@ -114,46 +119,4 @@ def _predict(
         checkpoint = shaped_checkpoint(model, dtype, "cpu", mask_token_id, revision)
         sizes = replace(ModelSizes.of_denoiser(checkpoint.denoiser), device=kind)
         model, attention = checkpoint.name, checkpoint.attention
-    cache = "block_causal" if attention == ("block_causal",) else "dual"
-    return study_memory(sizes, model=model, dtype=dtype, device=kind, cache=cache, **options)
-
-
-def _show(study: MemoryStudy, kind: str) -> None:
-    """Print the table; ``kind`` is that of the device, as torch calls it."""
-    from calibrate.measuring.memory import GIB, MOST_DRAFTS
-
-    measured = any(row.measured is not None or row.note for row in study.rows)
-    headings = {"cache": "right", "batch": "right", "D": "right", "GiB\npredicted": "right"}
-    if measured:
-        headings |= {"measured": "right", "error": "right"}
-    has = "" if study.available is None else f"; the device has {study.available / GIB:.1f} GiB"
-    device = study.device if measured else f"predicted for a {kind.upper()}{' device' if kind == 'cuda' else ''}"
-    shown = printing.plain_table(
-        f"{study.model}, {device}, {study.dtype}, block length {study.block_length}",
-        {**headings, "peak is made by": "left"},
-        f"weights {study.weights / GIB:.2f} GiB{has}",
-    )
-    shown.columns[-1].no_wrap = True
-    for row in study.rows:
-        cells = [str(row.context_length), str(row.batch), str(row.drafts), f"{row.predicted / GIB:.2f}"]
-        if study.available is not None and row.predicted > study.available:
-            cells[-1] = f"[yellow]{cells[-1]}[/]"
-        if measured:
-            cells.append(row.note or ("" if row.measured is None else f"{row.measured / GIB:.2f}"))
-            cells.append("" if row.error is None else f"{100 * row.error:+.1f} %")
-        shown.add_row(*cells, row.widest)
-    printing.console.print(shown)
-    if not measured and kind == "cpu":
-        printing.console.print(
-            "This is predicted for a CPU; --device cuda predicts for a GPU, also where there is none.", highlight=False
-        )
-    if study.available is None:
-        printing.console.print(
-            f"No {kind.upper()} device is here to ask for its memory; give --available GIB to see what fits.",
-            highlight=False,
-        )
-    for length, batch, drafts in study.largest:
-        fits = "not even plain decoding fits" if drafts is None else f"the largest budget that fits is D = {drafts}"
-        if drafts == MOST_DRAFTS:
-            fits += " or more"
-        printing.console.print(f"context {length}, batch {batch}: {fits}", highlight=False)
+    return model, sizes, "block_causal" if attention == ("block_causal",) else "dual"
