@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -25,7 +25,18 @@ def trace_validity(run: Mapping[str, Any]) -> Validity:
     return Validity(**{name: run[name] for name in names})
 
 
-def search_provenance(run: Mapping[str, Any], trace_hash: str, search: str, budget: int, **more: Any) -> dict[str, Any]:
+#: The field of a provenance that holds the hashes of all prompts that had a part in choosing the graph.
+SEARCHED_PROMPTS = "searched_prompts"
+
+
+def search_provenance(
+    run: Mapping[str, Any],
+    trace_hash: str,
+    search: str,
+    budget: int,
+    searched_prompts: Sequence[str],
+    **more: Any,
+) -> dict[str, Any]:
     """The provenance of a graph file: the tool, the search, and the recording of the *search* prompts.
 
     Args:
@@ -33,9 +44,13 @@ def search_provenance(run: Mapping[str, Any], trace_hash: str, search: str, budg
         trace_hash: ``Traces.trace_hash()`` of it.
         search: name of the method.
         budget: draft nodes asked for.
+        searched_prompts: ``Traces.prompt_hashes()`` of every prompt that chose the graph. A value on one of them is no
+            held-out value, and commands that find one say so.
         more: further facts: the seed, what was chosen, parameters. Those that are None are left out.
     """
     recorded = ("prompt_set_hash", "prompts", "dtype", "generation_length")
     facts = {"tool": "draftgraph", "tool_version": tool_version(), "search": search, "budget": budget}
-    facts |= {"trace_hash": trace_hash} | {name: run[name] for name in recorded if name in run}
+    facts |= {"trace_hash": trace_hash, SEARCHED_PROMPTS: list(searched_prompts)} | {
+        name: run[name] for name in recorded if name in run
+    }
     return facts | {name: value for name, value in more.items() if value is not None}

@@ -21,6 +21,8 @@ import pyarrow.parquet as pq
 
 from calibrate.prompts.formats import BENCHMARKS, STYLES, Benchmark, Row
 from calibrate.prompts.prompt import DATASETS, SPLITS, Prompt, PromptError
+from verify.files.quoting import quoted
+from verify.files.strict_json import show
 
 #: Rows from the first on that are solved examples and nothing else, where examples come from the training split.
 SHOT_ROWS = 16
@@ -50,7 +52,7 @@ class DatasetSpec:
         text, _, path = text.partition(",path=")
         name, *options = text.removeprefix(DATASETS).split(",")
         if name not in BENCHMARKS:
-            raise PromptError(f"unknown data set {name!r}, expected one of {', '.join(BENCHMARKS)}")
+            raise PromptError(f"unknown data set {quoted(name)}, expected one of {', '.join(BENCHMARKS)}")
         found: dict[str, Any] = {"path": Path(path).expanduser()} if path else {}
         for option in options:
             key, _, value = option.partition("=")
@@ -60,7 +62,7 @@ class DatasetSpec:
                 found[key] = int(value)
             else:
                 raise PromptError(
-                    f"{DATASETS}{name}: cannot read {option!r}; expected style={'|'.join(STYLES)}, shots=NUMBER, "
+                    f"{DATASETS}{name}: cannot read {quoted(option)}; expected style={'|'.join(STYLES)}, shots=NUMBER, "
                     "seed=NUMBER, and path=FOLDER last"
                 )
         spec = cls(BENCHMARKS[name], **found)
@@ -81,7 +83,7 @@ def load_dataset_prompts(source: str, split: str) -> list[Prompt]:
             this split.
     """
     if split not in SPLITS:
-        raise PromptError(f"unknown split {split!r}, expected one of {', '.join(SPLITS)}")
+        raise PromptError(f"unknown split {quoted(split)}, expected one of {', '.join(SPLITS)}")
     names, comma, options = source.removeprefix(DATASETS).partition(",")
     if "+" in names:
         if "path=" in options:
@@ -160,17 +162,17 @@ def _examples(spec: DatasetSpec, rows: Rows, where: str) -> str:
 
 
 def _check(benchmark: Benchmark, row: Row, where: str) -> None:
-    wanted = (*benchmark.columns, *benchmark.lists)
-    if missing := [column for column in wanted if column not in row]:
+    columns = (*benchmark.columns, *benchmark.lists)
+    if missing := [column for column in columns if column not in row]:
         raise PromptError(
-            f"{where} lacks {', '.join(map(repr, missing))}: {benchmark.name} has the columns {', '.join(wanted)}, "
-            f"found {', '.join(sorted(row))}"
+            f"{where} lacks {', '.join(map(repr, missing))}: {benchmark.name} has the columns {', '.join(columns)}, "
+            f"found {', '.join(quoted(column) for column in sorted(row))}"
         )
-    for column in wanted:
+    for column in columns:
         value = row[column]
         texts = value if column in benchmark.lists and isinstance(value, list) else [value]
         if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
-            raise PromptError(f"{where}: {column} must be text that is not empty, found {value!r:.60}")
+            raise PromptError(f"{where}: {column} must be text that is not empty, found {show(value)}")
 
 
 def _digest(text: str) -> str:

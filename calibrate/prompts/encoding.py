@@ -9,6 +9,7 @@ from typing import Any
 
 from calibrate.models.checkpoint import Checkpoint, CheckpointError
 from calibrate.prompts.prompt import Prompt, PromptError
+from verify.files.quoting import quoted
 
 
 def encode_for(checkpoint: Checkpoint, prompts: Sequence[Prompt], *, chat: bool = False) -> list[tuple[int, ...]]:
@@ -59,30 +60,45 @@ def encode_prompts(
         if chat is not None:
             if prompt.text is None:
                 raise PromptError(
-                    f"prompt {prompt.id} is given as token ids, which no chat template can be put around; give "
+                    f"prompt {quoted(prompt.id)} is given as token ids, which no chat template can be put around; give "
                     "'prompt' (text), or leave out --chat"
                 )
             ids = tuple(chat(prompt.text))
         elif prompt.tokens is not None:
             ids = prompt.tokens
         elif tokenizer is None:
-            raise PromptError(f"prompt {prompt.id} is a text, but the model has no tokenizer; give 'tokens' instead")
+            raise PromptError(
+                f"prompt {quoted(prompt.id)} is a text, but the model has no tokenizer; give 'tokens' instead"
+            )
         else:
             try:
                 ids = tuple(tokenizer(prompt.text, add_special_tokens=False)["input_ids"])
             except Exception as error:  # tokenizers raises its own, of no class in particular
-                raise PromptError(f"prompt {prompt.id} cannot be tokenized ({error}): {prompt.text!r:.80}") from error
+                raise PromptError(
+                    f"prompt {quoted(prompt.id)} cannot be tokenized ({quoted(error, 200)}): {quoted(prompt.text)}"
+                ) from error
         if not ids:
-            raise PromptError(f"prompt {prompt.id} gives no tokens; it needs at least one")
+            raise PromptError(f"prompt {quoted(prompt.id)} gives no tokens; it needs at least one")
         if max(ids) >= vocabulary_size:
-            raise PromptError(f"prompt {prompt.id} holds token id {max(ids)}; the vocabulary has {vocabulary_size}")
+            raise PromptError(
+                f"prompt {quoted(prompt.id)} holds token id {max(ids)}; the vocabulary has {vocabulary_size}"
+            )
         if mask_token_id in ids:
             raise PromptError(
-                f"prompt {prompt.id} holds the mask token {mask_token_id} at index {ids.index(mask_token_id)}; "
+                f"prompt {quoted(prompt.id)} holds the mask token {mask_token_id} at index {ids.index(mask_token_id)}; "
                 "a prompt is given, only what follows is decoded"
             )
         encoded.append(ids)
     return encoded
+
+
+def prompt_hash(ids: Sequence[int]) -> str:
+    """The first 16 hex digits (64 bits) of SHA-256 over the token ids of one prompt: equal prompts have equal hashes.
+
+    Short, as manifests and graph files hold one per prompt: among a million prompts two meet by chance with a
+    probability of 3e-8.
+    """
+    return hashlib.sha256(json.dumps(list(ids)).encode()).hexdigest()[:16]
 
 
 def prompt_set_hash(encoded: Sequence[Sequence[int]]) -> str:

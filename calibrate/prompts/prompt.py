@@ -26,3 +26,4 @@ class Prompt:
     tokens: tuple[int, ...] | None = None
     domain: str = ""
     answer: str | None = None
+    split: str | None = None

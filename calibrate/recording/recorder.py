@@ -19,7 +19,7 @@ import pyarrow as pa
 import torch
 
 from calibrate.models.checkpoint import Checkpoint, check_attention
-from calibrate.prompts.encoding import prompt_set_hash
+from calibrate.prompts.encoding import prompt_hash, prompt_set_hash
 from calibrate.recording.stopping import signals_held
 from calibrate.traces.folder import check_folder, claim_folder, recorded_prompts
 from calibrate.traces.table import MAX_RANK, TraceError, Traces, read_traces, traces_to_table, write_shard
@@ -147,6 +147,7 @@ def run_facts(
         "seed": config.seed,
         "prompts": len(prompts),
         "prompt_set_hash": prompt_set_hash(prompts),
+        "prompt_hashes": [prompt_hash(ids) for ids in prompts],
         "prompt_source": prompt_source,
         "chat": chat,
         "tool_version": tool_version(),

@@ -32,8 +32,8 @@ if sys.platform != "win32":
 LOCK_NAME = ".recording.lock"
 
 #: Facts that may differ between a recording and its continuation: acceptance does not depend on them, or (chat
-#: template, source of the prompts) another fact, the hash of the prompts' token ids, tells them apart.
-FREE_FACTS = frozenset({"tool_version", "model_source", "device_name", "chat", "prompt_source"})
+#: template, source and hashes of the prompts) another fact, the hash of all prompts' token ids, tells them apart.
+FREE_FACTS = frozenset({"tool_version", "model_source", "device_name", "chat", "prompt_source", "prompt_hashes"})
 
 
 class FolderLock:

@@ -92,16 +92,16 @@ class Traces:
         return int(self.top_token.shape[1])
 
     def select(self, prompt_indices: Iterable[int]) -> Traces:
-        """The steps of the given prompt_indices, in their order on disk. Splits are by prompt, so this is the only
-        cut.
+        """The steps of the prompts ``prompt_indices``, in their order on disk. Splits are by prompt, so this is the
+        only cut.
         """
-        wanted = np.isin(self.prompt_index, np.asarray(list(prompt_indices), dtype=np.int64))
-        masked_ptr, masked = _select_ragged(self.masked_ptr, wanted)
-        commit_ptr, commits = _select_ragged(self.commit_ptr, wanted)
+        rows = np.isin(self.prompt_index, np.asarray(list(prompt_indices), dtype=np.int64))
+        masked_ptr, masked = _select_ragged(self.masked_ptr, rows)
+        commit_ptr, commits = _select_ragged(self.commit_ptr, rows)
         return Traces(
-            prompt_index=self.prompt_index[wanted],
-            block=self.block[wanted],
-            step=self.step[wanted],
+            prompt_index=self.prompt_index[rows],
+            block=self.block[rows],
+            step=self.step[rows],
             masked_ptr=masked_ptr,
             masked_position=self.masked_position[masked],
             top_token=self.top_token[masked],
@@ -111,6 +111,22 @@ class Traces:
             commit_token=self.commit_token[commits],
             metadata=self.metadata,
         )
+
+    def prompt_hashes(self) -> list[str]:
+        """The hash of every prompt that is here (see ``calibrate.prompts.encoding.prompt_hash``), by prompt index.
+
+        Raises:
+            TraceError: the manifest does not name the prompts.
+        """
+        hashes = self.metadata.get("prompt_hashes")
+        prompt_indices = np.unique(self.prompt_index).tolist()
+        named = isinstance(hashes, list) and all(isinstance(found, str) for found in hashes)
+        if not named or (prompt_indices and len(hashes) <= prompt_indices[-1]):  # type: ignore[arg-type]
+            raise TraceError(
+                f"the manifest of this trace does not hold one hash for each of its {len(prompt_indices)} prompts "
+                "(prompt_hashes), so nobody can say whether another trace is of the same prompts; record again"
+            )
+        return [hashes[prompt_index] for prompt_index in prompt_indices]  # type: ignore[index]
 
     def trace_hash(self) -> str:
         """SHA-256 over every fact that acceptance depends on (not probabilities, not metadata), as hex."""
@@ -296,10 +312,10 @@ def read_traces(folder: str | Path, *, partial: bool = False) -> Traces:
     owners = np.concatenate([np.unique(table.column("prompt_index").to_numpy()) for table in tables])
     if len(owners) != len(np.unique(owners)):
         raise TraceError(f"{folder} holds a prompt in two shards; delete the folder and record again")
-    wanted = manifest["run"].get("prompts")
-    if not partial and wanted is not None and len(owners) != wanted:
+    prompts = manifest["run"].get("prompts")
+    if not partial and prompts is not None and len(owners) != prompts:
         raise TraceError(
-            f"{folder} holds {len(owners)} of {wanted} prompts: the recording was stopped, or a shard was removed; run "
-            "the same recording again, it goes on"
+            f"{folder} holds {len(owners)} of {prompts} prompts: the recording was stopped, or a shard was removed; "
+            "run the same recording again, it goes on"
         )
     return table_to_traces(pa.concat_tables(tables), int(manifest["run"]["top_j"]), manifest["run"])

@@ -95,5 +95,16 @@ CompileOption = Annotated[
 ]
 GraphsOption = Annotated[bool, typer.Option("--cuda-graphs", help="Replay step forwards from CUDA graphs.")]
 MaskOption = Annotated[int | None, typer.Option("--mask-token-id", help="For checkpoints that do not name theirs.")]
+SplitOption = Annotated[
+    str | None,
+    typer.Option("--split", help="Which prompts: calibration, validation or test, or what a file's lines name."),
+]
+SplitFractionOption = Annotated[
+    str | None,
+    typer.Option(
+        "--split-fraction",
+        help="Cut a file that names no splits: 0.25 for test, or validation=0.1,test=0.25,seed=0; the rest calibrates.",
+    ),
+]
 LimitOption = Annotated[int | None, typer.Option("--limit", help="Use the first prompts only.")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]

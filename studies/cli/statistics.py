@@ -38,6 +38,12 @@ def say(sentence: str) -> None:
     printing.console.print(sentence, soft_wrap=True, highlight=False, markup=False)
 
 
+def say_repeated(prompts: int) -> None:
+    """Say how many prompts a cut left out because they stand in the recording already."""
+    if prompts:
+        say(f"{prompts} prompts were left out: the recording holds the same token ids twice.")
+
+
 def columns(row: dict[str, Any], name: str) -> str:
     """The estimate and the interval called ``name`` in a row."""
     return f"{row[name]:.3f} ({row[f'{name}_low']:.3f}-{row[f'{name}_high']:.3f})"

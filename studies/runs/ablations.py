@@ -13,18 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from calibrate.bundled import DOMAINS
-from calibrate.models.checkpoint import Checkpoint, load_checkpoint
 from calibrate.files import write_atomically
+from calibrate.models.checkpoint import Checkpoint, load_checkpoint
+from calibrate.progress import Reporter, SilentReporter
 from calibrate.version import tool_version
 from drafting.anchors import AnchorTable
+from drafting.replay import replay
+from drafting.searches.methods import PUBLISHED_READINGS, SearchInput, certify, find_graphs
 from drafting.trie import PrefixTrie
 from studies.runs.configuration import CalibrationConfig, encoded_splits
-from studies.statistics.intervals import interval_columns
-from drafting.searches.methods import PUBLISHED_READINGS, SearchInput, certify, find_graphs
-from calibrate.progress import Reporter, SilentReporter
-from drafting.replay import replay
 from studies.runs.recordings import decode_config, record_split
 from studies.runs.run_directory import open_run, slug, write_results
+from studies.statistics.intervals import interval_columns
 from verify.layout import exactness
 from verify.policies.specification import make_policy
 

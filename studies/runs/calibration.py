@@ -9,27 +9,24 @@ from pathlib import Path
 from typing import Any
 
 from calibrate.models.checkpoint import Checkpoint, load_checkpoint
+from calibrate.progress import Reporter, SilentReporter
+from calibrate.recording.workers import Workers
 from calibrate.traces.table import Traces
 from calibrate.version import tool_version
-from calibrate.recording.workers import Workers
 from drafting.anchors import AnchorTable
 from drafting.graph import DraftGraph
 from drafting.provenance import search_provenance, trace_validity
 from drafting.trie import PrefixTrie
 from studies.runs.configuration import CalibrationConfig, encode_splits, prompt_splits
 from studies.runs.evaluation import Measurement, measure, rank_counts, recorded_outputs
-from studies.statistics.intervals import PromptBootstrap, interval_columns, interval_fields
-from drafting.searches.methods import PUBLISHED_READINGS, FoundGraph, SearchInput, certify, find_graphs
-from calibrate.progress import Reporter, SilentReporter
-from drafting.replay import ReplayResult, replay
 from studies.runs.recordings import decode_config, record_split, share_split
 from studies.runs.run_directory import open_run, slug, write_results
+from studies.statistics.intervals import PromptBootstrap, interval_columns, interval_fields
 from verify.decoding import DecodeConfig
-from verify.graph.formulas import Formula
 from verify.graph.file import save_graph
+from verify.graph.formulas import Formula
 from verify.policies.contract import Policy
 from verify.policies.specification import make_policy
-
 
 SPLITS = ("search", "test")
 
@@ -276,7 +273,9 @@ def _report(
             "search_seconds": graph.found.seconds,
             "measured_prompts": measured.prompts if on_test else None,
             "forwards_measured": measured.forwards if on_test else None,
-            "forwards_predicted_measured": int(found.forwards_per_prompt[: measured.prompts].sum()) if on_test else None,
+            "forwards_predicted_measured": int(found.forwards_per_prompt[: measured.prompts].sum())
+            if on_test
+            else None,
             "tokens_identical": measured.tokens_identical if on_test else None,
             "query_tokens": measured.rows if on_test else None,
             "seconds": measured.seconds if on_test else None,
@@ -303,7 +302,13 @@ def _export(
         values["search"] |= {"bound": graph.found.bound, "gap": graph.found.gap}
     recorded = run.search_traces
     provenance = search_provenance(
-        recorded.metadata, recorded.trace_hash(), graph.method, graph.budget, reading=graph.reading, seed=config.seed
+        recorded.metadata,
+        recorded.trace_hash(),
+        graph.method,
+        graph.budget,
+        recorded.prompt_hashes(),
+        reading=graph.reading,
+        seed=config.seed,
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     save_graph(draft_graph.to_graph_file(trace_validity(recorded.metadata), provenance, values), path)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass, replace
 
 from calibrate.models.checkpoint import Checkpoint
 from calibrate.models.settings import DEFAULT_CACHE, decode_settings
-from calibrate.prompts.encoding import encode_for
-from calibrate.prompts.prompt import Prompt
+from calibrate.prompts.encoding import encode_for, prompt_hash
+from calibrate.prompts.prompt import Prompt, PromptError
 from calibrate.prompts.source import has_splits, load_prompt_set
 from drafting.searches.methods import check_method
+from studies.runs.splits import check_disjoint
 from verify.layout import SequenceLayout, exactness
 from verify.policies.specification import make_policy
 
 Tokens = tuple[int, ...]
+
+#: The share of test prompts where a file names no splits and nobody says how it is to be cut.
+DEFAULT_FRACTION = "0.5"
 
 
 @dataclass(frozen=True)
@@ -22,8 +25,9 @@ class CalibrationConfig:
     """Everything a calibration run depends on; written to ``config.json`` as it is.
 
     ``search_prompts`` and ``test_prompts`` cut the splits; None takes them whole. The runtime verifier runs on the
-    first ``measured_prompts`` of the test split; None is all of them. ``prompts`` and ``held_out`` are ``bundled``,
-    ``datasets:NAME`` or JSONL files; a file for ``prompts`` without one for ``held_out`` is cut in two, by prompt.
+    first ``measured_prompts`` of the test split; None is all of them, and 0 leaves it out. ``prompts`` and ``held_out``
+    are ``bundled``, ``datasets:NAME`` or JSONL files. A file for ``prompts`` whose lines name no splits is cut by
+    ``split_fraction`` (see ``calibrate.prompts.source``) unless there is a ``held_out``, by default in two halves.
     ``chat`` puts them into the model's chat template, ``revision`` names one of a hub model. ``certify`` bounds every
     graph by the price sweep (``drafting.searches.closure``), so that each row says how far it can be from the best of its size.
     ``batch_size`` is for recording alone and changes no token in float32, so a run may be continued with another.
@@ -55,6 +59,7 @@ class CalibrationConfig:
     revision: str | None = None
     batch_size: int = 1
     ignore_end_tokens: bool = False
+    split_fraction: str | None = None
 
     def check(self) -> None:
         """Check everything that needs no model, before any work is done.
@@ -104,9 +109,7 @@ class CalibrationConfig:
                 )
         canonical = dict.fromkeys(make_policy(spec, self.temperature).spec for spec in self.policies)
         chosen = first.config
-        settled = replace(
-            self, policies=tuple(canonical), block_length=chosen.block_length, cache=chosen.cache
-        )
+        settled = replace(self, policies=tuple(canonical), block_length=chosen.block_length, cache=chosen.cache)
         settled.check()
         return settled, first.note
 
@@ -137,36 +140,28 @@ def encode_splits(
     """Token ids of both splits.
 
     Raises:
-        ValueError: a prompt that cannot be encoded, or one that is in both splits.
+        ValueError: a prompt that cannot be encoded, or (SplitError) one that is in both splits.
     """
     search, test = (encode_for(checkpoint, split, chat=chat) for split in splits)
-    shared = set(search) & set(test)
-    if shared:
-        names = [prompt.id for prompt, ids in zip(splits[1], test, strict=True) if ids in shared]
-        raise ValueError(
-            f"{len(names)} held-out prompts are also search prompts (first {names[0]!r}); a value on prompts that the "
-            "search has seen is no held-out value. Give other held-out prompts"
-        )
+    named = {"the search prompts": search, "the held-out prompts": test}
+    check_disjoint((name, [prompt_hash(ids) for ids in encoded]) for name, encoded in named.items())
     return search, test
 
 
 def prompt_splits(config: CalibrationConfig) -> tuple[list[Prompt], list[Prompt]]:
-    """Search and test prompts. A file without ``held_out`` is shuffled by the seed, then cut in two halves.
-
-    Prompts that say the same count once. Raises ``ValueError`` as in ``load_prompt_set``.
-    """
-    search = load_prompt_set(config.prompts, "calibration")
-    if config.held_out is not None or has_splits(config.prompts):
-        test = load_prompt_set(config.held_out or config.prompts, "test")
-    else:
-        distinct = list({(prompt.text, prompt.tokens): prompt for prompt in search}.values())
-        if len(distinct) < 2:
-            raise ValueError(
-                f"{config.prompts} holds one distinct prompt; a search and a held-out split need at least two, "
-                "or give --held-out"
+    """Search and test prompts of a configuration; raises ``PromptError`` as in ``load_prompt_set``."""
+    fraction = config.split_fraction
+    if config.held_out is not None:
+        if fraction is not None:
+            raise PromptError(
+                "--split-fraction cuts a file in search and held-out prompts, so it has no place beside "
+                "held-out prompts of their own; leave one of the two out"
             )
-        # Shuffled, as files are often ordered by domain: every split is to hold all of them.
-        random.Random(config.seed).shuffle(distinct)
-        half = (len(distinct) + 1) // 2
-        search, test = distinct[:half], distinct[half:]
+        search = load_prompt_set(config.prompts)
+        test = load_prompt_set(config.held_out, default="test")
+    else:
+        if fraction is None and not has_splits(config.prompts):
+            fraction = DEFAULT_FRACTION
+        search = load_prompt_set(config.prompts, "calibration", fraction=fraction)
+        test = load_prompt_set(config.prompts, "test", fraction=fraction)
     return search[: config.search_prompts], test[: config.test_prompts]

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from calibrate.models.checkpoint import Checkpoint
 from calibrate.files import write_json
+from calibrate.models.checkpoint import Checkpoint
 from calibrate.traces.table import Traces
 from drafting.anchors import AnchorTable
 from verify.decoding import DecodeConfig, decode

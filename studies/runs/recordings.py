@@ -9,12 +9,12 @@ from typing import Any
 
 from calibrate.models.checkpoint import Checkpoint
 from calibrate.models.settings import decode_settings
+from calibrate.progress import Reporter
 from calibrate.recording.group import record_in_group
 from calibrate.recording.recorder import RecordingSpeed, record
-from calibrate.traces.table import Traces
 from calibrate.recording.workers import Workers
+from calibrate.traces.table import Traces
 from studies.runs.configuration import CalibrationConfig
-from calibrate.progress import Reporter
 from verify.decoding import DecodeConfig
 from verify.policies.contract import Policy
 from verify.policies.specification import make_policy

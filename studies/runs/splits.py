@@ -1,25 +1,28 @@
-"""Search, validation and test prompts from trace folders: recordings of one run, and no prompt on two sides."""
+"""Search, validation and test prompts from trace folders: recordings of one run, and no prompt on two sides.
+
+Every command that takes two recordings reads them here, and every graph file is asked here whether the prompts that it
+is valued on chose it. Prompts are told apart by the hashes of their token ids, which every manifest holds.
+"""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from calibrate.traces.table import Traces, differing_facts, read_traces
+from calibrate.traces.table import TraceError, Traces, differing_facts, read_traces
 from drafting.anchors import AnchorTable
-from drafting.provenance import trace_validity
+from drafting.provenance import SEARCHED_PROMPTS, trace_validity
 from studies.statistics.crossval import SplitError
 from verify.graph.file import Validity
 from verify.policies.specification import step_sizes
 
 _SAME = (
     "model", "model_revision", "dtype", "policy", "temperature", "block_length", "cache", "top_j",
-    "generation_length",
+    "generation_length", "chat", "mask_token_id", "end_token_ids",
 )  # fmt: skip
 
 
@@ -28,20 +31,24 @@ class Splits:
     """Anchors of disjoint prompts from one run.
 
     Attributes:
-        tables: one per split, whole chains.
+        recordings: the traces of each split.
+        tables: their anchors, whole chains.
         block_length: positions per block.
         step_size: pairs per denoising step, None where it varies.
         policy: the unmasking policy.
         trace_hashes: what each split was recorded as.
         run: the facts of the run, as the first split's manifest states them.
+        repeated: prompts that were left out because the same token ids came before them in the recording.
     """
 
+    recordings: tuple[Traces, ...]
     tables: tuple[AnchorTable, ...]
     block_length: int
     step_size: int | None
     policy: str
     trace_hashes: tuple[str, ...]
     run: Mapping[str, Any]
+    repeated: int = 0
 
     @property
     def validity(self) -> Validity:
@@ -64,61 +71,109 @@ def read_splits(folders: Sequence[str | Path]) -> Splits:
                 f"{folder} was recorded with {name} {traces.metadata.get(name)!r}, {folders[0]} with "
                 f"{first.get(name)!r}; splits must come from one run on different prompts"
             )
-    seen: dict[str, Path | str] = {}
-    for folder, traces in zip(folders, recorded, strict=True):
-        prints = _fingerprints(traces)
-        shared = [seen[mark] for mark in prints if mark in seen]
+    if len(recorded) > 1:
+        check_disjoint(
+            [(str(folder), _hashes(folder, traces)) for folder, traces in zip(folders, recorded, strict=True)]
+        )
+    return _splits(recorded)
+
+
+def check_disjoint(splits: Iterable[tuple[str, Sequence[str]]]) -> None:
+    """The one leak check: no prompt may stand in two splits.
+
+    Args:
+        splits: (name, one key per prompt) of each split; equal keys are equal prompts.
+
+    Raises:
+        SplitError: a prompt that stands in two splits.
+    """
+    seen: dict[str, str] = {}
+    for name, prompts in splits:
+        shared = [seen[prompt] for prompt in prompts if prompt in seen]
         if shared:
             raise SplitError(
-                f"{len(shared)} of the {len(prints)} prompts in {folder} stand in {shared[0]} too, decoded alike; "
-                "held-out prompts must be others (bundled prompts have three splits, see `draftgraph record --split`)"
+                f"{len(shared)} of the {len(prompts)} prompts in {name} stand in {shared[0]} too; a value on prompts "
+                "that the search has seen is no held-out value. Give other prompts (bundled prompts have three splits, "
+                "files can be cut with --split-fraction)"
             )
-        seen |= dict.fromkeys(prints, folder)
-    return _splits(recorded)
+        seen |= dict.fromkeys(prompts, name)
+
+
+def _hashes(folder: str | Path, traces: Traces) -> list[str]:
+    try:
+        return traces.prompt_hashes()
+    except TraceError as error:
+        raise TraceError(f"{folder}: {error}") from error
 
 
 def cut_splits(folder: str | Path, shares: Sequence[int], seed: int = 0) -> Splits:
     """Cut the prompts of one trace folder at random into splits of sizes in proportion to ``shares``.
 
+    A prompt that was recorded twice counts once, so that no cut puts it on two sides.
+
     Raises:
         SplitError: fewer than two prompts for a split.
         calibrate.traces.table.TraceError: a folder that cannot be read.
     """
-    traces = read_traces(folder)
+    whole = read_traces(folder)
+    traces = distinct_prompts(whole)
     prompt_indices = np.random.default_rng(seed).permutation(np.unique(traces.prompt_index))
     ends = (np.cumsum(shares) * len(prompt_indices) / np.sum(shares)).round().astype(int)
     parts = np.split(prompt_indices, ends[:-1])
     if min(len(part) for part in parts) < 2:
         raise SplitError(
-            f"{folder} holds {len(prompt_indices)} prompts, too few for {len(shares)} splits of at least two prompts each; "
-            "record more prompts, or give the splits as trace folders of their own"
+            f"{folder} holds {len(prompt_indices)} prompts, too few for {len(shares)} splits of at least two prompts "
+            "each; record more prompts, or give the splits as trace folders of their own"
         )
-    return _splits([traces.select(part) for part in parts])
+    repeated = len(np.unique(whole.prompt_index)) - len(prompt_indices)
+    return _splits([traces.select(part) for part in parts], repeated)
 
 
-def _splits(recorded: Sequence[Traces]) -> Splits:
+def distinct_prompts(traces: Traces) -> Traces:
+    """``traces`` with every prompt once: of those with the same token ids the first is kept.
+
+    Raises:
+        calibrate.traces.table.TraceError: the manifest does not name the prompts.
+    """
+    first: dict[str, int] = {}
+    for prompt_index, found in zip(np.unique(traces.prompt_index).tolist(), traces.prompt_hashes(), strict=True):
+        first.setdefault(found, prompt_index)
+    return traces if len(first) == len(np.unique(traces.prompt_index)) else traces.select(first.values())
+
+
+def searched_note(name: str, provenance: Mapping[str, Any], traces: Traces) -> str | None:
+    """One sentence for a graph that is valued on prompts that chose it, or that does not say which prompts did.
+
+    Args:
+        name: of the graph, for the sentence.
+        provenance: of its file.
+        traces: what it is valued on.
+
+    Returns:
+        None where none of the prompts had a part in choosing the graph.
+
+    Raises:
+        calibrate.traces.table.TraceError: the manifest does not name the prompts.
+    """
+    here, searched = traces.prompt_hashes(), provenance.get(SEARCHED_PROMPTS)
+    if not isinstance(searched, list):
+        return f"Note: {name} does not name the prompts that it was found on; these prompts may be among them."
+    shared = len(set(here) & {found for found in searched if isinstance(found, str)})
+    if not shared:
+        return None
+    some = f"{shared} of these {len(set(here))} prompts" if shared < len(set(here)) else "these very prompts"
+    return f"Note: {name} was found on {some} and looks too good here; give traces of prompts that no search saw."
+
+
+def _splits(recorded: Sequence[Traces], repeated: int = 0) -> Splits:
     run = recorded[0].metadata
     return Splits(
+        recordings=tuple(recorded),
         tables=tuple(AnchorTable.from_traces(traces, max_depth=None) for traces in recorded),
         block_length=int(run["block_length"]),
         step_size=step_sizes(run["policy"]),
         policy=run["policy"],
         trace_hashes=tuple(traces.trace_hash() for traces in recorded),
         run=run,
+        repeated=repeated,
     )
-
-
-def _fingerprints(traces: Traces) -> list[str]:
-    """Per prompt, a hash of its whole decode. The recorded ranks of another prompt never agree at every step."""
-    found = []
-    ends = np.flatnonzero(np.diff(traces.prompt_index, append=-1))
-    low = 0
-    for high in (ends + 1).tolist():
-        masked = slice(traces.masked_ptr[low], traces.masked_ptr[high])
-        commits = slice(traces.commit_ptr[low], traces.commit_ptr[high])
-        digest = hashlib.sha256()
-        for part in (traces.masked_position[masked], traces.top_token[masked], traces.commit_token[commits]):
-            digest.update(np.ascontiguousarray(part).tobytes())
-        found.append(digest.hexdigest())
-        low = high
-    return found

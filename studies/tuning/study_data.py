@@ -13,11 +13,12 @@ import numpy as np
 
 from calibrate.bundled import MODEL_DIR
 from calibrate.models.chat import chat_ids
-from calibrate.prompts.encoding import encode_prompts, prompt_set_hash
-from calibrate.prompts.prompt import BUNDLED, SPLITS, Prompt, PromptError
-from calibrate.prompts.source import load_prompt_set
-from calibrate.traces.table import Traces, differing_facts, read_traces
+from calibrate.prompts.encoding import encode_prompts, prompt_hash
+from calibrate.prompts.prompt import BUNDLED, Prompt, PromptError
+from calibrate.prompts.source import load_all_splits
+from calibrate.traces.table import Traces, read_traces
 from drafting.anchors import AnchorTable
+from studies.runs.splits import distinct_prompts, read_splits
 from studies.statistics.crossval import SplitError, prompt_folds
 from studies.tuning.fold_objective import FoldObjective
 from studies.tuning.optuna_study import StudyConfig, StudyData, StudyError
@@ -26,7 +27,6 @@ from verify.policies.specification import make_policy
 #: Without a test recording, one prompt in this many is kept from the search; always the same ones.
 TEST_SHARE = 4
 _TEST_SEED = 0
-_SAME = ("model", "model_revision", "policy", "temperature", "block_length", "cache", "top_j", "generation_length")
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,13 +65,14 @@ def load_study_input(
         prompts: the prompt set that was recorded, when domains are wanted and it is not a bundled one.
 
     Raises:
-        StudyError: recordings that do not belong together; a prompt set that is not the recorded one.
-        studies.statistics.crossval.SplitError: too few prompts.
+        StudyError: a prompt set that is not the recorded one.
+        studies.statistics.crossval.SplitError: recordings that do not belong together, a test prompt that is a search
+            prompt too, or too few prompts.
     """
-    found = read_traces(traces)
-    domains = find_domains(found.metadata, prompts)
     if test is None:
-        everyone = np.unique(found.prompt_index)
+        found = read_traces(traces)
+        search = distinct_prompts(found)
+        everyone = np.unique(search.prompt_index)
         least = 2 * TEST_SHARE
         if len(everyone) < max(least, config.folds + 2):
             raise SplitError(
@@ -79,13 +80,14 @@ def load_study_input(
                 f"least {max(least, config.folds + 2)}. Record more prompts, or give a test recording with --test"
             )
         kept = prompt_folds(everyone, TEST_SHARE, _TEST_SEED)[0]
-        search, held = found.select(np.setdiff1d(everyone, kept)), found.select(kept)
-        trace_hash, test_domains = found.trace_hash(), domains
+        search, held = search.select(np.setdiff1d(everyone, kept)), search.select(kept)
+        trace_hash = found.trace_hash()
     else:
-        search, held = found, read_traces(test)
-        _check_same_run(found.metadata, held.metadata, traces, test)
-        test_domains = find_domains(held.metadata)
-        trace_hash = hashlib.sha256((search.trace_hash() + held.trace_hash()).encode()).hexdigest()
+        found, held = read_splits([traces, test]).recordings
+        search = distinct_prompts(found)  # as the search prompts are cut into folds
+        trace_hash = hashlib.sha256((found.trace_hash() + held.trace_hash()).encode()).hexdigest()
+    domains = find_domains(found.metadata, prompts)
+    test_domains = domains if test is None else find_domains(held.metadata)
     if len(np.unique(held.prompt_index)) < 2:
         raise SplitError(f"an interval needs at least 2 test prompts, {test} has {len(np.unique(held.prompt_index))}")
     return StudyInput(
@@ -128,28 +130,29 @@ def study_data(
 def find_domains(run: Mapping[str, Any], prompts: str | None = None) -> dict[int, str] | None:
     """Domain of every prompt of a recording, or None when it is not known.
 
-    The prompt sets tried are ``prompts``, or the bundled ones for the bundled model; one counts only when its token
-    ids have the hash that the recording notes. Nothing is fetched: the tokenizer was there when it was recorded.
+    Prompts are looked up by the hash of their token ids in ``prompts``, or in the bundled prompts for the bundled
+    model. Nothing is fetched: the tokenizer was there when it was recorded.
 
     Raises:
-        StudyError: ``prompts`` was given and is not what was recorded.
+        StudyError: ``prompts`` was given and does not hold every prompt of the recording.
     """
-    has_splits = prompts is None or prompts.partition("/")[0] == BUNDLED or prompts.startswith("datasets:")
-    splits = SPLITS if has_splits else (SPLITS[0],)
-    wanted, count = run.get("prompt_set_hash"), run.get("prompts")
-    if wanted is None or (prompts is None and run.get("model") != BUNDLED):
+    hashes = run.get("prompt_hashes")
+    if hashes is None or (prompts is None and run.get("model") != BUNDLED):
         return None
-    for split in splits:
-        prompt_set = load_prompt_set(prompts or BUNDLED, split)[:count]
-        if _hash(prompt_set, str(run.get("model_source") or run.get("model")), bool(run.get("chat"))) == wanted:
-            domains = {index: prompt.domain for index, prompt in enumerate(prompt_set)}
-            return domains if len(set(domains.values())) > 1 else None
-    if prompts is not None:
-        raise StudyError(f"{prompts} is not the prompt set of this recording (its hash is {wanted[:12]}...)")
-    return None
+    prompt_set = load_all_splits(prompts or BUNDLED)
+    encoded = _encoded(prompt_set, str(run.get("model_source") or run.get("model")), bool(run.get("chat")))
+    named = {prompt_hash(ids): prompt.domain for ids, prompt in zip(encoded, prompt_set, strict=False)}
+    missing = sum(found not in named for found in hashes)
+    if missing and prompts is not None:
+        raise StudyError(
+            f"{prompts} is not the prompt set of this recording: it lacks {missing} of the {len(hashes)} prompts"
+        )
+    domains = {} if missing else {index: named[found] for index, found in enumerate(hashes)}
+    return domains if len(set(domains.values())) > 1 else None
 
 
-def _hash(prompts: Sequence[Prompt], model: str, chat: bool) -> str | None:
+def _encoded(prompts: Sequence[Prompt], model: str, chat: bool) -> list[tuple[int, ...]]:
+    """Token ids of the prompts as ``model`` has them; none where its tokenizer is not to be found."""
     from transformers import AutoTokenizer
 
     tokenizer = None
@@ -159,18 +162,9 @@ def _hash(prompts: Sequence[Prompt], model: str, chat: bool) -> str | None:
                 str(MODEL_DIR) if model == BUNDLED else model, local_files_only=True
             )
         except (OSError, ValueError, KeyError):
-            return None
+            return []
     try:
         template = partial(chat_ids, tokenizer) if chat and tokenizer is not None else None
-        return prompt_set_hash(encode_prompts(prompts, tokenizer, 1 << 31, chat=template))
+        return encode_prompts(prompts, tokenizer, 1 << 31, chat=template)
     except PromptError:
-        return None
-
-
-def _check_same_run(first: Mapping[str, Any], second: Mapping[str, Any], traces: object, test: object) -> None:
-    different = differing_facts(first, second, _SAME)
-    if different:
-        listed = "; ".join(f"{key}: {first.get(key)!r} and {second.get(key)!r}" for key in different)
-        raise StudyError(f"{traces} and {test} were not recorded alike ({listed}); a graph is valid for one only")
-    if first.get("prompt_set_hash") == second.get("prompt_set_hash") is not None:
-        raise StudyError(f"{traces} and {test} are recordings of the same prompts; test prompts must be others")
+        return []

@@ -32,9 +32,10 @@ def test_facts_that_were_not_recorded_are_named() -> None:
 
 
 def test_provenance_names_the_tool_the_search_and_the_recording() -> None:
-    found = search_provenance(RUN, "00ff", "published", 10, reading="degree0", seed=0, params=None)
+    found = search_provenance(RUN, "00ff", "published", 10, ["aa", "bb"], reading="degree0", seed=0, params=None)
     assert found == {
         "tool": "draftgraph", "tool_version": tool_version(), "search": "published", "budget": 10, "trace_hash": "00ff",
+        "searched_prompts": ["aa", "bb"],
         "prompt_set_hash": "ab", "prompts": 3, "dtype": "float32", "generation_length": 64,
         "reading": "degree0", "seed": 0,
     }  # fmt: skip

@@ -44,10 +44,13 @@ def write_folder(found: Traces, folder: Path, **facts: Any) -> Path:
     run = {
         "model": "toy",
         "model_revision": None,
+        "dtype": "float32",
         "cache": "dual",
         "temperature": 0.0,
         "generation_length": 14,
         **found.metadata,
+        "prompts": len(set(found.prompt_index.tolist())),
+        "prompt_set_hash": "0" * 64,
         **facts,
     }
     (folder / MANIFEST_NAME).write_text(json.dumps({"version": TRACE_FORMAT_VERSION, "run": run}))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from calibrate.prompts.encoding import prompt_hash
 from calibrate.traces.table import Traces
 from verify.graph.formulas import Formula, formula
 
@@ -75,7 +76,12 @@ def toy_traces(
         commit_ptr=np.concatenate([[0], np.cumsum(commit_n)]).astype(np.int64),
         commit_position=np.array(commit_p, dtype=np.int16),
         commit_token=np.array(commit_t, dtype=np.int32),
-        metadata={"policy": rule, "block_length": length, "top_j": top_j},
+        metadata={
+            "policy": rule,
+            "block_length": length,
+            "top_j": top_j,
+            "prompt_hashes": [prompt_hash([seed, prompt_index]) for prompt_index in range(prompts)],
+        },
     )
 
 

@@ -181,7 +181,7 @@ def _save(priced: _Priced, table: LatencyTable, method: str, chosen_on: str, out
     """Write the best graph, or say that there is none, and every budget's row with the verdict."""
     from calibrate.files import write_json
     from drafting.graph import DraftGraph
-    from drafting.provenance import search_provenance
+    from drafting.provenance import SEARCHED_PROMPTS, search_provenance
     from drafting.replay import replay
     from drafting.trie import PrefixTrie
     from verify.graph.file import save_graph
@@ -192,6 +192,8 @@ def _save(priced: _Priced, table: LatencyTable, method: str, chosen_on: str, out
         splits.trace_hashes[0],
         method,
         best.budget,
+        # The validation prompts chose the budget, so they had their part in the graph too.
+        [found for traces in splits.recordings[:-1] for found in traces.prompt_hashes()],
         budget_chosen_on=chosen_on,
         predicted_speedup=best.speedup,
         predicted_speedup_interval=[best.speedup_low, best.speedup_high],
@@ -213,7 +215,7 @@ def _save(priced: _Priced, table: LatencyTable, method: str, chosen_on: str, out
             "version": BUDGET_VERSION,
             "sentence": priced.sentence,
             "at_edge": priced.choice.at_edge,
-            **facts,
+            **{name: fact for name, fact in facts.items() if name != SEARCHED_PROMPTS},
             "trace_hashes": list(splits.trace_hashes),
             "validity": asdict(splits.validity),
             "latency": table.graph_section(),

@@ -27,6 +27,7 @@ def calibrate_command(
             help="Prompts no search sees; by default the test split of --prompts, or half of a file.",
         ),
     ] = None,
+    split_fraction: options.SplitFractionOption = None,
     chat: options.ChatOption = False,
     ignore_end_tokens: options.IgnoreEndOption = False,
     policy: Annotated[
@@ -100,6 +101,7 @@ def calibrate_command(
         revision=revision,
         batch_size=batch_size,
         ignore_end_tokens=ignore_end_tokens,
+        split_fraction=split_fraction,
     )
     workers = join_workers()
     # A launcher that starts a failed job again means it to go on, not to delete what the first attempt recorded.

@@ -33,6 +33,7 @@ def calibration_size_command(
 
     stats.check_out(out, overwrite)
     split = read_splits([traces, held_out]) if held_out is not None else cut_splits(traces, (2, 1), seed)
+    stats.say_repeated(split.repeated)
     drafts = parse_list(budgets, int, "--budgets")
     search, others = split.tables
     curve = calibration_size_curve(

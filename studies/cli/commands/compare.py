@@ -32,6 +32,7 @@ def compare_command(
     from drafting.anchors import AnchorTable
     from drafting.provenance import trace_validity
     from drafting.replay import replay
+    from studies.runs.splits import searched_note
     from studies.statistics.intervals import PromptBootstrap
 
     stats.check_out(out, overwrite)
@@ -65,10 +66,8 @@ def compare_command(
     printing.console.print(table)
     stats.say(found.sentence(*names))
     for name, file in zip(names, files, strict=True):
-        if file.provenance.get("trace_hash") == recorded.trace_hash():
-            stats.say(
-                f"Note: {name} was found on these traces and looks too good here; give traces that no search saw."
-            )
+        if note := searched_note(name, file.provenance, recorded):
+            stats.say(note)
     row = {"first": str(first), "second": str(second), **comparison_fields(found), "sentence": found.sentence(*names)}
     stats.write(out, {"command": "compare", "seed": seed, "traces": [recorded.trace_hash()]}, [row])
 

@@ -23,11 +23,12 @@ def cross_validate_command(
     overwrite: options.OverwriteOption = False,
 ) -> None:
     """Value search methods on every prompt by graphs that have not seen it."""
-    from studies.runs.splits import read_splits
+    from studies.runs.splits import cut_splits
     from studies.statistics.crossval import CrossValidation, cross_validate
 
     stats.check_out(out, overwrite)
-    split = read_splits([traces])
+    split = cut_splits(traces, (1,))
+    stats.say_repeated(split.repeated)
     drafts = parse_list(budgets, int, "--budgets")
     results: list[CrossValidation] = [
         cross_validate(

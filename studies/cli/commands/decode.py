@@ -27,7 +27,8 @@ def decode_command(
     out: options.OutOption,
     model: options.ModelOption = "bundled",
     prompts: options.PromptsOption = "bundled",
-    split: Annotated[str, typer.Option(help="Split of bundled prompts and datasets.")] = "test",
+    split: options.SplitOption = None,
+    split_fraction: options.SplitFractionOption = None,
     limit: options.LimitOption = None,
     chat: options.ChatOption = False,
     ignore_end_tokens: options.IgnoreEndOption = False,
@@ -67,7 +68,7 @@ def decode_command(
     spec = policy or (valid.policy if valid else "threshold:0.9")
     heat = temperature if temperature is not None else (valid.temperature if valid else 0.0)
     rule = make_policy(spec, heat)
-    prompt_set = load_prompt_set(prompts, split, limit)
+    prompt_set = load_prompt_set(prompts, split, limit, fraction=split_fraction, default="test")
     checkpoint = load_checkpoint(
         model, dtype=dtype, device=device, mask_token_id=mask_token_id, revision=revision,
         compiled=compiled, cuda_graphs=cuda_graphs,

@@ -10,6 +10,7 @@ import typer
 from studies.cli import printing
 from studies.cli.graphs import read_graph
 from studies.cli.guard import command
+from studies.cli.statistics import say
 
 
 @command()
@@ -22,6 +23,7 @@ def evaluate_command(
     from drafting.anchors import AnchorTable
     from drafting.provenance import trace_validity
     from drafting.replay import replay
+    from studies.runs.splits import searched_note
 
     found = read_traces(traces)
     run = trace_validity(found.metadata)
@@ -38,11 +40,13 @@ def evaluate_command(
             "tokens per\nforward": "right",
         },
     )
+    notes = []
     for path in graphs:
         file = read_graph(path)
         wrong = file.validity.mismatches(run)
         if wrong:
             raise ValueError(f"{path} does not fit the traces in {traces}: " + "; ".join(wrong))
+        notes += [note] if (note := searched_note(str(path), file.provenance, found)) else []
         value = replay(file.nodes[1:], anchors)
         table.add_row(
             str(path),
@@ -54,3 +58,5 @@ def evaluate_command(
             f"{value.tokens_per_forward:.2f}",
         )
     printing.console.print(table)
+    for note in notes:
+        say(note)

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
 from studies.cli import options, printing
 from studies.cli.checkpoints import encoded_prompts
 from studies.cli.guard import command
@@ -16,9 +12,8 @@ def record_command(
     out: options.OutOption,
     model: options.ModelOption = "bundled",
     prompts: options.PromptsOption = "bundled",
-    split: Annotated[
-        str, typer.Option(help="Split of bundled prompts and datasets: calibration, validation, test.")
-    ] = "calibration",
+    split: options.SplitOption = None,
+    split_fraction: options.SplitFractionOption = None,
     limit: options.LimitOption = None,
     chat: options.ChatOption = False,
     ignore_end_tokens: options.IgnoreEndOption = False,
@@ -45,7 +40,7 @@ def record_command(
     from calibrate.models.checkpoint import load_checkpoint
     from calibrate.models.settings import decode_settings
     from calibrate.progress import RichReporter
-    from calibrate.prompts.source import has_splits, load_prompt_set
+    from calibrate.prompts.source import describe_source, load_prompt_set
     from calibrate.recording.workers import join_workers
     from studies.runs.recordings import record_with_progress
     from verify.policies.specification import make_policy
@@ -54,7 +49,7 @@ def record_command(
     if workers is not None:
         device = workers.device(device)
     rule = make_policy(policy, temperature)
-    prompt_set = load_prompt_set(prompts, split, limit)
+    prompt_set = load_prompt_set(prompts, split, limit, fraction=split_fraction)
     checkpoint = load_checkpoint(
         model, dtype=dtype, device=device, mask_token_id=mask_token_id, revision=revision,
         compiled=compiled, cuda_graphs=cuda_graphs,
@@ -84,7 +79,7 @@ def record_command(
             rule.spec,
             batch_size=batch_size,
             chat=chat,
-            prompt_source=f"{prompts}, {split}" if has_splits(prompts) else prompts,
+            prompt_source=describe_source(prompts, split, split_fraction),
             workers=workers,
         )
     if traces is None:  # the leader of the workers reports

@@ -50,7 +50,7 @@ def search_command(
         raise ValueError(f"{method} found no draft node in {traces}: no draft was ever possible under {valid.policy}")
     graph = DraftGraph.from_formulas(nodes, step_size).annotate(trie)
     value = replay(nodes, anchors)
-    provenance = search_provenance(found.metadata, found.trace_hash(), method, budget)
+    provenance = search_provenance(found.metadata, found.trace_hash(), method, budget, found.prompt_hashes())
     values = {"search": {**value.row(), **interval_fields(value)}}
     proof = ""
     if found_graph.bound is not None and found_graph.gap is not None:

@@ -173,8 +173,15 @@ def _write_graphs(out: Path, given: StudyInput, results: dict[str, Any]) -> None
     values = {(row["method"], row["budget"], row["split"]): row for row in results["baselines"]}
     for budget in given.data.objective.budgets:
         graph = DraftGraph.from_formulas(nodes[:budget], step_size)
-        best, trials = results["best"]["params"], len(results["trials"])
-        provenance = search_provenance(given.facts, given.data.trace_hash, OPTUNA, budget, params=best, trials=trials)
+        provenance = search_provenance(
+            given.facts,
+            given.data.trace_hash,
+            OPTUNA,
+            budget,
+            [given.facts["prompt_hashes"][prompt_index] for prompt_index in given.data.objective.prompt_indices],
+            params=results["best"]["params"],
+            trials=len(results["trials"]),
+        )
         forwards = {
             split: {key: values[OPTUNA, budget, split][key] for key in ("forwards", "forwards_plain", "nfe_reduction")}
             for split in ("validation", "test")

@@ -32,7 +32,8 @@ def verify_command(
     graph: options.GraphArgument,
     model: options.ModelOption = "bundled",
     prompts: options.PromptsOption = "bundled",
-    split: Annotated[str, typer.Option(help="Split of bundled prompts and datasets.")] = "test",
+    split: options.SplitOption = None,
+    split_fraction: options.SplitFractionOption = None,
     limit: options.LimitOption = 16,
     chat: options.ChatOption = False,
     ignore_end_tokens: options.IgnoreEndOption = False,
@@ -98,7 +99,7 @@ def verify_command(
     valid = file.validity
     heat = valid.temperature if temperature is None else temperature
     rule = make_policy(policy or valid.policy, heat)
-    prompt_set = load_prompt_set(prompts, split, limit)
+    prompt_set = load_prompt_set(prompts, split, limit, fraction=split_fraction, default="test")
     if asked and len(prompt_set) < 2:
         raise ValueError("one prompt makes no batch to compare with; give --limit 2 or more, or --no-divergence")
     checkpoint = load_checkpoint(

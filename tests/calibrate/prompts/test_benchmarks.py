@@ -206,12 +206,12 @@ def test_no_prompt_is_in_two_splits_whatever_the_copy_holds_twice(tmp_path):
 @pytest.mark.parametrize(
     "spec, message",
     [
-        ("datasets:gsm9k", "unknown data set 'gsm9k', expected one of gsm8k, math500, humaneval, mbpp"),
-        ("datasets:", "unknown data set ''"),
-        ("datasets:gsm8k,style=poem", "cannot read 'style=poem'; expected style=completion|instruct"),
-        ("datasets:gsm8k,shots=-1", "cannot read 'shots=-1'"),
+        ("datasets:gsm9k", 'unknown data set "gsm9k", expected one of gsm8k, math500, humaneval, mbpp'),
+        ("datasets:", 'unknown data set ""'),
+        ("datasets:gsm8k,style=poem", 'cannot read "style=poem"; expected style=completion|instruct'),
+        ("datasets:gsm8k,shots=-1", 'cannot read "shots=-1"'),
         ("datasets:gsm8k,shots=17", "shots=17 are too many, at most 16"),
-        ("datasets:gsm8k,split=test", "cannot read 'split=test'"),
+        ("datasets:gsm8k,split=test", 'cannot read "split=test"'),
         ("datasets:math500,shots=4", "math500 brings no solved examples"),
         ("datasets:mbpp,style=instruct,shots=3", "shots=3 are for style=completion"),
         ("datasets:gsm8k,path=/nowhere/at/all", "/nowhere/at/all does not exist; expected a copy of openai/gsm8k"),
@@ -224,7 +224,7 @@ def test_specifications_that_cannot_be_read(spec, message):
 
 
 def test_an_unknown_split_and_a_limit_of_nothing(copies):
-    with pytest.raises(PromptError, match="unknown split 'train', expected one of calibration"):
+    with pytest.raises(PromptError, match='unknown split "train", expected one of calibration'):
         load_prompt_set(copies["gsm8k"], "train")
     with pytest.raises(PromptError, match="at least one prompt is needed"):
         load_prompt_set(copies["gsm8k"], "test", limit=0)

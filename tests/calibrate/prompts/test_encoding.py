@@ -7,7 +7,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from calibrate.models.checkpoint import CheckpointError, load_checkpoint
-from calibrate.prompts.encoding import encode_for, prompt_set_hash
+from calibrate.prompts.encoding import encode_for, prompt_hash, prompt_set_hash
 from calibrate.prompts.prompt import Prompt, PromptError
 from calibrate.recording.recorder import record
 from calibrate.traces.table import TraceError, read_manifest
@@ -39,13 +39,13 @@ def test_texts_become_a_users_turn(instruct):
 
 
 def test_token_ids_take_no_template(instruct):
-    with pytest.raises(PromptError, match="prompt c is given as token ids, which no chat template can be put around"):
+    with pytest.raises(PromptError, match='prompt "c" is given as token ids, which no chat template can be put around'):
         encode_for(instruct, [Prompt("c", tokens=(3, 4))], chat=True)
 
 
 def test_a_template_may_not_bring_the_mask(tmp_path):
     masked = load_checkpoint(saved(tmp_path, "w1 {{ messages[0]['content'] }}"))
-    with pytest.raises(PromptError, match="prompt a holds the mask token 1 at index 0"):
+    with pytest.raises(PromptError, match='prompt "a" holds the mask token 1 at index 0'):
         encode_for(masked, PROMPTS, chat=True)
 
 
@@ -64,6 +64,7 @@ def test_the_manifest_says_whether_the_template_was_used(instruct, tmp_path):
         record(instruct, ids, policy, config, tmp_path / str(chat), chat=chat)
         facts[chat] = read_manifest(tmp_path / str(chat))["run"]
         assert facts[chat]["chat"] is chat and facts[chat]["prompt_set_hash"] == prompt_set_hash(ids)
+        assert facts[chat]["prompt_hashes"] == [prompt_hash(prompt) for prompt in ids]
     assert facts[True]["prompt_set_hash"] != facts[False]["prompt_set_hash"]
     with pytest.raises(TraceError, match="prompt_set_hash: there"):
         record(instruct, encode_for(instruct, PROMPTS), policy, config, tmp_path / "True")

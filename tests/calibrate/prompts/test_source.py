@@ -1,12 +1,14 @@
 """Prompt files: what is read, and one clear message for each way to get them wrong."""
 
 import json
+import os
+import random
 
 import pytest
 
-from calibrate.prompts.encoding import encode_prompts, prompt_set_hash
+from calibrate.prompts.encoding import encode_prompts, prompt_hash, prompt_set_hash
 from calibrate.prompts.prompt import SPLITS, Prompt, PromptError
-from calibrate.prompts.source import load_prompt_set, read_prompts
+from calibrate.prompts.source import SplitFraction, has_splits, load_all_splits, load_prompt_set, read_prompts
 
 
 def write(path, *lines):
@@ -45,12 +47,12 @@ def test_a_byte_order_mark_is_skipped(file):
     [
         ('{"prompt": "x"', "line 2: not valid JSON"),
         ("hello", "line 2: not valid JSON"),
-        ('["a"]', "line 2: expected a JSON object, found list"),
+        ('["a"]', "line 2: expected a JSON object, found a list of 1"),
         (
             '{"text": "x", "id": 1}',
-            r"line 2: expected the key 'prompt' \(text\) or 'tokens' \(ids\), found \['id', 'text'\]",
+            r"line 2: expected the key 'prompt' \(text\) or 'tokens' \(ids\), found \"id\", \"text\"",
         ),
-        ('{"prompt": ""}', "line 2: 'prompt' must be text that is not empty, found ''"),
+        ('{"prompt": ""}', "line 2: 'prompt' must be text that is not empty, found \"\""),
         ('{"prompt": "  "}', "line 2: 'prompt' must be text that is not empty"),
         ('{"prompt": 5}', "line 2: 'prompt' must be text that is not empty, found 5"),
         ('{"prompt": "a\\ud800"}', "line 2: 'prompt' holds half of a surrogate pair"),
@@ -87,6 +89,33 @@ def test_a_folder_or_a_path_below_a_file_cannot_be_read(file, tmp_path):
         read_prompts(file / "inner.jsonl")
 
 
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    """Opening a FIFO that nobody writes to blocks for ever."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(PromptError, match="pipe is a pipe or a device and cannot be read; give a JSONL file"):
+        read_prompts(tmp_path / "pipe")
+
+
+def test_a_line_nested_too_deeply_is_refused(file):
+    write(file, '{"prompt": "x", "more": ' + "[" * 100_000 + "]" * 100_000 + "}")
+    with pytest.raises(PromptError, match="line 1: not valid JSON"):
+        read_prompts(file)
+
+
+def test_what_a_message_repeats_of_a_prompt_is_harmless_on_a_terminal(file):
+    """An id may hold a newline and an escape sequence, and may be as long as it likes."""
+    name = "a\nerror: gone\x1b[2J" + "x" * 10_000
+    for record in ({"id": name, "tokens": [99]}, {"id": name, "prompt": "ABC"}, {"id": name, "tokens": [1], name: 2}):
+        write(file, record)
+        with pytest.raises(PromptError) as error:
+            encode_prompts(read_prompts(file), Letters(), 26, mask_token_id=1)
+        assert str(error.value).isprintable() and len(str(error.value)) < 300
+    write(file, {name: "no prompt"})
+    with pytest.raises(PromptError) as error:
+        read_prompts(file)
+    assert str(error.value).isprintable() and len(str(error.value)) < 300 + len(str(file))
+
+
 def test_another_encoding_is_refused(file):
     file.write_bytes('{"prompt": "Grüße"}'.encode("latin-1"))
     with pytest.raises(PromptError, match="is not UTF-8 text"):
@@ -121,9 +150,9 @@ def test_bundled_splits_hold_every_domain_in_every_cut():
 
 
 def test_unknown_splits_and_domains_are_refused():
-    with pytest.raises(PromptError, match="unknown split 'train', expected one of calibration, validation, test"):
+    with pytest.raises(PromptError, match='unknown split "train", expected one of calibration, validation, test'):
         load_prompt_set("bundled", "train")
-    with pytest.raises(PromptError, match="the bundled prompts have no domain 'poems', expected one of "):
+    with pytest.raises(PromptError, match='the bundled prompts have no domain "poems", expected one of '):
         load_prompt_set("bundled/poems")
 
 
@@ -131,6 +160,73 @@ def test_a_folder_called_bundled_does_not_hide_the_bundled_prompts(tmp_path, mon
     (tmp_path / "bundled").mkdir()
     monkeypatch.chdir(tmp_path)
     assert len(load_prompt_set("bundled", "test", limit=3)) == 3
+
+
+# ---------------------------------------------------------------- splits of files
+
+
+def ids(prompts):
+    return [prompt.id for prompt in prompts]
+
+
+def test_a_file_may_name_the_split_of_each_prompt(file):
+    write(file, *({"prompt": f"p{k}", "id": k, "split": "test" if k % 3 == 0 else "calibration"} for k in range(6)))
+    assert has_splits(file)
+    assert ids(load_prompt_set(file, "test")) == ["0", "3"]
+    assert ids(load_prompt_set(file)) == ids(load_prompt_set(file, "calibration")) == ["1", "2", "4", "5"]
+    assert ids(load_prompt_set(file, default="test")) == ["0", "3"]
+    assert len(load_all_splits(file)) == 6
+    with pytest.raises(PromptError, match='has no split "nonsense"; its lines name "calibration", "test"'):
+        load_prompt_set(file, "nonsense")
+    with pytest.raises(PromptError, match="names the split of every prompt itself; leave --split-fraction out"):
+        load_prompt_set(file, "test", fraction="0.5")
+    write(file, {"prompt": "a", "split": "test"}, {"prompt": "b", "id": "bare"})
+    with pytest.raises(PromptError, match='prompt "bare" names no split, others do'):
+        load_prompt_set(file, "test")
+    write(file, {"prompt": "a", "split": 3})
+    with pytest.raises(PromptError, match="line 1: 'split' must be a name such as \"test\", found 3"):
+        load_prompt_set(file, "test")
+
+
+@pytest.mark.parametrize("split", ["test", "nonsense"])
+def test_a_file_without_splits_has_none_to_take(file, split):
+    """Until a file was refused here, `--split test` took the search prompts again without a word."""
+    write(file, *({"prompt": f"p{k}"} for k in range(4)))
+    assert not has_splits(file)
+    assert len(load_prompt_set(file)) == len(load_prompt_set(file, default="test")) == 4
+    with pytest.raises(PromptError, match=f'names no splits, so it has no split "{split}"; give every line a'):
+        load_prompt_set(file, split)
+
+
+def test_a_fraction_cuts_a_file_by_what_the_prompts_say(file):
+    lines = [{"prompt": f"p{k}", "id": k} for k in range(20)]
+    fraction = "validation=0.1,test=0.25,seed=3"
+    cuts = []
+    for order in range(3):
+        random.Random(order).shuffle(lines)
+        write(file, *lines, lines[0])  # one prompt stands twice
+        cuts.append({split: load_prompt_set(file, split, fraction=fraction) for split in SPLITS})
+    texts = [{split: [prompt.text for prompt in part] for split, part in cut.items()} for cut in cuts]
+    assert texts[0] == texts[1] == texts[2]
+    assert [len(texts[0][split]) for split in SPLITS] == [13, 2, 5]
+    assert sorted(text for part in texts[0].values() for text in part) == sorted(line["prompt"] for line in lines)
+    assert load_prompt_set(file, fraction=fraction) == cuts[-1]["calibration"]
+    other = [prompt.text for prompt in load_prompt_set(file, "test", fraction="0.25,seed=4")]
+    assert len(other) == 5 and set(other) != set(texts[0]["test"])
+    assert SplitFraction.parse("0.25") == SplitFraction(validation=0.0, test=0.25, seed=0)
+    with pytest.raises(PromptError, match='unknown split "nonsense", expected one of calibration, validation, test'):
+        load_prompt_set(file, "nonsense", fraction=fraction)
+    with pytest.raises(PromptError, match="leaves no validation prompt of"):
+        load_prompt_set(file, "validation", fraction="0.5")
+    with pytest.raises(PromptError, match="brings splits of its own"):
+        load_prompt_set("bundled", "test", fraction="0.5")
+
+
+@pytest.mark.parametrize("text", ["", "x", "test", "test=", "train=0.5", "0", "1", "-0.1", "nan", "1.5", "seed=1",
+                                  "validation=0.5,test=0.5", "0.5,seed=-1", "0.5,seed=1.5"])  # fmt: skip
+def test_a_fraction_that_cannot_be_read_is_refused(text):
+    with pytest.raises(PromptError, match="--split-fraction"):
+        SplitFraction.parse(text)
 
 
 # ---------------------------------------------------------------- token ids
@@ -150,11 +246,11 @@ def test_texts_go_through_the_tokenizer_and_ids_do_not():
 
 
 def test_prompts_that_give_no_usable_ids_are_refused():
-    with pytest.raises(PromptError, match="prompt 7 is a text, but the model has no tokenizer; give 'tokens' instead"):
+    with pytest.raises(PromptError, match=r"prompt \"7\" is a text, but the model has no tokenizer; give"):
         encode_prompts([Prompt("7", text="a")], None, 26)
-    with pytest.raises(PromptError, match="prompt 7 gives no tokens"):
+    with pytest.raises(PromptError, match=r"prompt \"7\" gives no tokens"):
         encode_prompts([Prompt("7", text="ABC")], Letters(), 26)
-    with pytest.raises(PromptError, match="prompt 7 holds token id 26; the vocabulary has 26"):
+    with pytest.raises(PromptError, match=r"prompt \"7\" holds token id 26; the vocabulary has 26"):
         encode_prompts([Prompt("7", tokens=(1, 26, 2))], None, 26)
 
 
@@ -164,3 +260,9 @@ def test_the_hash_of_a_set_depends_on_ids_and_order():
         prompt_set_hash(ids) for ids in ([(1, 2), (3,)], [(3,), (1, 2)], [(1, 2, 3)], [(1,), (2, 3)], [(12,), (3,)])
     }
     assert len(different) == 5
+
+
+def test_the_hash_of_a_prompt_depends_on_its_ids_alone():
+    assert prompt_hash((1, 2)) == prompt_hash([1, 2])
+    assert len({prompt_hash(one) for one in ([1, 2], [2, 1], [12], [1], [1, 2, 3])}) == 5
+    assert len(prompt_hash([1, 2])) == 16

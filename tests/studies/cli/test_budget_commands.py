@@ -18,8 +18,9 @@ from figures.records.record import save_record
 from studies.cli.lists import parse_drafts
 from studies.pricing.budget import choose_budget
 from studies.runs.splits import read_splits
-from tests.studies.cli.test_statistics_commands import LENGTH, save
+from tests.studies.cli.test_statistics_commands import LENGTH
 from tests.support.command_line import run
+from tests.support.study_toys import write_folder
 from tests.support.toy import toy_traces
 from verify.graph.file import load_graph
 
@@ -31,7 +32,7 @@ DEAR = [10.0, 40.0, 70.0, 100.0, 130.0]
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("budget")
     for seed, name in enumerate(("search", "validation", "test")):
-        save(toy_traces(seed, prompts=12, blocks=2, length=LENGTH, noise=0.2), root / name)
+        write_folder(toy_traces(seed, prompts=12, blocks=2, length=LENGTH, noise=0.2), root / name)
     return root
 
 
@@ -151,7 +152,7 @@ def test_a_table_of_another_context_is_refused(folder: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize("cache", ["none", "prefix"])
 def test_contexts_with_other_rows_than_were_timed_are_refused(tmp_path: Path, cache: str) -> None:
     for seed, name in enumerate(("search", "test")):
-        save(toy_traces(seed, prompts=3, length=LENGTH), tmp_path / name, cache=cache)
+        write_folder(toy_traces(seed, prompts=3, length=LENGTH), tmp_path / name, cache=cache)
     latency = latency_file(tmp_path / "latency.json", CHEAP)
     said = run("budget", tmp_path, "--latency", latency, "--any-model", code=1)
     assert f"recorded with cache '{cache}'" in said and "one block over a cached context" in said
@@ -169,7 +170,7 @@ def test_without_any_anchor_there_is_nothing_to_draft(tmp_path: Path) -> None:
     for seed, name in enumerate(("search", "test")):
         whole = toy_traces(seed, prompts=3, blocks=1, length=LENGTH, rule=f"static:{LENGTH}")
         assert AnchorTable.from_traces(whole).n_anchors == 0
-        save(whole, tmp_path / name, policy=f"static:{LENGTH}")
+        write_folder(whole, tmp_path / name, policy=f"static:{LENGTH}")
     latency = latency_file(tmp_path / "latency.json", CHEAP)
     assert "Do not speculate" in run("budget", tmp_path, "--latency", latency)
 

@@ -5,51 +5,22 @@ from pathlib import Path
 
 import pytest
 
-from calibrate.traces.table import (
-    MANIFEST_NAME,
-    TRACE_FORMAT_VERSION,
-    Traces,
-    read_traces,
-    traces_to_table,
-    write_shard,
-)
+from calibrate.traces.table import read_traces
 from drafting.anchors import AnchorTable
 from drafting.replay import replay
-from studies.runs.splits import cut_splits, read_splits
-from studies.statistics.crossval import SplitError
 from tests.support.command_line import run
+from tests.support.study_toys import write_folder
 from tests.support.toy import toy_traces
 from verify.graph.file import load_graph
 
 LENGTH = 10
 
 
-def save(traces: Traces, folder: Path, **facts: object) -> Path:
-    folder.mkdir(parents=True)
-    metadata = {
-        "model": "toy",
-        "model_revision": None,
-        "dtype": "float32",
-        "policy": "static:1",
-        "temperature": 0.0,
-        "block_length": LENGTH,
-        "generation_length": 2 * LENGTH,
-        "cache": "dual",
-        "top_j": 3,
-        "prompts": len(set(traces.prompt_index.tolist())),
-        "prompt_set_hash": "0" * 64,
-    }
-    manifest = {"version": TRACE_FORMAT_VERSION, "run": metadata | facts}
-    (folder / MANIFEST_NAME).write_text(json.dumps(manifest))
-    write_shard(folder / "shard-000000.parquet", traces_to_table(traces))
-    return folder
-
-
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     root = tmp_path_factory.mktemp("splits")
     return [
-        save(toy_traces(seed, prompts=24, blocks=2, length=LENGTH, noise=0.2), root / name)
+        write_folder(toy_traces(seed, prompts=24, blocks=2, length=LENGTH, noise=0.2), root / name)
         for seed, name in enumerate(("search", "validation", "test"))
     ]
 
@@ -85,13 +56,13 @@ def test_compare_says_when_it_cannot_tell_and_when_the_traces_were_searched(
 ) -> None:
     said = run("compare", graphs[0], graphs[0], "--traces", folders[0])
     assert "cannot be told apart: the interval contains zero (nfe reduction +0.000" in said
-    assert "was found on these traces and looks too good here" in said
+    assert "was found on these very prompts and looks too good here" in said
 
 
 def test_compare_refuses_what_does_not_fit(folders: list[Path], graphs: list[Path], tmp_path: Path) -> None:
-    other = save(toy_traces(5, prompts=4, length=LENGTH), tmp_path / "other", model="another")
+    other = write_folder(toy_traces(5, prompts=4, length=LENGTH), tmp_path / "other", model="another")
     assert "does not fit the traces in" in run("compare", *graphs, "--traces", other, code=1)
-    one = save(toy_traces(5, prompts=1, length=LENGTH), tmp_path / "one")
+    one = write_folder(toy_traces(5, prompts=1, length=LENGTH), tmp_path / "one")
     assert "at least two prompts, got 1; record more prompts" in run("compare", *graphs, "--traces", one, code=1)
     out = tmp_path / "there.json"
     out.write_text("{}")
@@ -142,40 +113,33 @@ def test_smooth_chooses_on_validation_and_judges_on_test(folders: list[Path], tm
     assert "give both --validation and --test, or neither" in said
 
 
-def test_a_prompt_on_two_sides_is_found_whatever_the_folder(folders: list[Path], tmp_path: Path) -> None:
-    assert "24 of the 24 prompts" in run("calibration-size", folders[0], "--held-out", folders[0], code=1)
-    part = save(read_traces(folders[0]).select([3, 7]), tmp_path / "part")
-    with pytest.raises(SplitError, match=r"2 of the 2 prompts in .*part stand in .*search too, decoded alike"):
-        read_splits([folders[0], part])
-    assert [len(table.prompt_indices()) for table in read_splits(folders).tables] == [24, 24, 24]
+def test_evaluate_and_compare_say_that_a_prompt_was_searched(
+    folders: list[Path], graphs: list[Path], tmp_path: Path
+) -> None:
+    """Until prompts had hashes of their own, only the very same trace was found out, and only by compare."""
+    note = "large.json was found on these very prompts and looks too good here; give traces of prompts that no search"
+    assert note in run("evaluate", *graphs, "--traces", folders[0])
+    # The same prompts in another recording, and beside others.
+    seen, unseen = read_traces(folders[0]), toy_traces(11, prompts=24, blocks=2, length=LENGTH, noise=0.2)
+    hashes = [*seen.metadata["prompt_hashes"][:2], *unseen.metadata["prompt_hashes"][2:]]
+    mixed = write_folder(unseen, tmp_path / "mixed", prompt_hashes=hashes)
+    for command in (["evaluate"], ["compare"]):
+        said = run(*command, *graphs, "--traces", mixed)
+        assert "large.json was found on 2 of these 24 prompts and looks too good here" in said
+        assert "small.json was found on 2 of these 24 prompts and looks too good here" in said
+        assert "Note:" not in run(*command, *graphs, "--traces", folders[2])
+    bare = tmp_path / "bare.json"
+    graph = json.loads(graphs[0].read_text())
+    del graph["provenance"]["searched_prompts"]
+    bare.write_text(json.dumps(graph))
+    said = run("evaluate", bare, "--traces", folders[2])
+    assert "bare.json does not name the prompts that it was found on; these prompts may be among them." in said
 
 
-def test_splits_of_different_runs_are_refused(folders: list[Path], tmp_path: Path) -> None:
-    other = save(toy_traces(7, prompts=4, length=LENGTH), tmp_path / "other", policy="threshold:0.9")
-    with pytest.raises(SplitError, match=r"was recorded with policy 'threshold:0.9', .*search with 'static:1'"):
-        read_splits([folders[0], other])
-    other = save(toy_traces(7, prompts=4, length=LENGTH), tmp_path / "coarse", dtype="bfloat16")
-    with pytest.raises(SplitError, match=r"was recorded with dtype 'bfloat16', .*search with 'float32'"):
-        read_splits([folders[0], other])
-
-
-def test_one_revision_is_one_model_by_whatever_name(tmp_path: Path) -> None:
-    parts = [
-        save(toy_traces(seed, prompts=3, length=LENGTH), tmp_path / name, model=name, model_revision="r1")
-        for seed, name in enumerate(("here", "there"))
-    ]
-    assert read_splits(parts).validity.model == "here"
-    unnamed = save(toy_traces(5, prompts=3, length=LENGTH), tmp_path / "unnamed", model="there", model_revision=None)
-    with pytest.raises(SplitError, match="was recorded with model 'there'"):
-        read_splits([parts[0], unnamed])
-
-
-def test_one_recording_is_cut_by_prompt(folders: list[Path], tmp_path: Path) -> None:
-    found = cut_splits(folders[0], (2, 1, 1), seed=3)
-    prompt_indices = [set(table.prompt_indices().tolist()) for table in found.tables]
-    assert [len(part) for part in prompt_indices] == [12, 6, 6]
-    assert set().union(*prompt_indices) == set(range(24))
-    assert (found.step_size, found.block_length) == (1, LENGTH)
-    few = save(toy_traces(9, prompts=5, length=LENGTH), tmp_path / "few")
-    with pytest.raises(SplitError, match="holds 5 prompts, too few for 3 splits of at least two prompts each"):
-        cut_splits(few, (2, 1, 1))
+def test_a_prompt_recorded_twice_counts_once_where_prompts_are_cut(folders: list[Path], tmp_path: Path) -> None:
+    found = read_traces(folders[0])
+    hashes = found.metadata["prompt_hashes"]
+    twice = write_folder(found, tmp_path / "twice", prompt_hashes=[*hashes[:20], *hashes[:4]])
+    said = run("cross-validate", twice, "--budgets", "4", "--folds", 3)
+    assert "4 prompts were left out: the recording holds the same token ids twice." in said
+    assert "static:1, 20 prompts" in said

@@ -11,8 +11,8 @@ import pytest
 from calibrate.traces.table import read_traces
 from drafting.anchors import AnchorTable
 from drafting.replay import replay
-from studies.runs.ablations import COLUMNS, STUDIES, StudyError, run_study
 from drafting.searches.chain import confidence_chain
+from studies.runs.ablations import COLUMNS, STUDIES, StudyError, run_study
 from studies.runs.configuration import CalibrationConfig
 
 

@@ -12,11 +12,11 @@ import torch.distributed as dist
 from typer.testing import CliRunner
 
 from calibrate.models.checkpoint import load_checkpoint
-from calibrate.traces.table import shard_paths
 from calibrate.recording.workers import Workers
+from calibrate.traces.table import shard_paths
+from studies.cli.app import app
 from studies.runs import calibration
 from studies.runs.calibration import calibrate
-from studies.cli.app import app
 from studies.runs.configuration import CalibrationConfig
 
 SIZES: dict[str, Any] = {"block_length": 8, "generation_length": 16, "top_j": 4, "budgets": (0, 2)}

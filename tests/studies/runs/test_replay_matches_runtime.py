@@ -12,10 +12,10 @@ from calibrate.prompts.source import load_prompt_set
 from calibrate.recording.recorder import TraceBuilder, record
 from drafting.anchors import AnchorTable
 from drafting.replay import replay
-from drafting.trie import PrefixTrie
 from drafting.searches.chain import confidence_chain
 from drafting.searches.greedy import greedy
 from drafting.searches.published import published
+from drafting.trie import PrefixTrie
 from tests.support.models import END_ID, random_formulas, tiny_checkpoint, tiny_denoiser
 from verify.decoding import DecodeConfig, decode
 from verify.layout import BACKENDS, CACHE_MODES, exactness
@@ -51,7 +51,10 @@ def agree(denoiser, prompts, policy, config, traces, graphs):
         for prompt_index, prompt in enumerate(prompts):
             result = decode(denoiser, prompt, policy, config, nodes, prompt_index=prompt_index)
             blocks = [written[key] for key in sorted(written) if key[0] == prompt_index]
-            assert result.tokens == [token for block in blocks for _, token in sorted(block.items())], (name, prompt_index)
+            assert result.tokens == [token for block in blocks for _, token in sorted(block.items())], (
+                name,
+                prompt_index,
+            )
             assert result.forwards == predicted.forwards_per_prompt[prompt_index], (name, prompt_index)
             visited += result.accepted
         # Not only how many forwards: also how many of them accepted 0, 1, 2, ... (a refresh forward is no anchor).

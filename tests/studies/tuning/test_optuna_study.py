@@ -3,6 +3,7 @@
 import json
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optuna
@@ -205,13 +206,17 @@ def test_a_graph_that_is_greedy_wins_nothing_and_says_so(tmp_path: Path) -> None
 
 
 def test_recordings_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
-    search = folder(tmp_path / "search", prompt_set_hash="a")
-    other_rule = folder(tmp_path / "rule", policy="static:2", prompt_set_hash="b")
-    with pytest.raises(StudyError, match=r"were not recorded alike \(policy: 'static:1' and 'static:2'\)"):
+    search = folder(tmp_path / "search")
+    other_rule = folder(tmp_path / "rule", traces(1), policy="static:2")
+    with pytest.raises(SplitError, match=r"was recorded with policy 'static:2', .*search with 'static:1'"):
         load_study_input(search, CONFIG, test=other_rule)
-    with pytest.raises(StudyError, match="recordings of the same prompts"):
-        load_study_input(search, CONFIG, test=folder(tmp_path / "same", prompt_set_hash="a"))
-    lonely = folder(tmp_path / "lonely", traces(1, prompts=1), prompt_set_hash="c")
+    with pytest.raises(SplitError, match=r"was recorded with dtype 'bfloat16', .*search with 'float32'"):
+        load_study_input(search, CONFIG, test=folder(tmp_path / "coarse", traces(1), dtype="bfloat16"))
+    # One prompt in eight is a search prompt too; the sets as a whole differ.
+    mixed = [*traces(1).metadata["prompt_hashes"][:7], traces(0).metadata["prompt_hashes"][3]]
+    with pytest.raises(SplitError, match=r"1 of the 8 prompts in .*mixed stand in .*search too"):
+        load_study_input(search, CONFIG, test=folder(tmp_path / "mixed", traces(1), prompt_hashes=mixed))
+    lonely = folder(tmp_path / "lonely", traces(1, prompts=1))
     with pytest.raises(SplitError, match="at least 2 test prompts"):
         load_study_input(search, CONFIG, test=lonely)
     few = folder(tmp_path / "few", traces(prompts=5))
@@ -222,22 +227,24 @@ def test_recordings_that_do_not_belong_together_are_refused(tmp_path: Path) -> N
 
 
 def test_domains_come_from_the_prompt_set_that_was_recorded(tmp_path: Path) -> None:
-    from calibrate.prompts.encoding import prompt_set_hash
+    from calibrate.prompts.encoding import prompt_hash
 
     ids = [[1, 2], [3], [4, 5]]
     path = tmp_path / "prompts.jsonl"
     lines = [json.dumps({"tokens": tokens, "domain": name}) for tokens, name in zip(ids, "xyx", strict=True)]
     path.write_text("\n".join(lines))
-    run = {"prompts": 3, "prompt_set_hash": prompt_set_hash(ids), "model": "nobody"}
+    run = {"prompt_hashes": [prompt_hash(one) for one in ids], "model": "nobody"}
     assert find_domains(run, str(path)) == {0: "x", 1: "y", 2: "x"}
-    assert find_domains({**run, "prompt_set_hash": "else"}) is None
+    # A part of the file in another order: each prompt is found by its own hash.
+    assert find_domains({**run, "prompt_hashes": run["prompt_hashes"][:0:-1]}, str(path)) == {0: "x", 1: "y"}
+    assert find_domains({**run, "prompt_hashes": ["else"]}) is None
 
 
 def test_domains_of_a_recording_in_a_chat_template(tmp_path: Path) -> None:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    from calibrate.prompts.encoding import prompt_set_hash
+    from calibrate.prompts.encoding import prompt_hash
 
     tokenizer = Tokenizer(models.WordLevel({f"w{k}": k for k in range(9)}, unk_token="w0"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -246,8 +253,8 @@ def test_domains_of_a_recording_in_a_chat_template(tmp_path: Path) -> None:
     fast.save_pretrained(tmp_path / "model")
     path = tmp_path / "prompts.jsonl"
     path.write_text('{"prompt": "w1 w2", "domain": "x"}\n{"prompt": "w3", "domain": "y"}')
-    run = {"prompts": 2, "model": "m", "model_source": str(tmp_path / "model"), "chat": True}
-    run["prompt_set_hash"] = prompt_set_hash([(7, 1, 2, 8), (7, 3, 8)])
+    run: dict[str, Any] = {"model": "m", "model_source": str(tmp_path / "model"), "chat": True}
+    run["prompt_hashes"] = [prompt_hash((7, 1, 2, 8)), prompt_hash((7, 3, 8))]
     assert find_domains(run, str(path)) == {0: "x", 1: "y"}
     with pytest.raises(StudyError, match="is not the prompt set of this recording"):
         find_domains({**run, "chat": False}, str(path))
