@@ -88,7 +88,8 @@ def calibrate(
 
     Raises:
         ValueError: (and its subclasses) a configuration that does not fit, see the parts.
-        calibrate.recording.workers.WorkerError: a worker that failed or is lost; the recording goes on where it stopped.
+        calibrate.recording.workers.WorkerError: a worker that failed or is lost; the recording goes on where it
+            stopped.
     """
     reporter = reporter or SilentReporter()
     config.check()

@@ -29,10 +29,10 @@ class CalibrationConfig:
     are ``bundled``, ``datasets:NAME`` or JSONL files. A file for ``prompts`` whose lines name no splits is cut by
     ``split_fraction`` (see ``calibrate.prompts.source``) unless there is a ``held_out``, by default in two halves.
     ``chat`` puts them into the model's chat template, ``revision`` names one of a hub model. ``certify`` bounds every
-    graph by the price sweep (``drafting.searches.closure``), so that each row says how far it can be from the best of its size.
-    ``batch_size`` is for recording alone and changes no token in float32, so a run may be continued with another.
-    A ``block_length`` or ``cache`` of None is what :meth:`settled` makes of checkpoint and policies.
-    ``ignore_end_tokens`` decodes every answer to its full length.
+    graph by the price sweep (``drafting.searches.closure``), so that each row says how far it can be from the best of
+    its size. ``batch_size`` changes no token in float32, so a run may be continued with another. A ``block_length`` or
+    ``cache`` of None is what :meth:`settled` makes of checkpoint and policies. ``ignore_end_tokens`` decodes every
+    answer to its full length.
     """
 
     model: str = "bundled"

@@ -88,7 +88,7 @@ def record_with_progress(
     prompt_source: str | None = None,
     workers: Workers | None = None,
 ) -> Traces | None:
-    """:func:`calibrate.recording.recorder.record`, or ``record_in_group`` with ``workers``; None on workers that do not lead.
+    """Record, alone or with ``workers``, and show how far it is; None on workers that do not lead.
 
     The leader, or the only process, shows how far all are, and says at the end how fast it went.
     """

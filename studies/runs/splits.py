@@ -99,7 +99,7 @@ def check_disjoint(splits: Iterable[tuple[str, Sequence[str]]]) -> None:
         seen |= dict.fromkeys(prompts, name)
 
 
-def _hashes(folder: str | Path, traces: Traces) -> list[str]:
+def _hashes(folder: str, traces: Traces) -> list[str]:
     try:
         return traces.prompt_hashes()
     except TraceError as error:

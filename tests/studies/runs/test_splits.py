@@ -34,9 +34,7 @@ def test_a_prompt_on_two_sides_is_found_whatever_the_folder(folders: list[Path],
     with pytest.raises(SplitError, match=r"24 of the 24 prompts in .*search stand in .*search too"):
         read_splits([folders[0], folders[0]])
     part = write_folder(read_traces(folders[0]).select([3, 7]), tmp_path / "part")
-    with pytest.raises(
-        SplitError, match=r"2 of the 2 prompts in .*part stand in .*search too; a value on prompts that"
-    ):
+    with pytest.raises(SplitError, match=r"2 of the 2 prompts in .*part stand in .*search too; a value on"):
         read_splits([folders[0], part])
     assert [len(table.prompt_indices()) for table in read_splits(folders).tables] == [24, 24, 24]
 
@@ -57,7 +55,7 @@ def test_a_recorder_names_every_prompt(checkpoint: Path, tmp_path: Path) -> None
     prompts = [(3, 4, 5), (6, 7), (8, 9, 10)]
     for name, own, batch in (("one", prompts[:2], 1), ("two", prompts[1:], 2), ("three", prompts[2:], 1)):
         record(model, own, make_policy("static:1"), config, tmp_path / name, batch_size=batch)
-    with pytest.raises(SplitError, match="1 of the 2 prompts in .*two stand in .*one too"):
+    with pytest.raises(SplitError, match=r"1 of the 2 prompts in .*two stand in .*one too"):
         read_splits([tmp_path / "one", tmp_path / "two"])
     assert len(read_splits([tmp_path / "one", tmp_path / "three"]).recordings) == 2
 
