@@ -16,6 +16,8 @@ from calibrate.version import tool_version
 from drafting.anchors import AnchorTable
 from drafting.graph import DraftGraph
 from drafting.provenance import search_provenance, trace_validity
+from drafting.replay import ReplayResult, replay
+from drafting.searches.methods import PUBLISHED_READINGS, FoundGraph, SearchInput, certify, find_graphs
 from drafting.trie import PrefixTrie
 from studies.runs.configuration import CalibrationConfig, encode_splits, prompt_splits
 from studies.runs.evaluation import Measurement, measure, rank_counts, recorded_outputs

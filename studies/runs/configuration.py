@@ -143,7 +143,7 @@ def encode_splits(
         ValueError: a prompt that cannot be encoded, or (SplitError) one that is in both splits.
     """
     search, test = (encode_for(checkpoint, split, chat=chat) for split in splits)
-    named = {"the search prompts": search, "the held-out prompts": test}
+    named = {"the search split": search, "the held-out split": test}
     check_disjoint((name, [prompt_hash(ids) for ids in encoded]) for name, encoded in named.items())
     return search, test
 

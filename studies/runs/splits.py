@@ -73,7 +73,7 @@ def read_splits(folders: Sequence[str | Path]) -> Splits:
             )
     if len(recorded) > 1:
         check_disjoint(
-            [(str(folder), _hashes(folder, traces)) for folder, traces in zip(folders, recorded, strict=True)]
+            [(str(folder), _hashes(str(folder), traces)) for folder, traces in zip(folders, recorded, strict=True)]
         )
     return _splits(recorded)
 

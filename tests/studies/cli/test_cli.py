@@ -307,7 +307,7 @@ def test_a_policy_may_be_spelled_otherwise(checkpoint: Path, prompts: Path, tmp_
 def test_held_out_prompts_must_be_others(checkpoint: Path, prompts: Path, tmp_path: Path) -> None:
     command = ["calibrate", "--model", checkpoint, "--prompts", prompts, *SIZES, "--no-figures"]
     said = run(*command, "--held-out", prompts, "--out", tmp_path / "run", code=1)
-    assert "8 held-out prompts are also search prompts" in said
+    assert "8 of the 8 prompts in the held-out split stand in the search split too" in said
     twice = tmp_path / "twice.jsonl"
     twice.write_text("".join(f"{line}\n{line}\n" for line in prompts.read_text().splitlines()))
     command[4] = twice
@@ -376,7 +376,7 @@ def test_a_prompt_with_the_mask_token_is_named(checkpoint: Path, tmp_path: Path)
     path = tmp_path / "prompts.jsonl"
     path.write_text('{"id": "good", "tokens": [5]}\n{"id": "odd", "tokens": [5, 1]}\n')
     said = run("record", "--model", checkpoint, "--prompts", path, "--out", tmp_path / "traces", code=1)
-    assert "prompt odd holds the mask token 1 at index 1" in said
+    assert 'prompt "odd" holds the mask token 1 at index 1' in said
 
 
 def test_attention_that_the_checkpoint_lacks(checkpoint: Path, prompts: Path, graph: Path, tmp_path: Path) -> None:
@@ -404,7 +404,7 @@ def test_a_prompt_of_unknown_words_is_named(tmp_path: Path) -> None:
     path = tmp_path / "prompts.jsonl"
     path.write_text('{"id": "odd", "prompt": "antidisestablishmentarianism"}\n')
     said = run("record", "--prompts", path, "--out", tmp_path / "traces", code=1)
-    assert "prompt odd cannot be tokenized" in said and not (tmp_path / "traces").exists()
+    assert 'prompt "odd" cannot be tokenized' in said and not (tmp_path / "traces").exists()
 
 
 def test_export_does_not_hide_a_format_behind_another_suffix(graph: Path, tmp_path: Path) -> None:
@@ -462,7 +462,7 @@ def test_calibrate_on_benchmark_prompts_in_a_chat_template(tmp_path: Path) -> No
     for split, count in (("search", 8), ("test", 4)):
         facts = json.loads((tmp_path / "run" / "traces" / "static-1" / split / "manifest.json").read_text())["run"]
         assert facts["prompts"] == count and facts["chat"] is True
-    assert "unknown data set 'gsm'" in run("record", "--prompts", "datasets:gsm", "--out", tmp_path / "traces", code=1)
+    assert 'unknown data set "gsm"' in run("record", "--prompts", "datasets:gsm", "--out", tmp_path / "traces", code=1)
 
 
 def test_sigterm_keeps_what_ctrl_c_would_keep(checkpoint: Path, tmp_path: Path) -> None:
