@@ -1,34 +1,65 @@
-"""The layers, verify < calibrate < drafting < figures < studies, and what each may import."""
+"""The layers, verify < calibrate < drafting < figures < studies: what each may import, and what importing it loads."""
+
+from __future__ import annotations
 
 import ast
 import json
+import signal
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
+import networkx as nx
 import pytest
 
+from studies.cli.app import COMMANDS
+from tests.studies.cli.test_statistics_commands import save
+from tests.support.command_line import run
 from tests.support.paths import ROOT
+from tests.support.toy import toy_traces
 
 LAYERS = ("verify", "calibrate", "drafting", "figures", "studies")
-MODULES = [path for layer in LAYERS for path in sorted((ROOT / layer).rglob("*.py"))]
+FILES = [path for layer in LAYERS for path in sorted((ROOT / layer).rglob("*.py"))]
 
-HEAVY = ("transformers", "optuna", "networkx", "pyarrow", "matplotlib", "scipy", "pandas", "typer", "rich")
+#: What a light start must not load. typer and rich are the command line itself.
+HEAVY = {"torch", "transformers", "optuna", "networkx", "pyarrow", "matplotlib", "scipy", "pandas"}
 
 
-def imported_names(source: str, package: str) -> set[str]:
-    """Every module that ``source`` imports, at its top or inside a function, as an absolute dotted name."""
+def name_of(path: Path) -> str:
+    """``verify/graph/file.py`` -> ``verify.graph.file``; an ``__init__.py`` is its package."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+MODULES = {name_of(path): path for path in FILES}
+
+
+def imported_names(source: str, package: str, checking: bool = True) -> set[str]:
+    """Every module that ``source`` imports, at its top or inside a function, as an absolute dotted name.
+
+    ``from a import b`` gives ``a.b`` too, as that may be a module. ``checking`` off leaves out what stands under
+    ``if TYPE_CHECKING``: it is for a type checker and never runs.
+    """
+    tree = ast.parse(source)
+    skipped: set[ast.AST] = set()
+    if not checking:
+        for node in ast.walk(tree):
+            if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+                skipped.update(inner for statement in node.body for inner in ast.walk(statement))
     names: set[str] = set()
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(tree):
+        if node in skipped:
+            continue
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
+            module = node.module or ""
             if node.level:
                 parent = package.split(".")[: len(package.split(".")) - node.level + 1]
-                module = ".".join([*parent, *([node.module] if node.module else [])])
-            else:
-                module = node.module or ""
+                module = ".".join([*parent, *([module] if module else [])])
             names.add(module)
+            names.update(f"{module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
             called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             if called in ("import_module", "__import__") and isinstance(node.args[0].value, str):
@@ -36,92 +67,192 @@ def imported_names(source: str, package: str) -> set[str]:
     return names
 
 
-def top_levels(path: Path) -> set[str]:
+@cache
+def imports(module: str, checking: bool = True) -> frozenset[str]:
+    path = MODULES[module]
     package = ".".join(path.relative_to(ROOT).parent.parts)
-    return {name.split(".")[0] for name in imported_names(path.read_text(encoding="utf-8"), package)}
+    return frozenset(imported_names(path.read_text(encoding="utf-8"), package, checking))
 
 
-def short(path: Path) -> str:
-    return str(path.relative_to(ROOT))
-
-
-def module_names(layer: str) -> list[str]:
-    parts = [path.relative_to(ROOT).with_suffix("").parts for path in MODULES]
-    return [".".join(part for part in own if part != "__init__") for own in parts if own[0] == layer]
-
-
-def upward(path: Path) -> list[str]:
-    """The layers above its own that the module at ``path`` imports."""
-    own = LAYERS.index(path.relative_to(ROOT).parts[0])
-    return sorted(top_levels(path) & set(LAYERS[own + 1 :]))
-
-
-def modules_after(code: str) -> set[str]:
-    """Top-level names in ``sys.modules`` of a fresh interpreter that ran ``code``."""
-    script = f"import json, sys\n{code}\nprint(json.dumps(sorted({{m.split('.')[0] for m in sys.modules}})))"
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    return set(json.loads(done.stdout.splitlines()[-1]))
+def offenders(layer: str, allowed: set[str] | None = None, forbidden: set[str] = frozenset()) -> list[str]:
+    """The modules of ``layer`` that import a top-level name outside ``allowed``, or one of ``forbidden``."""
+    found = []
+    for module in MODULES:
+        if module.split(".")[0] != layer:
+            continue
+        top = {name.split(".")[0] for name in imports(module)}
+        wrong = (top - allowed if allowed is not None else set()) | (top & forbidden)
+        if wrong:
+            found.append(f"{module} imports {', '.join(sorted(wrong))}")
+    return found
 
 
 def test_the_reader_of_imports_sees_every_kind() -> None:
     source = (
         "import a.b\nfrom c.d import e\nfrom . import f\nfrom .g import h\nfrom ..i import j\n"
-        "def inner():\n    import k\n    import_module('l.m')\n"
+        "def inner():\n    import k\n    import_module('l.m')\nif TYPE_CHECKING:\n    import n\n"
     )
-    assert imported_names(source, "top.sub") == {"a.b", "c.d", "top.sub", "top.sub.g", "top.i", "k", "l.m"}
+    found = {
+        "a.b", "c.d", "c.d.e", "top.sub", "top.sub.f", "top.sub.g", "top.sub.g.h", "top.i", "top.i.j", "k", "l.m",
+    }  # fmt: skip
+    assert imported_names(source, "top.sub") == found | {"n"}
+    assert imported_names(source, "top.sub", checking=False) == found
 
 
-def test_every_layer_has_modules() -> None:
-    assert {path.relative_to(ROOT).parts[0] for path in MODULES} == set(LAYERS)
+def test_no_layer_imports_one_above_it() -> None:
+    assert {module.split(".")[0] for module in MODULES} == set(LAYERS)
+    found = [line for n, layer in enumerate(LAYERS) for line in offenders(layer, forbidden=set(LAYERS[n + 1 :]))]
+    assert not found, "the line is " + " < ".join(LAYERS) + ":\n" + "\n".join(found)
 
 
-@pytest.mark.parametrize("path", MODULES, ids=short)
-def test_no_import_upward(path: Path) -> None:
-    found = upward(path)
-    assert not found, f"{short(path)} imports {found}, which lie above it in {' < '.join(LAYERS)}"
+def test_verify_imports_torch_and_numpy_only() -> None:
+    found = offenders("verify", allowed={"verify", "torch", "numpy"} | sys.stdlib_module_names)
+    assert not found, "\n".join(found)
 
 
-@pytest.mark.parametrize("path", [path for path in MODULES if path.is_relative_to(ROOT / "verify")], ids=short)
-def test_verify_imports_torch_and_numpy_only(path: Path) -> None:
-    allowed = {"verify", "torch", "numpy"} | sys.stdlib_module_names
-    found = top_levels(path) - allowed
-    assert not found, f"{short(path)} imports {sorted(found)}; verify may use torch and numpy only"
+def test_drafting_never_names_torch() -> None:
+    found = offenders("drafting", forbidden={"torch"})
+    assert not found, "\n".join(found)
 
 
-@pytest.mark.parametrize("path", [path for path in MODULES if path.is_relative_to(ROOT / "drafting")], ids=short)
-def test_drafting_never_names_torch(path: Path) -> None:
-    assert "torch" not in top_levels(path), f"{short(path)} imports torch; drafting works on arrays"
+def test_no_import_goes_in_a_circle() -> None:
+    """Neither between files, nor between the folders of a package: a folder can be read after those it imports."""
+    files = nx.DiGraph((module, name) for module in MODULES for name in imports(module, checking=False) & set(MODULES))
+    files.remove_edges_from(list(nx.selfloop_edges(files)))  # ``from studies.cli import options``, in that package
+    folders = nx.DiGraph()
+    for first, second in files.edges:
+        a, b = folder_of(first), folder_of(second)
+        if a != b:
+            folders.add_edge(a, b)
+    found = [sorted(circle) for graph in (files, folders) for circle in circles(graph)]
+    assert not found, f"these import each other, directly or through others: {found}"
 
 
-def test_importing_verify_is_light() -> None:
-    loaded = modules_after("import verify")
-    assert not loaded & {*HEAVY, "torch", "calibrate", "drafting", "studies", "figures"}
+def folder_of(module: str) -> str:
+    """``verify.graph`` for ``verify.graph.file``; a module that lies in no folder of its package stands for itself."""
+    parts = MODULES[module].relative_to(ROOT).parts
+    return ".".join(parts[:2]) if len(parts) > 2 else module
 
 
-def test_touching_all_of_verify_stays_light() -> None:
-    loaded = modules_after("import verify\nfor name in verify.__all__: getattr(verify, name)")
-    assert not loaded & {*HEAVY, "calibrate", "drafting", "studies", "figures"}
+def circles(graph: nx.DiGraph) -> list[set[str]]:
+    return [part for part in nx.strongly_connected_components(graph) if len(part) > 1]
 
 
-def test_every_module_of_verify_stays_light() -> None:
-    names = module_names("verify")
-    loaded = modules_after("".join(f"import {name}\n" for name in names))
-    assert not loaded & {*HEAVY, "calibrate", "drafting", "studies", "figures"}
+def test_circles_are_found() -> None:
+    assert circles(nx.DiGraph([("a", "b"), ("b", "c"), ("c", "a"), ("c", "d")])) == [{"a", "b", "c"}]
 
 
-def test_importing_drafting_leaves_torch_out() -> None:
-    names = module_names("drafting")
-    code = "import drafting\nfor name in getattr(drafting, '__all__', ()): getattr(drafting, name)\n"
-    code += "".join(f"import {name}\n" for name in names)
-    assert "torch" not in modules_after(code)
+LIGHT = HEAVY | {"typer", "rich", *LAYERS[1:]}
+LINE = HEAVY | {"numpy", "verify", "drafting", "figures"}
+NO_MODEL = {"torch", "transformers", "optuna", "matplotlib"}
+
+#: What is run in a fresh interpreter, and what it must not load.
+STARTS = {
+    "import verify": LIGHT | {"numpy"},
+    "import verify; verify.load_graph(GRAPH)": LIGHT,
+    "for name in MODULES['verify']: import_module(name)": LIGHT - {"torch"},
+    "for name in MODULES['drafting']: import_module(name)": NO_MODEL | {"typer"},
+    "import calibrate, drafting, figures, studies": HEAVY | {"numpy", "typer", "rich"},
+    "draftgraph('--version')": LINE,
+    "draftgraph('--help')": LINE,
+    "for command in COMMANDS: draftgraph(command, '--help')": LINE,
+    "draftgraph('search', TRACES, '--budget', '2', '--out', OUT + '/g.json')": NO_MODEL,
+    "draftgraph('evaluate', OUT + '/g.json', '--traces', TRACES)": NO_MODEL,
+    "draftgraph('compare', OUT + '/g.json', GRAPH, '--traces', TRACES)": NO_MODEL,
+    "draftgraph('export', GRAPH, '--out', OUT + '/g.safetensors')": NO_MODEL,
+}
+
+PRELUDE = """
+import json, os, sys
+from importlib import import_module
+
+def draftgraph(*arguments):
+    from studies.cli import main
+    sys.argv = ["draftgraph", *arguments]
+    try:
+        main()
+    except SystemExit as stop:
+        assert not stop.code, stop
+
+facts = json.loads(sys.stdin.read())
+GRAPH, TRACES, OUT = facts["graph"], facts["traces"], facts["out"]
+MODULES, COMMANDS = facts["modules"], facts["commands"]
+for code in facts["codes"]:
+    reader, writer = os.pipe()
+    if not os.fork():  # every start begins where this interpreter stands: with nothing loaded
+        sys.stdout = sys.stderr = open(os.devnull, "w")
+        try:
+            exec(code)
+            loaded = sorted({name.split(".")[0] for name in sys.modules})
+        except BaseException as error:
+            loaded = repr(error)
+        with os.fdopen(writer, "w") as stream:
+            json.dump(loaded, stream)
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as stream:
+        print(json.dumps([code, json.load(stream)]))
+    os.wait()
+"""
+
+
+def test_what_a_start_loads(tmp_path: Path) -> None:
+    traces = save(toy_traces(0, prompts=8, blocks=2, length=10), tmp_path / "traces")
+    graph = tmp_path / "graph.json"
+    run("search", traces, "--budget", 3, "--out", graph)
+    modules = {layer: [name for name in MODULES if name.split(".")[0] == layer] for layer in LAYERS}
+    facts = {
+        "graph": str(graph), "traces": str(traces), "out": str(tmp_path), "modules": modules,
+        "commands": list(COMMANDS), "codes": list(STARTS),
+    }  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", PRELUDE], cwd=ROOT, input=json.dumps(facts), capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    loaded = dict(json.loads(line) for line in done.stdout.splitlines())
+    assert set(loaded) == set(STARTS)
+    failed = [f"{code}: {found}" for code, found in loaded.items() if isinstance(found, str)]
+    assert not failed, "\n".join(failed)
+    found = [f"{code} loads {sorted(wrong)}" for code, never in STARTS.items() if (wrong := never & set(loaded[code]))]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(("module", "command"), [("typer", "--help"), ("torch", "record"), ("numpy", "evaluate")])
+def test_ctrl_c_during_the_start_is_one_line(module: str, command: str, tmp_path: Path) -> None:
+    """Ctrl-C comes while ``module`` is being imported."""
+    script = f"""
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+class Interrupter:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupter())
+from studies.cli import main
+main()
+"""
+    arguments = {
+        "--help": [],
+        "record": ["--out", str(tmp_path / "traces")],
+        "evaluate": ["graph.json", "--traces", str(tmp_path)],
+    }[command]
+    done = subprocess.run(
+        [sys.executable, "-c", script, command, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    said = done.stdout + done.stderr
+    assert len(said.splitlines()) == 1 and said.startswith("stopped."), said
+    # A process that Ctrl-C killed has the exit code 130 in a shell, and -SIGINT here.
+    assert done.returncode in (130, -signal.SIGINT)
 
 
 def test_no_public_name_is_a_module_too() -> None:
     """Importing the module would put it in the place of the name."""
-    import verify
-
-    assert not set(verify.__all__) & {path.stem for path in MODULES if path.parent == ROOT / "verify"}
+    found = []
+    for layer in LAYERS:
+        public = set(getattr(__import__(layer), "__all__", ()))
+        found += [f"{layer}.{path.stem}" for path in FILES if path.parent == ROOT / layer and path.stem in public]
+        found += [f"{layer}.{name}" for name in public if (ROOT / layer / name).is_dir()]
+    assert not found
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
