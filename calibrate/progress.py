@@ -67,7 +67,7 @@ class RichReporter:
     @contextmanager
     def task(self, description: str, total: int) -> Iterator[Callable[[int], None]]:
         columns = (
-            TextColumn("{task.description:<32}"),
+            TextColumn("{task.description:<32}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             RateColumn(),
@@ -80,4 +80,4 @@ class RichReporter:
             yield lambda done: progress.update(bar, completed=done)
 
     def say(self, sentence: str) -> None:
-        self.console.print(sentence, highlight=False)
+        self.console.print(sentence, highlight=False, markup=False)

@@ -12,7 +12,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from calibrate.version import tool_version
-from studies.cli.printing import console
+from studies.cli.printing import say
 
 RECORD, SEARCH, RUN, LOOK = "Record and calibrate", "Search and judge", "Run", "Look"
 
@@ -116,7 +116,7 @@ app = typer.Typer(
 
 def _show_version(asked: bool) -> None:
     if asked:
-        console.print(f"draftgraph {tool_version()}", highlight=False)
+        say(f"draftgraph {tool_version()}")
         raise typer.Exit
 
 

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
-from rich.markup import escape
+from rich.text import Text
 
 from calibrate.recording.stopping import Terminated, signals_held, termination_as_interrupt
-from studies.cli.printing import errors
+from studies.cli.printing import complain, red, yellow
 
 if TYPE_CHECKING:
     from calibrate.recording.workers import Workers
@@ -61,17 +61,17 @@ def command(resumes: bool = False, together: bool = False) -> Callable[[Command]
                 how = " by SIGTERM" if isinstance(stop, Terminated) else ""
                 others = " (launchers send it when another worker failed)" if how and _workers() else ""
                 with signals_held():  # under a launcher Ctrl-C comes twice
-                    _complain(f"[yellow]stopped{how}{others}.[/]{kept}")
+                    _complain(yellow(f"stopped{how}{others}."), kept)
                 raise typer.Exit(EXIT_TERMINATED if isinstance(stop, Terminated) else EXIT_INTERRUPTED) from None
             except Exception as error:
                 if _is_failure_of_a_peer(error):  # the other worker has said why
                     raise typer.Exit(EXIT_BAD_INPUT) from None
                 if os.environ.get("DRAFTGRAPH_DEBUG"):
                     raise
-                message = escape(str(error) or type(error).__name__)
+                message = str(error) or type(error).__name__
                 if not isinstance(error, _EXPECTED):
                     message = f"{type(error).__name__}: {message} (not foreseen; DRAFTGRAPH_DEBUG=1 shows where)"
-                _complain(f"[bold red]error:[/] {message}")
+                _complain(red("error: "), message)
                 raise typer.Exit(EXIT_BAD_INPUT) from None
 
         return guarded  # type: ignore[return-value]
@@ -90,12 +90,14 @@ def _is_failure_of_a_peer(error: Exception) -> bool:
     return module is not None and isinstance(error, module.PeerFailedError)
 
 
-def _complain(message: str) -> None:
-    """Print ``message`` on stderr; of several workers with the same message only the first does."""
+def _complain(*parts: str | Text) -> None:
+    """Print ``parts`` on stderr; of several workers with the same message only the first does."""
     workers = _workers()
     if workers is not None:
+        message = "".join(str(part) for part in parts)
         workers.fail(message)
         if not workers.says_first(message):
             return
-        message = f"worker {workers.number} of {workers.count}: {message}"
-    errors.print(message, highlight=False, soft_wrap=True)
+        complain(f"worker {workers.number} of {workers.count}: ", *parts)
+    else:
+        complain(*parts)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
-from rich.markup import escape
-
-from studies.cli.printing import errors
+from studies.cli import printing
 
 
 def check_output(path: Path, overwrite: bool) -> None:
@@ -29,5 +27,5 @@ def draw(run: Path, folder: Path | None = None) -> list[Path]:
         warnings.simplefilter("always")
         drawn = draw_all(run, folder)
     for warning in left_out:
-        errors.print(f"[yellow]note:[/] {escape(str(warning.message))}", highlight=False, soft_wrap=True)
+        printing.complain(printing.yellow("note: "), str(warning.message))
     return drawn

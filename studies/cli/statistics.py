@@ -33,15 +33,10 @@ def signed(value: Interval) -> str:
     return f"{value.estimate:+.3f} ({value.low:+.3f} to {value.high:+.3f})"
 
 
-def say(sentence: str) -> None:
-    """Print a sentence as it is."""
-    printing.console.print(sentence, soft_wrap=True, highlight=False, markup=False)
-
-
 def say_repeated(prompts: int) -> None:
     """Say how many prompts a cut left out because they stand in the recording already."""
     if prompts:
-        say(f"{prompts} prompts were left out: the recording holds the same token ids twice.")
+        printing.say(f"{prompts} prompts were left out: the recording holds the same token ids twice.")
 
 
 def columns(row: dict[str, Any], name: str) -> str:
@@ -69,4 +64,4 @@ def write(out: Path | None, config: dict[str, Any], rows: Sequence[dict[str, Any
         "config": {**config, "tool_version": tool_version()},
     }
     write_json(out, {**header, "rows": list(rows), **more})
-    printing.console.print(f"[bold]{out}[/]")
+    printing.say(printing.bold(out))

@@ -69,8 +69,8 @@ def ablate_command(
         overwrite=overwrite,
         reporter=RichReporter(printing.console),
     )
-    printing.console.print(study_table(study, rows))
-    printing.console.print(f"[bold]{out / 'study.csv'}[/]")
+    printing.show(study_table(study, rows))
+    printing.say(printing.bold(out / "study.csv"))
 
 
 def study_table(study: str, rows: list[dict[str, Any]]) -> Table:

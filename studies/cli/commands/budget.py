@@ -88,7 +88,7 @@ def budget_command(
         _show(one.choice, f"{one.folder}, {method}, budget chosen on {chosen_on} prompts")
     for one in priced:
         policy = f"{one.splits.validity.policy}: " if len(priced) > 1 else ""
-        printing.console.print(policy + one.sentence)
+        printing.say(policy + one.sentence)
     for one, path in zip(priced, outs, strict=bool(outs)):
         _save(one, table, method, chosen_on, path)
     if figures and out is not None:
@@ -114,7 +114,7 @@ def _draw(files: Sequence[Path], out: Path) -> None:
     for file in files:
         for drawn in draw(file, folder):
             if drawn.suffix == ".png":
-                printing.console.print(f"figure  {drawn}")
+                printing.say(f"figure  {drawn}")
 
 
 def _outputs(traces: Sequence[Path], out: Path | None) -> list[Path]:
@@ -204,10 +204,10 @@ def _save(priced: _Priced, table: LatencyTable, method: str, chosen_on: str, out
         values = {name: replay(nodes, anchors).row() for name, anchors in zip(names, splits.tables, strict=True)}
         graph = DraftGraph.from_formulas(nodes, splits.step_size).annotate(PrefixTrie.from_anchors(splits.tables[0]))
         save_graph(graph.to_graph_file(splits.validity, facts, values, table.graph_section()), out)
-        printing.console.print(f"graph   [bold]{out}[/]")
+        printing.say("graph   ", printing.bold(out))
     else:
         out.unlink(missing_ok=True)  # there only with --overwrite: a graph beside a verdict against it misleads
-        printing.console.print(f"no graph is written for {splits.validity.policy}: plain decoding is the best budget")
+        printing.say(f"no graph is written for {splits.validity.policy}: plain decoding is the best budget")
     write_json(
         _report_path(out),
         {
@@ -222,7 +222,7 @@ def _save(priced: _Priced, table: LatencyTable, method: str, chosen_on: str, out
             "rows": [asdict(row) for row in priced.choice.rows],
         },
     )
-    printing.console.print(f"budgets [bold]{_report_path(out)}[/]")
+    printing.say("budgets ", printing.bold(_report_path(out)))
 
 
 def other_model(table: LatencyTable, run: Mapping[str, Any]) -> str:
@@ -278,9 +278,9 @@ def _show(choice: BudgetChoice, title: str) -> None:
         "ms each: mean over all forwards, those that carry fewer drafts or none included",
     )  # fmt: skip
     for row in choice.rows:
-        mark = "[bold]" if row is choice.best else ""
+        mark = printing.bold if row is choice.best else str
         shown.add_row(
-            f"{mark}{row.budget}", f"{row.milliseconds_per_forward:.2f}", f"{row.choice_speedup:.2f}",
-            str(row.forwards), f"{mark}{row.speedup:.2f}", f"{row.speedup_low:.2f}-{row.speedup_high:.2f}",
+            mark(row.budget), f"{row.milliseconds_per_forward:.2f}", f"{row.choice_speedup:.2f}",
+            str(row.forwards), mark(f"{row.speedup:.2f}"), f"{row.speedup_low:.2f}-{row.speedup_high:.2f}",
         )  # fmt: skip
-    printing.console.print(shown)
+    printing.show(shown)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from studies.cli import options, printing
 from studies.cli.guard import EXIT_NOT_IDENTICAL, command
@@ -113,18 +114,18 @@ def calibrate_command(
         return
     policies = results["config"]["policies"]
     for spec in policies:
-        printing.console.print(results_table(results["rows"], spec))
+        printing.show(results_table(results["rows"], spec))
     if figures:
         for path in draw(out):
             if path.suffix == ".png":
-                printing.console.print(f"figure  {path}")
+                printing.say(f"figure  {path}")
     for spec in policies:
-        printing.console.print(verdict(results["rows"], spec, out))
+        printing.say(*verdict(results["rows"], spec, out))
     failed = [row for row in results["rows"] if not _holds(row)]
     if failed:
-        printing.errors.print(
-            f"[bold red]{len(failed)} rows break the promise[/] (tokens differ, or forwards counted are not those "
-            f"predicted); see results.json"
+        printing.complain(
+            printing.red(f"{len(failed)} rows break the promise"),
+            " (tokens differ, or forwards counted are not those predicted); see results.json",
         )
         raise typer.Exit(EXIT_NOT_IDENTICAL)
 
@@ -167,7 +168,7 @@ def results_table(rows: list[dict[str, Any]], policy: str) -> Table:
             f"{row['accepted_drafts']:.2f}",
             "" if found["gap"] is None else f"{100 * found['gap']:.1f} %",
             f"{found['nfe_reduction']:.2f}",
-            f"[bold]{row['nfe_reduction']:.2f}[/]",
+            printing.bold(f"{row['nfe_reduction']:.2f}"),
             str(row["forwards_predicted_measured"]),
             str(row["forwards_measured"]),
             f"{100 * row['tokens_identical']:.0f} %",
@@ -175,15 +176,18 @@ def results_table(rows: list[dict[str, Any]], policy: str) -> Table:
     return table
 
 
-def verdict(rows: list[dict[str, Any]], policy: str, out: Path) -> str:
-    """One sentence that says what was won, and where the graph lies."""
+def verdict(rows: list[dict[str, Any]], policy: str, out: Path) -> list[str | Text]:
+    """One sentence, in parts to print, that says what was won, and where the graph lies."""
     from studies.report.report import choose
 
     mine = [row for row in rows if row["policy"] == policy]
     # The graph is chosen on the search split; the held-out number is only reported.
     chosen = choose(row for row in mine if row["split"] == "search")
     if chosen is None:
-        return f"[bold]{policy}[/]: no graph; either no budget above 0 was asked for, or no draft was ever possible."
+        return [
+            printing.bold(policy),
+            ": no graph; either no budget above 0 was asked for, or no draft was ever possible.",
+        ]
     test = {(row["method"], row["budget"]): row for row in mine if row["split"] == "test"}
     held, plain = test[chosen["method"], chosen["budget"]], test.get(("plain", 0))
     prompts, counted = held["measured_prompts"], held["forwards_measured"]
@@ -196,12 +200,14 @@ def verdict(rows: list[dict[str, Any]], policy: str, out: Path) -> str:
     if held["nfe_reduction_low"] is not None:
         interval = f", 95 % interval {held['nfe_reduction_low']:.2f} to {held['nfe_reduction_high']:.2f}"
     promise = "" if held["exact"] else " This mode is near-lossless: identity is measured, not promised."
-    return (
-        f"[bold]{policy}[/]: {held['method']} with {held['nodes']} drafts {needs}, {foreseen}; "
+    return [
+        printing.bold(policy),
+        f": {held['method']} with {held['nodes']} drafts {needs}, {foreseen}; "
         f"{round(held['tokens_identical'] * prompts)} of {prompts} answers are the same token by token.{promise} On "
-        f"all {held['prompts']} held-out prompts: [bold]{held['nfe_reduction']:.2f}[/] times fewer forwards"
-        f"{interval}.\ngraph   {out / held['graph']}"
-    )
+        f"all {held['prompts']} held-out prompts: ",
+        printing.bold(f"{held['nfe_reduction']:.2f}"),
+        f" times fewer forwards{interval}.\ngraph   {out / held['graph']}",
+    ]
 
 
 def _holds(row: dict[str, Any]) -> bool:

@@ -53,10 +53,10 @@ def calibration_size_command(
             stats.columns(row, "nfe_reduction"),
             f"{row['draws_low']:.3f}-{row['draws_high']:.3f}",
         )
-    printing.console.print(table)
+    printing.show(table)
     answers = [curve.answer(budget, seed) for budget in sorted(set(drafts))]
     for answer in answers:
-        stats.say(answer.sentence())
+        printing.say(answer.sentence())
     said = [
         {
             "budget": answer.budget,

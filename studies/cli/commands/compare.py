@@ -63,11 +63,11 @@ def compare_command(
         table.add_row(
             name, *(f"{part.estimate:.2f} ({part.low:.2f}-{part.high:.2f})" for part in own), stats.signed(gap)
         )
-    printing.console.print(table)
-    stats.say(found.sentence(*names))
+    printing.show(table)
+    printing.say(found.sentence(*names))
     for name, file in zip(names, files, strict=True):
         if note := searched_note(name, file.provenance, recorded):
-            stats.say(note)
+            printing.say(note)
     row = {"first": str(first), "second": str(second), **comparison_fields(found), "sentence": found.sentence(*names)}
     stats.write(out, {"command": "compare", "seed": seed, "traces": [recorded.trace_hash()]}, [row])
 

@@ -55,12 +55,12 @@ def cross_validate_command(
             stats.columns(row, "nfe_reduction"),
             stats.columns(row, "accepted_drafts"),
         )
-    printing.console.print(table)
+    printing.show(table)
     best, *others = sorted(results, key=lambda result: result.budgets[-1].out_of_fold.forwards)
     for other in others:
         gap = best.difference(other, max(drafts), seed)
         verdict = "cannot be told apart: the interval contains zero" if gap.contains(0.0) else "differ"
-        stats.say(
+        printing.say(
             f"Out of fold at D = {max(drafts)}, {best.method} and {other.method} {verdict} "
             f"(nfe reduction {stats.signed(gap)})."
         )

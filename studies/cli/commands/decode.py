@@ -92,7 +92,7 @@ def decode_command(
             raise ValueError(f"{graph} is not valid for this run: " + unfit(wrong, policy))
     nodes = file.nodes[1:] if file is not None else ()
     if file is None:
-        printing.console.print(f"policy {rule.spec}, {settings.note}", markup=False, highlight=False, soft_wrap=True)
+        printing.say(f"policy {rule.spec}, {settings.note}")
     run = {
         "model": checkpoint.name, "model_revision": checkpoint.revision, "dtype": dtype, "policy": rule.spec,
         "graph": None if graph is None else str(graph), "temperature": rule.temperature, **asdict(config),
@@ -112,14 +112,15 @@ def decode_command(
         if done:
             partial = out.with_name(out.name + ".partial")
             _write_lines(partial, [done[prompt_index] for prompt_index in sorted(done)])
-            printing.errors.print(f"the {len(done)} of {len(encoded)} prompts that were done are in {partial}")
+            printing.complain(f"the {len(done)} of {len(encoded)} prompts that were done are in {partial}")
         raise
     lines = [done[prompt_index] for prompt_index in sorted(done)]
     _write_lines(out, lines)
     steps, forwards = sum(line["steps"] for line in lines), sum(line["forwards"] for line in lines)
-    printing.console.print(
-        f"{len(lines)} prompts in [bold]{out}[/]: {steps} denoising steps in {forwards} forward passes "
-        f"({steps / forwards:.2f} steps per forward)"
+    printing.say(
+        f"{len(lines)} prompts in ",
+        printing.bold(out),
+        f": {steps} denoising steps in {forwards} forward passes ({steps / forwards:.2f} steps per forward)",
     )
 
 

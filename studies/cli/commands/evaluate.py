@@ -10,7 +10,6 @@ import typer
 from studies.cli import printing
 from studies.cli.graphs import read_graph
 from studies.cli.guard import command
-from studies.cli.statistics import say
 
 
 @command()
@@ -57,6 +56,6 @@ def evaluate_command(
             f"{value.nfe_reduction:.3f}",
             f"{value.tokens_per_forward:.2f}",
         )
-    printing.console.print(table)
+    printing.show(table)
     for note in notes:
-        say(note)
+        printing.say(note)

@@ -42,7 +42,7 @@ def export_command(
         _write_dot(file, out)
     else:
         raise ValueError(f"unknown format {format!r}, expected one of {', '.join(FORMATS)}")
-    printing.console.print(f"[bold]{out}[/]: {file.budget} drafts as {format}")
+    printing.say(printing.bold(out), f": {file.budget} drafts as {format}")
 
 
 def _write_dot(file: GraphFile, out: Path) -> None:

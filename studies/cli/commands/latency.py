@@ -67,7 +67,7 @@ def latency_command(
     checkpoint.denoiser.compile_backend = "inductor" if compiled else None
     checkpoint.denoiser.cuda_graphs = cuda_graphs
     settings = decode_settings(checkpoint, block_length=block_length, cache=cache)
-    printing.console.print(settings.note, markup=False, highlight=False, soft_wrap=True)
+    printing.say(settings.note)
     for (size, length), path in zip(pairs, paths, strict=True):
         try:
             table = measure_latency(
@@ -78,11 +78,11 @@ def latency_command(
         except MemoryError as error:
             if len(pairs) == 1:
                 raise
-            printing.console.print(f"[yellow]batch {size}, context {length} is left out:[/] {error}", highlight=False)
+            printing.say(printing.yellow(f"batch {size}, context {length} is left out: "), str(error))
             continue
         save_record(table, path)
         show_latency(table)
-        printing.console.print(f"[bold]{path}[/]")
+        printing.say(printing.bold(path))
 
 
 def show_latency(table: LatencyTable) -> None:
@@ -98,6 +98,6 @@ def show_latency(table: LatencyTable) -> None:
     ):
         relative = f"{median / table.latency[0]:.2f}"
         shown.add_row(str(entry), str(rows), f"{median:.2f}", f"{low:.2f}-{high:.2f}", relative)
-    printing.console.print(shown)
+    printing.show(shown)
     if table.note:
-        printing.console.print(f"[yellow]{table.note}[/]")
+        printing.say(printing.yellow(table.note))

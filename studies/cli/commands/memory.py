@@ -61,25 +61,22 @@ def memory_command(
     for load in loads:
         for number in numbers:
             plan = predict_memory(sizes, replace(load, drafts=number))
-            mark = "[yellow]" if room is not None and plan.peak > room else ""
-            cells = str(load.context_length), str(load.batch), str(number), f"{mark}{plan.peak / GIB:.2f}"
+            mark = printing.yellow if room is not None and plan.peak > room else str
+            cells = str(load.context_length), str(load.batch), str(number), mark(f"{plan.peak / GIB:.2f}")
             shown.add_row(*cells, plan.widest)
-    printing.console.print(shown)
+    printing.show(shown)
     if kind == "cpu":
-        printing.console.print(
-            "This is predicted for a CPU; --device cuda predicts for a GPU, also where there is none.", highlight=False
-        )
+        printing.say("This is predicted for a CPU; --device cuda predicts for a GPU, also where there is none.")
     if room is None:
-        printing.console.print(
+        printing.say(
             f"No {kind.upper()} device is here to ask for its memory; give --available GIB to see what fits.",
-            highlight=False,
         )
         return
     for load in loads:
         most = largest_drafts(sizes, load, room)
         fits = "not even plain decoding fits" if most is None else f"the largest budget that fits is D = {most}"
         or_more = " or more" if most == MOST_DRAFTS else ""
-        printing.console.print(f"context {load.context_length}, batch {load.batch}: {fits}{or_more}", highlight=False)
+        printing.say(f"context {load.context_length}, batch {load.batch}: {fits}{or_more}")
 
 
 def _device_memory(device: str) -> int | None:

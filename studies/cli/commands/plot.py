@@ -22,4 +22,4 @@ def plot_command(
     """Draw every figure of saved results: PNG, SVG and the data as CSV."""
     for run in runs:
         for path in draw(run):
-            printing.console.print(str(path))
+            printing.say(str(path))

@@ -67,7 +67,7 @@ def record_command(
     )
     config = settings.config
     if workers is None or workers.leads:
-        printing.console.print(settings.note, markup=False, highlight=False, soft_wrap=True)
+        printing.say(settings.note)
     with explained(checkpoint.denoiser, Load.of_decode(config, [len(prompt) for prompt in encoded], batch_size, 0)):
         traces = record_with_progress(
             checkpoint,
@@ -84,7 +84,8 @@ def record_command(
         )
     if traces is None:  # the leader of the workers reports
         return
-    printing.console.print(
-        f"{traces.n_steps} denoising steps of {len(encoded)} prompts in [bold]{out}[/] "
-        f"(trace hash {traces.trace_hash()[:12]})"
+    printing.say(
+        f"{traces.n_steps} denoising steps of {len(encoded)} prompts in ",
+        printing.bold(out),
+        f" (trace hash {traces.trace_hash()[:12]})",
     )

@@ -19,4 +19,4 @@ def report_command(
     """Write a run as one self-contained HTML page: tables, figures, what to conclude and how sure."""
     from studies.report.report import write_report
 
-    printing.console.print(f"report  [bold]{write_report(run, out)}[/]")
+    printing.say("report  ", printing.bold(write_report(run, out)))

@@ -58,11 +58,11 @@ def search_command(
         proof = ", proved optimal" if found_graph.gap == 0 else f", NOT proved optimal: gap {found_graph.gap:.2%}"
     save_graph(graph.to_graph_file(valid, provenance, values), out)
     if len(nodes) < budget:
-        printing.console.print(
-            f"[yellow]only {len(nodes)} of {budget} draft nodes:[/] the traces hold no further candidates"
+        printing.say(
+            printing.yellow(f"only {len(nodes)} of {budget} draft nodes:"), " the traces hold no further candidates"
         )
-    printing.console.print(
+    printing.say(
         f"{method}, {len(nodes)} drafts{proof}: accepted drafts {value.accepted_drafts:.3f}, nfe reduction "
-        f"{value.nfe_reduction:.2f} on the traces searched (value it on other prompts with `draftgraph evaluate`)\n"
-        f"[bold]{out}[/]"
+        f"{value.nfe_reduction:.2f} on the traces searched (value it on other prompts with `draftgraph evaluate`)\n",
+        printing.bold(out),
     )

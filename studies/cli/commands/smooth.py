@@ -56,8 +56,8 @@ def smooth_command(
         style = "bold" if trial is study.chosen else None
         cells = [str(trial.validation_forwards[budget]) for budget in drafts]
         table.add_row(trial.model, f"{trial.strength:g}", *cells, str(trial.total), style=style)
-    printing.console.print(table)
-    stats.say(study.sentence())
+    printing.show(table)
+    printing.say(study.sentence())
     config = {"command": "smooth", "seed": seed, "traces": list(split.trace_hashes)}
     stats.write(out, config, study.rows(), sentence=study.sentence())
 

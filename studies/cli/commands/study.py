@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
 from studies.cli import options, printing
 from studies.cli.guard import EXIT_BAD_INPUT, EXIT_INTERRUPTED, command
@@ -93,9 +92,7 @@ def study_command(
     finally:
         for process in others:
             process.join()
-    printing.console.print(
-        f"{finished_trials(done.study)} trials finished in {shown(storage)}, {done.own} of them here"
-    )
+    printing.say(f"{finished_trials(done.study)} trials finished in {shown(storage)}, {done.own} of them here")
     if out is None:
         return
     if config.kind != "forwards":
@@ -107,7 +104,7 @@ def study_command(
         path = write_study(out, results, overwrite)
         _write_graphs(out, given, results)
         _print_results(results)
-    printing.console.print(f"saved in [bold]{path}[/]")
+    printing.say("saved in ", printing.bold(path))
 
 
 def work(
@@ -132,7 +129,7 @@ def work(
     except KeyboardInterrupt:
         raise SystemExit(EXIT_INTERRUPTED) from None
     except (ValueError, RuntimeError, OSError) as error:
-        printing.errors.print("[bold red]a worker stopped:[/]", str(error), highlight=False)
+        printing.complain(printing.red("a worker stopped: "), str(error))
         raise SystemExit(EXIT_BAD_INPUT) from None
 
 
@@ -149,14 +146,16 @@ def _start_workers(count: int, *arguments: Any) -> Sequence[BaseProcess]:
 
 def _say_what_is_there(given: StudyInput, config: StudyConfig) -> None:
     objective = given.data.objective
-    printing.console.print(
+    printing.say(
         f"{len(objective.prompt_indices)} search prompts in {len(objective.held_out)} folds, "
         f"{len(given.test.prompt_indices())} test prompts kept apart, {len(objective.names)} parameters"
     )
     if objective.states < objective.budgets[-1]:
-        printing.console.print(
-            f"[yellow]the smallest fold leaves {objective.states} candidate states; "
-            f"graphs of a larger budget than that hold them all[/]"
+        printing.say(
+            printing.yellow(
+                f"the smallest fold leaves {objective.states} candidate states; "
+                f"graphs of a larger budget than that hold them all"
+            )
         )
 
 
@@ -194,29 +193,25 @@ def _write_graphs(out: Path, given: StudyInput, results: dict[str, Any]) -> None
 def _print_results(results: dict[str, Any]) -> None:
     from studies.tuning.study_results import BASELINES, OPTUNA
 
-    table = Table(title="NFE reduction on test prompts")
     rows = [row for row in results["baselines"] if row["split"] == "test"]
     budgets = sorted({row["budget"] for row in rows})
-    table.add_column("method")
-    for budget in budgets:
-        table.add_column(f"D = {budget}", justify="right")
+    headings = {"method": "left"} | {f"D = {budget}": "right" for budget in budgets}
+    table = printing.plain_table("NFE reduction on test prompts", headings)
     value = {(row["method"], row["budget"]): row["nfe_reduction"] for row in rows}
     for method in (*BASELINES, OPTUNA):
         table.add_row(method, *[f"{value[method, budget]:.3f}" for budget in budgets])
-    printing.console.print(table)
+    printing.show(table)
     for method in ("published:degree1/all", "greedy", "exact"):
-        printing.console.print(results["comparisons"][method]["sentence"], highlight=False)
+        printing.say(results["comparisons"][method]["sentence"])
 
 
 def _print_front(results: dict[str, Any]) -> None:
     from studies.tuning.study_results import OPTUNA
 
-    table = Table(title="Pareto front of the study")
-    for axis in results["axes"]:
-        table.add_column(f"{axis['name']} {axis.get('domain', '')}".strip(), justify="right")
-    table.add_column("on test prompts", justify="right")
+    axes = [f"{axis['name']} {axis.get('domain', '')}".strip() for axis in results["axes"]]
+    table = printing.plain_table("Pareto front of the study", dict.fromkeys([*axes, "on test prompts"], "right"))
     for row in results["pareto"]:
         if row["method"] == OPTUNA:
             tested = ", ".join(f"{value:.3f}" for value in row["test_values"] or ()) or "-"
             table.add_row(*[f"{value:.3f}" for value in row["values"]], tested)
-    printing.console.print(table)
+    printing.show(table)

@@ -150,7 +150,7 @@ def verify_command(
         ("promise", _promise(promise, dtype)),
     ):
         table.add_row(what, value)
-    printing.console.print(table)
+    printing.show(table)
     if asked:
         _show(report)
     if out is not None:
@@ -164,7 +164,7 @@ def verify_command(
             "forwards_predicted": predicted, "forwards_counted": drafts.forwards,
         }  # fmt: skip
         for path in save_divergence(report, said, out):
-            printing.console.print(f"[bold]{path}[/]")
+            printing.say(printing.bold(path))
     if dtype == EXACT_DTYPE:
         _keep_promises(report, promise.exact, predicted)
 
@@ -190,7 +190,7 @@ def _keep_promises(report: DivergenceReport, exact: bool, predicted: int) -> Non
     elif exact and predicted != drafts.forwards:
         broken.append(f"forwards: {predicted} predicted, {drafts.forwards} counted")
     if broken:
-        printing.errors.print(f"[bold red]not identical[/] ({'; '.join(broken)})", highlight=False)
+        printing.complain(printing.red("not identical"), f" ({'; '.join(broken)})")
         raise typer.Exit(EXIT_NOT_IDENTICAL)
 
 
@@ -212,16 +212,15 @@ def _show(report: DivergenceReport) -> None:
             arm.label, _share(arm, TOKENS), _share(arm, PATH), str(arm.forwards),
             f"{np.median(margins):.2g}" if len(margins) else "", f"{margins[-1]:.2g}" if len(margins) else "",
         )  # fmt: skip
-    printing.console.print(table)
+    printing.show(table)
     if any(any(arm.tokens_differ) for arm in report.arms):
-        printing.console.print(_divergences(report.arms))
-    printing.console.print(report.sentence, highlight=False)
+        printing.show(_divergences(report.arms))
+    printing.say(report.sentence)
     parted = [arm.margins()[-1] for arm in report.arms if len(arm.margins())]
     if parted and len(report.decision_margins):
         near = float((report.decision_margins <= max(parted)).mean())
-        printing.console.print(
-            f"No decode parted at a margin above {max(parted):.2g}; {near:.1%} of all decisions are that narrow.",
-            highlight=False,
+        printing.say(
+            f"No decode parted at a margin above {max(parted):.2g}; {near:.1%} of all decisions are that narrow."
         )
 
 
