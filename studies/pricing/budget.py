@@ -11,21 +11,33 @@ The runtime leaves out drafts that an anchor cannot fill or that would complete 
 block are full of; a number of drafts that was not measured is priced as the next larger one. In a batch a forward is
 as wide as the fullest of its sequences, so there every forward is priced with all D drafts.
 
+The interval of a speed-up holds two kinds of chance: which prompts are held out (the bootstrap of
+``studies.statistics.intervals``), and how well the latency was measured. An entry of the table is the median of
+``repeats`` forwards, whose standard error follows from their quartiles; it moves the times of plain decoding and of a
+budget as far as they consist of such forwards. Both parts are added as squares, on the logarithm of the speed-up. The
+table states no quartiles for refreshes; both times hold the same number of them, and they are taken as given.
+
 The best of many budgets looks better on the prompts that chose it than it is. So one split chooses, and another one,
 of prompts that neither the search nor the choice has seen, says what the choice is worth.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import ndtri
 
 from calibrate.measuring.latency_table import LatencyTable
 from drafting.anchors import AnchorTable
 from drafting.replay import walk
+from studies.statistics.intervals import Interval, PromptBootstrap
 from verify.graph.formulas import Formula
+
+#: Standard deviations between the quartiles of a normal law.
+_QUARTILE_DISTANCE = float(2 * ndtri(0.75))
 
 
 @dataclass(frozen=True)
@@ -41,7 +53,7 @@ class BudgetRow:
             few, so it lies below ``latency`` where drafts cost; forwards saved over it is the speed-up.
         milliseconds_per_prompt: predicted.
         speedup: predicted, over plain decoding.
-        speedup_low, speedup_high: its 95 % interval over prompts; the latency is taken as given.
+        speedup_low, speedup_high: its 95 % interval over prompts and timing noise.
     """
 
     budget: int
@@ -79,7 +91,6 @@ def choose_budget(
     latency: LatencyTable,
     *,
     seed: int = 0,
-    resamples: int = 2000,
 ) -> BudgetChoice:
     """Price the graph of every measured budget on the prompts ``choice``, take the best, judge it on ``held_out``.
 
@@ -90,10 +101,9 @@ def choose_budget(
         held_out: whole chains of prompts that played no part so far.
         latency: of the device, for the block length of the traces.
         seed: of the bootstrap over held-out prompts.
-        resamples: its draws.
 
     Returns:
-        the choice. Intervals are percentile bootstraps over prompts.
+        the choice.
 
     Raises:
         ValueError: no prompt to choose on, or fewer than two held-out prompts, from which no interval follows.
@@ -104,33 +114,62 @@ def choose_budget(
         raise ValueError("the traces hold no prompt to choose a budget on; record some first")
     if judge.prompts < 2:
         raise ValueError(f"an interval needs at least 2 held-out prompts, got {judge.prompts}; record more")
-    weights = np.random.default_rng(seed).multinomial(
-        judge.prompts, np.full(judge.prompts, 1 / judge.prompts), size=resamples
-    )
+    bootstrap = PromptBootstrap(judge.prompts, seed=seed)
     rows = []
     for budget in latency.drafts:
         nodes = graphs.get(budget, ())
         if len(nodes) < budget:
             continue
-        chosen, _ = chooser.spent(budget, nodes)
-        spent, forwards = judge.spent(budget, nodes)
-        low, high = np.quantile((weights @ judge.plain) / (weights @ spent), [0.025, 0.975])
+        chosen, found = chooser.price(budget, nodes), judge.price(budget, nodes)
+        spent = found.milliseconds
+        interval = bootstrap.ratio(judge.plain.milliseconds, spent)
+        low, high = with_timing_noise(interval, found.timing_error(judge.plain))
         rows.append(
             BudgetRow(
                 budget=budget,
                 latency=latency.at(budget),
-                choice_speedup=float(chooser.plain.sum() / chosen.sum()),
-                forwards=forwards,
-                milliseconds_per_forward=float(spent.sum() / forwards),
+                choice_speedup=float(chooser.plain.milliseconds.sum() / chosen.milliseconds.sum()),
+                forwards=found.forwards,
+                milliseconds_per_forward=float(spent.sum() / found.forwards),
                 milliseconds_per_prompt=float(spent.mean()),
-                speedup=float(judge.plain.sum() / spent.sum()),
-                speedup_low=float(low),
-                speedup_high=float(high),
+                speedup=interval.estimate,
+                speedup_low=low,
+                speedup_high=high,
             )
         )
     best = max(rows, key=lambda row: (row.choice_speedup, -row.budget))
     at_edge = best.budget == rows[-1].budget and best.budget > 0
     return BudgetChoice(tuple(rows), best, at_edge, _sentence(rows, best, at_edge, latency))
+
+
+def with_timing_noise(interval: Interval, timing_error: float) -> tuple[float, float]:
+    """The ends of ``interval`` (of a ratio above 0), moved outward by a relative standard error of its timing."""
+    timing = float(ndtri((1 + interval.level) / 2)) * timing_error
+    below = math.hypot(max(0.0, math.log(interval.estimate / interval.low)), timing)
+    above = math.hypot(max(0.0, math.log(interval.high / interval.estimate)), timing)
+    return interval.estimate * math.exp(-below), interval.estimate * math.exp(above)
+
+
+@dataclass(frozen=True, eq=False)
+class _Price:
+    """What a graph costs on the prompts of one split.
+
+    Attributes:
+        milliseconds: float64 [prompts].
+        forwards: of all prompts together.
+        shares: float64 [entries of the latency table], the share of all milliseconds that are forwards of an entry.
+        errors: float64 [entries], relative standard errors of their medians.
+    """
+
+    milliseconds: np.ndarray
+    forwards: int
+    shares: np.ndarray
+    errors: np.ndarray
+
+    def timing_error(self, plain: _Price) -> float:
+        """Relative standard error of the speed-up over ``plain`` from the timing alone: entries vary on their own, and
+        one that both times hold cancels as far as its shares are equal."""
+        return float(np.linalg.norm((plain.shares - self.shares) * self.errors))
 
 
 class _Pricer:
@@ -142,21 +181,32 @@ class _Pricer:
         self.prompts = len(prompt_indices)
         self.blocks = np.bincount(place, minlength=self.prompts).astype(float)
         self.place = np.searchsorted(prompt_indices, anchors.prompt_index)
-        self.plain, _ = self.spent(0, ())
+        self.errors = median_errors(latency)
+        self.plain = self.price(0, ())
 
-    def spent(self, budget: int, nodes: Sequence[Formula]) -> tuple[np.ndarray, int]:
-        """Float [prompts] with the graph ``nodes``, and the forwards of all prompts together."""
+    def price(self, budget: int, nodes: Sequence[Formula]) -> _Price:
+        """The price of decoding with the graph ``nodes``."""
         _, visited = walk(nodes, self.anchors)
-        price = np.full(1 + int(self.anchors.masked.max(initial=0)), self.latency.at(budget))
+        drafts = np.full(1 + int(self.anchors.masked.max(initial=0)), budget)
         if self.latency.batch == 1:
-            price = np.array([self._at_least(filled_drafts(nodes, masked)) for masked in range(len(price))])
-        steps = price[self.anchors.masked[visited]]
-        spent = np.bincount(self.place[visited], weights=steps, minlength=self.prompts)
-        return self.blocks * self.latency.refresh + spent, self.anchors.n_blocks + int(visited.sum())
+            drafts = np.array([filled_drafts(nodes, masked) for masked in range(len(drafts))])
+        entry = np.searchsorted(self.latency.drafts, drafts)  # a number that was not measured: the next larger one
+        carried = np.zeros((self.prompts, len(self.latency.drafts)))
+        np.add.at(carried, (self.place[visited], entry[self.anchors.masked[visited]]), 1)
+        paid = carried * np.array(self.latency.latency)
+        milliseconds = self.blocks * self.latency.refresh + paid.sum(axis=1)
+        shares = paid.sum(axis=0) / max(milliseconds.sum(), np.finfo(float).tiny)
+        return _Price(milliseconds, self.anchors.n_blocks + int(visited.sum()), shares, self.errors)
 
-    def _at_least(self, drafts: int) -> float:
-        """Milliseconds of a forward with ``drafts`` drafts, or with the next larger number that was measured."""
-        return self.latency.at(min(measured for measured in self.latency.drafts if measured >= drafts))
+
+def median_errors(latency: LatencyTable) -> np.ndarray:
+    """Relative standard error of each median of a latency table, float64 [entries].
+
+    That of a median of ``n`` normal values is sqrt(pi / 2) standard deviations / sqrt(n); their quartiles lie 1.349
+    standard deviations apart.
+    """
+    spread = (np.array(latency.high) - np.array(latency.low)) / _QUARTILE_DISTANCE
+    return math.sqrt(math.pi / 2 / latency.repeats) * spread / np.array(latency.latency)
 
 
 def filled_drafts(nodes: Iterable[Formula], masked: int) -> int:
@@ -181,23 +231,28 @@ def _sentence(rows: Sequence[BudgetRow], best: BudgetRow, at_edge: bool, latency
                 f" The nearest, D = {nearest.budget}, saves {1 - nearest.forwards / plain.forwards:.0%} of the "
                 f"forwards, but each of them takes {_longer(nearest, plain):.2f} times as long, in the mean."
             )
+            if nearest.speedup_high > 1:
+                why += (
+                    f" That is not certain: the 95 % interval of its speed-up, over prompts and timing noise, is "
+                    f"{nearest.speedup_low:.2f} to {nearest.speedup_high:.2f}."
+                )
         return f"Do not speculate on this device ({where}): no budget is faster than plain decoding.{why}"
-    said = (
+    sentence = (
         f"D = {best.budget} is predicted to be {best.speedup:.2f} times as fast as plain decoding on held-out prompts "
-        f"(95 % interval {best.speedup_low:.2f} to {best.speedup_high:.2f}) on {where}: "
+        f"(95 % interval over prompts and timing noise {best.speedup_low:.2f} to {best.speedup_high:.2f}) on {where}: "
         f"{plain.forwards / best.forwards:.2f} times fewer forwards (refresh forwards included), each "
         f"{_longer(best, plain):.2f} times as long in the mean ({best.latency / plain.latency:.2f} times with every "
         "draft filled)."
     )
     if best.speedup_high < 1:
-        said += " It is slower there: the gain on the prompts that chose it was chance. Do not speculate."
+        sentence += " It is slower there: the gain on the prompts that chose it was chance. Do not speculate."
     elif best.speedup_low <= 1:
-        said += " The interval contains 1: the gain is not certain."
+        sentence += " The interval contains 1: the gain is not certain."
     if latency.batch > 1:
-        said += (
+        sentence += (
             " Sequences of a batch are priced as if their refreshes stayed in step; drafts make them drift apart, "
             "which costs something where a refresh of one is not cheaper than one of all."
         )
     if at_edge:
-        said += f" D = {best.budget} is the largest budget looked at; measure latency and search beyond it."
-    return said
+        sentence += f" D = {best.budget} is the largest budget looked at; measure latency and search beyond it."
+    return sentence

@@ -13,9 +13,10 @@ from calibrate.models.checkpoint import Checkpoint
 from calibrate.models.hugging_face import HuggingFaceDenoiser
 from calibrate.recording.recorder import TraceBuilder
 from drafting.anchors import AnchorTable
-from drafting.replay import replay
+from drafting.replay import replay, walk
 from drafting.searches.chain import confidence_chain
-from studies.pricing.budget import BudgetChoice, choose_budget
+from studies.pricing.budget import BudgetChoice, _Pricer, choose_budget, filled_drafts
+from studies.statistics.intervals import PromptBootstrap
 from tests.support.models import END_ID, MASK_ID, tiny_llama
 from verify.decoding import DecodeConfig, decode
 from verify.engines.slots import SlotEngine
@@ -177,6 +178,67 @@ def test_one_split_chooses_and_another_judges(anchors: AnchorTable) -> None:
 def test_held_out_prompts_must_be_two_at_least(anchors: AnchorTable) -> None:
     with pytest.raises(ValueError, match="at least 2 held-out prompts, got 1"):
         choose_budget({}, anchors, anchors.select([0]), table([10.0]))
+
+
+def test_the_interval_is_that_of_the_shared_bootstrap(anchors: AnchorTable) -> None:
+    """Quartiles without a spread leave the bootstrap over prompts alone, expanded for few of them."""
+    priced = table([10.0, 12.0, 13.0, 14.0, 15.0])
+    row = choose(anchors, priced).rows[2]
+    found = replay(ORDER[:2], anchors)
+    assert found.prompts == 6
+    steps = {drafts: priced.at(drafts) for drafts in priced.drafts}
+    carried = [[filled_drafts(ORDER[:2], int(masked)) for masked in anchors.masked[visited_by(anchors, prompt)]]
+               for prompt in found.prompt_indices]  # fmt: skip
+    spent = np.array([20.0 + sum(steps[drafts] for drafts in one) for one in carried])
+    expected = PromptBootstrap(6).ratio(10.0 * replay((), anchors).forwards_per_prompt, spent)
+    assert (row.speedup, row.speedup_low, row.speedup_high) == pytest.approx(
+        (expected.estimate, expected.low, expected.high)
+    )
+
+
+def visited_by(anchors: AnchorTable, prompt: int) -> np.ndarray:
+    _, visited = walk(ORDER[:2], anchors)
+    return visited & (anchors.prompt_index == prompt)
+
+
+def test_timing_noise_widens_the_interval_and_the_verdict_follows(anchors: AnchorTable) -> None:
+    calm = table([10.0, 11.0, 12.0, 13.0, 14.0])
+    noisy = dataclasses.replace(
+        calm, low=tuple(0.5 * value for value in calm.latency), high=tuple(1.6 * value for value in calm.latency)
+    )
+    sure, unsure = choose(anchors, calm), choose(anchors, noisy)
+    assert sure.best.budget == unsure.best.budget > 0 and sure.best.speedup == unsure.best.speedup
+    assert sure.best.speedup_low > 1 and "not certain" not in sure.sentence
+    assert unsure.best.speedup_low < 1 and "The interval contains 1: the gain is not certain." in unsure.sentence
+    assert unsure.best.speedup_high > sure.best.speedup_high
+    assert unsure.rows[0].speedup_low == unsure.rows[0].speedup_high == 1.0  # plain decoding against itself
+    often = choose(anchors, dataclasses.replace(noisy, repeats=10_000))
+    assert often.best.speedup_low == pytest.approx(sure.best.speedup_low, rel=0.02)
+
+
+def test_the_timing_error_is_that_of_simulated_measurements(anchors: AnchorTable) -> None:
+    """Medians of normal draws, priced one table at a time, scatter as far as the quartiles of one table say."""
+    rng, means = np.random.default_rng(0), np.array([10.0, 11.0, 12.0, 13.0, 14.0])
+    found = []
+    for _ in range(300):
+        draws = rng.normal(means, 0.1 * means, (25, 5))
+        low, middle, high = np.quantile(draws, [0.25, 0.5, 0.75], axis=0)
+        measured = dataclasses.replace(table(list(middle), refresh=1.0), low=tuple(low), high=tuple(high), repeats=25)
+        judge = _Pricer(anchors, measured)
+        price = judge.price(4, ORDER)
+        found.append((judge.plain.milliseconds.sum() / price.milliseconds.sum(), price.timing_error(judge.plain)))
+    speedups, errors = np.array(found).T
+    assert np.std(np.log(speedups)) == pytest.approx(np.sqrt(np.mean(errors**2)), rel=0.15)
+
+
+def test_a_budget_that_may_be_faster_after_all_is_named(anchors: AnchorTable) -> None:
+    dear = table([10.0, 30.0, 50.0, 70.0, 90.0])
+    assert "That is not certain" not in choose(anchors, dear).sentence
+    noisy = dataclasses.replace(dear, low=tuple(v / 4 for v in dear.latency), high=tuple(3 * v for v in dear.latency))
+    assert (
+        "Do not speculate" in choose(anchors, noisy).sentence
+        and "That is not certain" in choose(anchors, noisy).sentence
+    )
 
 
 def test_bootstrap_is_seeded(anchors: AnchorTable) -> None:
