@@ -14,9 +14,9 @@ import networkx as nx
 import pytest
 
 from studies.cli.app import COMMANDS
-from tests.studies.cli.test_statistics_commands import save
 from tests.support.command_line import run
 from tests.support.paths import ROOT
+from tests.support.study_toys import write_folder
 from tests.support.toy import toy_traces
 
 LAYERS = ("verify", "calibrate", "drafting", "figures", "studies")
@@ -197,7 +197,7 @@ for code in facts["codes"]:
 
 
 def test_what_a_start_loads(tmp_path: Path) -> None:
-    traces = save(toy_traces(0, prompts=8, blocks=2, length=10), tmp_path / "traces")
+    traces = write_folder(toy_traces(0, prompts=8, blocks=2, length=10), tmp_path / "traces")
     graph = tmp_path / "graph.json"
     run("search", traces, "--budget", 3, "--out", graph)
     modules = {layer: [name for name in MODULES if name.split(".")[0] == layer] for layer in LAYERS}

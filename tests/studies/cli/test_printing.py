@@ -10,15 +10,15 @@ import pytest
 
 from calibrate.progress import RichReporter
 from studies.cli import printing
-from tests.studies.cli.test_statistics_commands import save
 from tests.support.command_line import run
 from tests.support.paths import ROOT
+from tests.support.study_toys import write_folder
 from tests.support.toy import toy_traces
 
 
 @pytest.mark.parametrize("name", ["a[bold]b.json", "a[", "[red]x[", ":smile:.json"])
 def test_names_that_look_like_markup(name: str, tmp_path: Path) -> None:
-    traces = save(toy_traces(0, prompts=4, blocks=2, length=10), tmp_path / f"t-{name}")
+    traces = write_folder(toy_traces(0, prompts=4, blocks=2, length=10), tmp_path / f"t-{name}")
     out = tmp_path / name
     assert str(out) in run("search", traces, "--budget", 2, "--out", out)
     table = run("evaluate", out, "--traces", traces)
@@ -27,7 +27,7 @@ def test_names_that_look_like_markup(name: str, tmp_path: Path) -> None:
 
 
 def test_a_closing_tag_in_a_path_is_no_error_after_the_work(tmp_path: Path) -> None:
-    traces = save(toy_traces(0, prompts=4, blocks=2, length=10), tmp_path / "traces")
+    traces = write_folder(toy_traces(0, prompts=4, blocks=2, length=10), tmp_path / "traces")
     out = tmp_path / "a[" / "red]b"
     assert str(out) in run("search", traces, "--budget", 2, "--out", out)
 
