@@ -58,7 +58,7 @@ def graph_of(checkpoint: Checkpoint, config: DecodeConfig, prompts: int, budget:
     for _ in decode_batch(denoiser, list(enumerate(ids)), policy, config, batch_size=8, observer=builder):
         pass
     trie = PrefixTrie.from_anchors(AnchorTable.from_traces(builder.build({"policy": policy.spec}), max_depth=None))
-    return list(greedy(trie, budget).order)
+    return list(greedy(trie, budget).nodes)
 
 
 def engines(checkpoint: Checkpoint, config: DecodeConfig, batches: Sequence[int], compiled: bool) -> dict[str, Any]:

@@ -59,10 +59,10 @@ def orders(traces: Traces, budget: int, policy: str = POLICY) -> dict[str, tuple
     size = make_policy(policy).step_size
     length = int(traces.metadata["block_length"])
     return {
-        "chain": tuple(confidence_chain(budget, length, size).order),
-        "published": tuple(published(trie, budget, step_size=size).order),
-        "greedy": tuple(greedy(trie, budget).order),
-        "exact": tuple(price_sweep(trie, budget, step_size=size).order),
+        "chain": tuple(confidence_chain(budget, length, size).nodes),
+        "published": tuple(published(trie, budget, step_size=size).nodes),
+        "greedy": tuple(greedy(trie, budget).nodes),
+        "exact": tuple(price_sweep(trie, budget).order),
     }
 
 

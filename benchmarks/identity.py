@@ -140,7 +140,7 @@ def graphs_of(options: Options, spec: str, cache: str, traces: Traces) -> Iterat
             built = greedy(trie, options.budget)
         else:
             built = confidence_chain(options.budget, options.block_length, policy.step_size)
-        yield name, 0, list(built.order)
+        yield name, 0, list(built.nodes)
     for number in range(options.random_graphs):
         seed = options.seed + 1000 * POLICIES.index(spec) + 100000 * CACHES.index(cache) + number
         yield "random", number, random_graph(seed, options.random_budget, policy.step_size, options.top_j)

@@ -79,7 +79,7 @@ def measure(source: str) -> dict[str, Any]:
     found, took = timed(lambda: greedy(trie, SWEEP_BUDGET), f"greedy to {SWEEP_BUDGET}")
     row["greedy_64"] = took
     bundles, took = timed(lambda: bundled_greedy(trie, SWEEP_BUDGET), f"bundles to {SWEEP_BUDGET}")
-    row["bundles_64"] = {**took, "accepted_drafts": path_value(bundles.order, trie)}
+    row["bundles_64"] = {**took, "accepted_drafts": path_value(bundles.nodes, trie)}
     row["exact"] = []
     for budget in BUDGETS:
         best, took = timed(lambda budget=budget: exact(trie, budget), f"exact {budget}")
@@ -93,7 +93,7 @@ def measure(source: str) -> dict[str, Any]:
                 "proved_by": best.how,
                 "undecided_states": best.undecided,
                 "sweep_bound": sweep.bound(budget),
-                "greedy_accepted_drafts": path_value(found.order[:budget], trie),
+                "greedy_accepted_drafts": path_value(found.nodes[:budget], trie),
             }
         )
     row["peak_bytes"] = peak_bytes()

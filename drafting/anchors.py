@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from drafting.chains import block_starts, derive_chains, join, ptr_of
+from drafting.chains import block_starts, derive_chains
 from drafting.codes import pair_codes, prefix_sums
+from drafting.ragged import join, ptr_of
 from verify.graph.formulas import Formula, format_formula, formula, is_subset
 
 if TYPE_CHECKING:

@@ -6,27 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from drafting.ragged import ptr_of, ranges
+
 if TYPE_CHECKING:
     from calibrate.traces.table import Traces
 
 _MAX_RANK = int(np.iinfo(np.int16).max)
-
-
-def ptr_of(lengths: np.ndarray) -> np.ndarray:
-    """Ragged pointers from lengths: int64 [n + 1], beginning with 0."""
-    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
-
-
-def join(parts: list[np.ndarray], dtype: type) -> np.ndarray:
-    """Concatenate parts, of which there may be none."""
-    return np.concatenate(parts).astype(dtype, copy=False) if parts else np.zeros(0, dtype=dtype)
-
-
-def ranges(starts: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """``starts[r], starts[r] + 1, ...``, ``lengths[r]`` of them, per r: (owner r, value), both int64."""
-    owner = np.repeat(np.arange(len(starts)), lengths)
-    offset = np.arange(len(owner)) - (ptr_of(lengths)[:-1])[owner]
-    return owner, starts[owner] + offset
 
 
 def block_starts(traces: Traces) -> np.ndarray:

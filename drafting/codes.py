@@ -16,6 +16,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from drafting.ragged import ptr_of
 from verify.graph.formulas import Formula
 
 SEED = np.uint64(0x5D1F_A9B3_0C47_E26B)
@@ -52,7 +53,7 @@ def formula_codes(formulas: Iterable[Formula]) -> np.ndarray:
         sizes.append(len(value))
         flat_i.extend(i for i, _ in value)
         flat_j.extend(j for _, j in value)
-    ptr = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]).astype(np.int64)
+    ptr = ptr_of(sizes)
     pairs = pair_codes(np.array(flat_i, dtype=np.int64), np.array(flat_j, dtype=np.int64))
     sums = prefix_sums(pairs)
     return sums[ptr[1:]] - sums[ptr[:-1]]
@@ -67,7 +68,7 @@ def distinct_codes(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     top = (codes >> np.uint64(56)).astype(np.uint8)
     order = np.argsort(top, kind="stable")  # a radix sort, linear
-    edges = np.concatenate([[0], np.cumsum(np.bincount(top, minlength=256))]).tolist()
+    edges = ptr_of(np.bincount(top, minlength=256)).tolist()
     del top
     place = np.empty(len(codes), dtype=np.int32)
     parts: list[np.ndarray] = []

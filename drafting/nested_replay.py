@@ -13,8 +13,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from drafting.anchors import AnchorTable
+from drafting.ragged import ptr_of
 from drafting.replay import visited_anchors
-from drafting.trie import PrefixTrie
+from drafting.trie import PrefixTrie, carry_down, levels_of
 
 
 class NestedReplay:
@@ -37,20 +38,15 @@ class NestedReplay:
         at = np.minimum(np.searchsorted(candidates.state_code, trie.state_code), candidates.n_states - 1)
         known = candidates.state_code[at] == trie.state_code
         # A prefix with a state that is no candidate is in no graph, nor is what stands behind it.
-        kept = known[trie.state]
-        for depth in range(1, trie.max_depth + 1):
-            level = slice(trie.level_ptr[depth], trie.level_ptr[depth + 1])
-            kept[level] &= kept[trie.parent[level]]
+        kept = trie.carry_down(known[trie.state], np.logical_and)
         number = np.cumsum(kept) - 1
-        nearest = np.where(kept, number, 0)
-        for depth in range(1, trie.max_depth + 1):
-            level = slice(trie.level_ptr[depth], trie.level_ptr[depth + 1])
-            nearest[level] = np.where(kept[level], nearest[level], nearest[trie.parent[level]])
+        # Prefixes are numbered by depth, so of a path the deepest that is left has the largest number.
+        nearest = trie.carry_down(np.where(kept, number, 0), np.maximum)
         self._parent = number[trie.parent[kept]]
         self._parent[0] = 0
         self._state = at[trie.state[kept]]
         widths = np.add.reduceat(kept.astype(np.int64), trie.level_ptr[:-1])
-        self._levels = np.concatenate([[0], np.cumsum(widths[widths > 0])])
+        self._levels = levels_of(ptr_of(widths[widths > 0]))
         self._leaf = nearest[trie.leaf]
         self._block_ptr = anchors.block_ptr
         self.prompt_indices, of_block = np.unique(anchors.block_prompt, return_inverse=True)
@@ -63,12 +59,10 @@ class NestedReplay:
         rank = np.full(self.n_states, np.iinfo(np.int64).max)
         rank[np.asarray(order, dtype=np.int64)] = np.arange(len(order))
         rank[0] = -1
-        needs = rank[self._state]
-        accepted = np.zeros((len(self.budgets), len(needs)), dtype=np.int64)
-        for low, high in zip(self._levels[1:], self._levels[2:], strict=False):
-            above = self._parent[low:high]
-            needs[low:high] = np.maximum(needs[low:high], needs[above])
-            accepted[:, low:high] = accepted[:, above] + (needs[low:high] < self.budgets[:, None])
+        needs = carry_down(rank[self._state], self._parent, self._levels, np.maximum)
+        accepted = (needs < self.budgets[:, None]).astype(np.int64)
+        accepted[:, 0] = 0
+        carry_down(accepted, self._parent, self._levels, np.add)
         visited = visited_anchors(accepted[:, self._leaf], self._block_ptr)
         return self._blocks + np.array([self._per_prompt(self._of_anchor, row) for row in visited])
 

@@ -7,18 +7,52 @@ is what makes the search for a draft graph harder than the search for a draft tr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from scipy import sparse
 
 from drafting.anchors import AnchorTable
 from drafting.codes import distinct_codes, formula_codes
+from drafting.ragged import ptr_of
 from verify.graph.formulas import ROOT, Formula
 
 _INT32_MAX = np.iinfo(np.int32).max
+
+Combine = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+def levels_of(level_ptr: np.ndarray) -> list[slice]:
+    """The ranges ``level_ptr[d]:level_ptr[d + 1]``, shallow first."""
+    return [slice(int(low), int(high)) for low, high in pairwise(level_ptr)]
+
+
+def carry_down(values: np.ndarray, parent: np.ndarray, levels: Sequence[slice], combine: Combine) -> np.ndarray:
+    """Combine the value of every prefix with that of the prefix before it, level by level, in place.
+
+    Args:
+        values: [..., n], one value per prefix (or several, along the leading dimensions).
+        parent: [n], the prefix before; all prefixes of the first level are without one.
+        levels: the ranges of all levels, see :func:`levels_of`.
+        combine: (own values, carried values of the prefixes before) -> carried values.
+
+    Returns:
+        ``values``. O(n).
+    """
+    for level in levels[1:]:
+        values[..., level] = combine(values[..., level], values[..., parent[level]])
+    return values
+
+
+def sum_up(values: np.ndarray, parent: np.ndarray, levels: Sequence[slice]) -> np.ndarray:
+    """Add to the value of every prefix those of all prefixes behind it, in place; arguments as :func:`carry_down`."""
+    for above, level in zip(reversed(levels[:-1]), reversed(levels[1:]), strict=True):
+        sums = np.bincount(parent[level] - above.start, weights=values[level], minlength=above.stop - above.start)
+        values[above] += sums.astype(values.dtype)
+    return values
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,6 +166,15 @@ class PrefixTrie:
         return float(self.count[0])
 
     @cached_property
+    def levels(self) -> list[slice]:
+        """The trie nodes of each depth, the root's level first."""
+        return levels_of(self.level_ptr)
+
+    def carry_down(self, values: np.ndarray, combine: Combine) -> np.ndarray:
+        """:func:`carry_down` over this trie, from the root. ``values`` [..., T]. O(T)."""
+        return carry_down(values, self.parent, self.levels, combine)
+
+    @cached_property
     def depth(self) -> np.ndarray:
         """int32 [T]."""
         return np.repeat(np.arange(self.max_depth + 1, dtype=np.int32), np.diff(self.level_ptr))
@@ -201,17 +244,7 @@ class PrefixTrie:
 
     def count_from_leaves(self, leaf_count: np.ndarray) -> np.ndarray:
         """Prefix counts [T] from the weight of chains that end at each trie node [T]. O(T)."""
-        count = np.array(leaf_count)
-        for depth in range(self.max_depth, 0, -1):
-            low, high = self.level_ptr[depth], self.level_ptr[depth + 1]
-            above = slice(self.level_ptr[depth - 1], low)
-            sums = np.bincount(
-                self.parent[low:high] - above.start,
-                weights=count[low:high],
-                minlength=above.stop - above.start,
-            )
-            count[above] += sums.astype(count.dtype)
-        return count
+        return sum_up(np.array(leaf_count), self.parent, self.levels)
 
     def reweighted(self, weights: np.ndarray) -> PrefixTrie:
         """The same prefixes with other anchor weights [A]. O(A + T)."""
@@ -235,26 +268,21 @@ class PrefixTrie:
             if not drop.any():
                 break
             kept &= ~drop
-            for depth in range(1, self.max_depth + 1):
-                level = slice(self.level_ptr[depth], self.level_ptr[depth + 1])
-                kept[level] &= kept[self.parent[level]]
+            self.carry_down(kept, np.logical_and)
         new_node = np.cumsum(kept) - 1
-        nearest = np.where(kept, new_node, -1)
-        for depth in range(1, self.max_depth + 1):
-            level = slice(self.level_ptr[depth], self.level_ptr[depth + 1])
-            nearest[level] = np.where(kept[level], nearest[level], nearest[self.parent[level]])
+        # Nodes are numbered by depth, so of a path the deepest that is left has the largest number.
+        nearest = self.carry_down(np.where(kept, new_node, -1), np.maximum)
         has_node = np.zeros(self.n_states, dtype=bool)
         has_node[self.state[kept]] = True
         new_state = np.cumsum(has_node) - 1
         parent = np.where(self.parent[kept] < 0, -1, new_node[self.parent[kept]])
-        width = np.array([kept[a:b].sum() for a, b in zip(self.level_ptr, self.level_ptr[1:], strict=False)])
-        width = width[width > 0]
+        width = np.array([int(kept[level].sum()) for level in self.levels])
         return PrefixTrie(
             anchors=self.anchors,
             parent=parent.astype(np.int32),
             state=new_state[self.state[kept]].astype(np.int32),
             count=self.count[kept],
-            level_ptr=np.concatenate([[0], np.cumsum(width)]).astype(np.int64),
+            level_ptr=ptr_of(width[width > 0]),
             leaf=nearest[self.leaf].astype(np.int32),
             state_code=self.state_code[has_node],
             state_row=self.state_row[has_node],

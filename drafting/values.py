@@ -88,21 +88,14 @@ def alive_nodes(nodes: Iterable[Formula], trie: PrefixTrie) -> np.ndarray:
     ids = trie.state_ids(set(nodes) - {ROOT})
     inside[ids[ids >= 0]] = True
     inside[0] = True
-    alive = inside[trie.state]
-    for depth in range(1, trie.max_depth + 1):
-        level = slice(trie.level_ptr[depth], trie.level_ptr[depth + 1])
-        alive[level] &= alive[trie.parent[level]]
-    return alive
+    return trie.carry_down(inside[trie.state], np.logical_and)
 
 
 def _accepted_at(nodes: set[Formula], trie: PrefixTrie) -> np.ndarray:
     """int64 [T]: accepted drafts of a chain that ends at each trie node."""
     accepted = alive_nodes(nodes, trie).astype(np.int64)
     accepted[0] = 0
-    for depth in range(1, trie.max_depth + 1):
-        level = slice(trie.level_ptr[depth], trie.level_ptr[depth + 1])
-        accepted[level] += accepted[trie.parent[level]]
-    return accepted
+    return trie.carry_down(accepted, np.add)
 
 
 def path_value(nodes: Iterable[Formula], source: PrefixTrie | AnchorTable) -> float:

@@ -11,8 +11,8 @@ from drafting.anchors import AnchorTable
 from drafting.parametric.parameters import PARAMETERS
 from drafting.parents import ParentGraph, parent_graph
 from drafting.replay import walk
-from drafting.searches.construction import check_budget
 from drafting.searches.greedy import greedy
+from drafting.searches.result import check_budget
 from drafting.trie import PrefixTrie
 from verify.graph.formulas import Formula
 
@@ -82,7 +82,7 @@ class Candidates:
         trie = full.prune(_least_count(full, max_states, budget))
         names, row = _domain_rows(anchors, domains)
         counts = np.stack([_counts(trie, row == d) for d in range(len(names))])
-        _, visits = walk(greedy(full, reference_budget or budget).order, anchors)
+        _, visits = walk(greedy(full, reference_budget or budget).nodes, anchors)
         visited = np.stack([_counts(trie, (row == d) & visits) for d in range(len(names))])
         visited *= anchors.n_anchors / visits.sum()
         state = trie.state.astype(np.int64)
@@ -177,7 +177,4 @@ def _share(rank: np.ndarray, weights: np.ndarray) -> np.ndarray:
 def _along_path(trie: PrefixTrie, node: np.ndarray, value: np.ndarray) -> np.ndarray:
     """float64 [T]: values summed over each prefix and those before it."""
     sums = np.bincount(node, weights=value, minlength=trie.n_nodes)
-    for depth in range(1, trie.max_depth + 1):
-        level = slice(trie.level_ptr[depth], trie.level_ptr[depth + 1])
-        sums[level] += sums[trie.parent[level]]
-    return sums
+    return trie.carry_down(sums, np.add)

@@ -15,19 +15,19 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from drafting.chains import ptr_of
 from drafting.parametric.candidates import Candidates
 from drafting.parametric.parameters import check_parameters
-from drafting.searches.construction import Construction, check_budget
+from drafting.searches.greedy import Marginals
+from drafting.searches.result import SearchResult, check_budget
 
 _SMOOTHING_SCALE = 64.0  # pseudo-anchors at smoothing = 1
 
 
-def parametric(candidates: Candidates, parameters: Mapping[str, float], budget: int) -> Construction:
+def parametric(candidates: Candidates, parameters: Mapping[str, float], budget: int) -> SearchResult:
     """Build the graph of ``parameters`` (see :data:`PARAMETERS`); those not given are neutral.
 
     Returns:
-        A :class:`Construction` "parametric"; gains are scores, in anchors after all weighting. Incomplete when no
+        A :class:`SearchResult` "parametric"; gains are scores, in anchors after all weighting. Incomplete when no
         candidate scores above 0.
 
     Raises:
@@ -36,7 +36,7 @@ def parametric(candidates: Candidates, parameters: Mapping[str, float], budget: 
     check_budget(budget)
     order, gains = parametric_order(candidates, parameters, budget)
     formulas = tuple(candidates.trie.formulas(order))
-    return Construction("parametric", formulas, tuple(gains), complete=len(order) == budget)
+    return SearchResult("parametric", budget, formulas, tuple(gains))
 
 
 def parametric_order(
@@ -67,13 +67,10 @@ def prefix_weights(candidates: Candidates, chosen: Mapping[str, float]) -> np.nd
         model = _model(candidates, count, chosen["markov"])[1:]
         occurs = (count[1:] > 0).astype(np.float64)
         brothers = np.bincount(above, weights=occurs, minlength=trie.n_nodes)[above]
-        given = np.maximum(count[1:] - discount, 0) + (extra + discount * brothers) * model
+        smoothed = np.maximum(count[1:] - discount, 0) + (extra + discount * brothers) * model
         below = count[above] + extra
-        step = np.divide(given, below, out=np.zeros_like(given), where=below > 0)
-        weight = count.copy()
-        for depth in range(1, trie.max_depth + 1):
-            level = slice(trie.level_ptr[depth], trie.level_ptr[depth + 1])
-            weight[level] = weight[trie.parent[level]] * step[level.start - 1 : level.stop - 1]
+        step = np.divide(smoothed, below, out=np.zeros_like(smoothed), where=below > 0)
+        weight = trie.carry_down(np.concatenate([count[:1], step]), np.multiply)
     powers = chosen["depth_discount"] ** np.maximum(trie.depth - 1, 0)
     ranks = chosen["position_exponent"] * candidates.log_position
     ranks = ranks + chosen["vocabulary_exponent"] * candidates.log_vocabulary
@@ -109,18 +106,13 @@ def _model(candidates: Candidates, count: np.ndarray, markov: float) -> np.ndarr
     return markov * by_state + (1 - markov) * by_product
 
 
-class _Selection:
-    """Best score first, with the scores kept up to date; the same bookkeeping as in ``drafting.searches.greedy``.
-
-    ``worth[t]`` is the weight that prefix ``t`` would bring if its parent counted and its state were chosen; the gain
-    of a state sums it over its prefixes whose parent counts. ``ahead`` sums the best next prefix in the same way.
-    """
+class _Selection(Marginals):
+    """Best score first. Beside the gain of a state, ``ahead`` sums the best next prefix in the same way."""
 
     def __init__(self, candidates: Candidates, weight: np.ndarray, chosen: Mapping[str, float]) -> None:
         trie = candidates.trie
-        self.trie, self.parents, self.tie_rank = trie, candidates.parents, candidates.tie_rank
+        self.parents, self.tie_rank = candidates.parents, candidates.tie_rank
         self.path_share, self.look = 1 - chosen["order_blind"], chosen["look_ahead"]
-        self.worth = weight.copy()
         self.best_child = np.zeros(trie.n_nodes)
         if self.look:
             has = np.flatnonzero(np.diff(trie.child_ptr) > 0)
@@ -132,11 +124,9 @@ class _Selection:
             child = np.repeat(np.arange(trie.n_states), np.diff(self.parents.parent_ptr))
             above = np.bincount(child, weights=anyhow[self.parents.parent], minlength=trie.n_states)
             self.fixed = chosen["order_blind"] * anyhow + chosen["parent_bonus"] * above
-        self.gain, self.ahead = np.zeros(trie.n_states), np.zeros(trie.n_states)
-        self.chosen, self.open = np.zeros(trie.n_states, dtype=bool), np.zeros(trie.n_states, dtype=bool)
-        self.alive = np.zeros(trie.n_nodes, dtype=bool)
-        self.chosen[0] = True
-        self._enliven(np.zeros(1, dtype=np.int64))
+        self.ahead = np.zeros(trie.n_states)
+        self.open = np.zeros(trie.n_states, dtype=bool)
+        super().__init__(trie, weight)
         self.open[self.parents.children_of(0)] = True
 
     def run(self, budget: int) -> tuple[list[int], list[float]]:
@@ -152,39 +142,16 @@ class _Selection:
             state = int(tied[np.argmin(self.tie_rank[tied])])
             order.append(state)
             gains.append(float(best))
-            self._add(state)
+            self.add(state)
         return order, gains
 
-    def _add(self, state: int) -> None:
-        ptr, nodes = self.trie.nodes_by_state
-        here = nodes[ptr[state] : ptr[state + 1]]
-        reached = self.alive[self.trie.parent[here]]
-        self.chosen[state], self.open[state] = True, False
+    def add(self, state: int) -> None:
+        """Choose ``state``; its children may come next."""
+        super().add(state)
+        self.open[state] = False
         children = self.parents.children_of(state)
         self.open[children[~self.chosen[children]]] = True
-        self._pass_up(here[~reached])
-        self._enliven(here[reached])
 
-    def _pass_up(self, nodes: np.ndarray) -> None:
-        """Prefixes that wait for one before them: their worth goes to whatever would free them."""
-        trie, worth = self.trie, self.worth[nodes]
-        above = trie.parent[nodes]
-        while len(above):
-            np.add.at(self.worth, above, worth)
-            frees = self.chosen[trie.state[above]]
-            waits = ~frees & self.alive[trie.parent[above]]
-            np.add.at(self.gain, trie.state[above[waits]], worth[waits])
-            above, worth = trie.parent[above[frees]], worth[frees]
-
-    def _enliven(self, nodes: np.ndarray) -> None:
-        trie = self.trie
-        while len(nodes):
-            self.alive[nodes] = True
-            starts = trie.child_ptr[nodes]
-            lengths = trie.child_ptr[nodes + 1] - starts
-            children = np.repeat(starts - ptr_of(lengths)[:-1], lengths) + np.arange(int(lengths.sum()))
-            reached = self.chosen[trie.state[children]]
-            waiting = children[~reached]
-            np.add.at(self.gain, trie.state[waiting], self.worth[waiting])
-            np.add.at(self.ahead, trie.state[waiting], self.best_child[waiting])
-            nodes = children[reached]
+    def _offer(self, waiting: np.ndarray) -> None:
+        super()._offer(waiting)
+        np.add.at(self.ahead, self.trie.state[waiting], self.best_child[waiting])

@@ -6,10 +6,10 @@ block-state form.
 
 from __future__ import annotations
 
-from drafting.searches.construction import Construction, check_budget
+from drafting.searches.result import SearchResult, check_budget
 
 
-def confidence_chain(budget: int, block_length: int, step_size: int | None = 1) -> Construction:
+def confidence_chain(budget: int, block_length: int, step_size: int | None = 1) -> SearchResult:
     """The chain {1..k}, {1..2k}, ... of position ranks, every position with vocabulary rank 1.
 
     Args:
@@ -21,7 +21,7 @@ def confidence_chain(budget: int, block_length: int, step_size: int | None = 1) 
             before. A step that commits two pairs skips a node and accepts the next.
 
     Returns:
-        A :class:`Construction` without gains.
+        A :class:`SearchResult` without gains.
 
     Raises:
         ValueError: a negative budget, a block length or step size below 1.
@@ -32,4 +32,4 @@ def confidence_chain(budget: int, block_length: int, step_size: int | None = 1) 
         raise ValueError(f"block_length and step_size must be at least 1, got {block_length} and {step_size}")
     longest = max(0, (block_length - step - 1) // step)
     order = tuple(tuple((i, 1) for i in range(1, step * depth + 1)) for depth in range(1, min(budget, longest) + 1))
-    return Construction("chain", order, complete=budget <= longest)
+    return SearchResult("chain", budget, order)

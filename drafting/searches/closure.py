@@ -22,43 +22,44 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.sparse.csgraph import connected_components
 
-from drafting.searches.bundles import instance_order
-from drafting.searches.construction import Construction, check_budget
-from drafting.searches.instance import Instance, Problem, node_gains, provable_budget
+from drafting.ragged import ptr_of
+from drafting.searches.instance import Instance, Problem, instance_order, node_gains, provable_budget
 from drafting.searches.minimum_cut import Cut, minimum_cut
+from drafting.searches.result import SearchResult, check_budget
 from drafting.trie import PrefixTrie
-
-Progress = Callable[[str], None]
+from verify.graph.formulas import Formula
 
 _REFINED = 1024  # budgets up to which uncertified graphs are worth a better order
 
 
 @dataclass(frozen=True)
-class PriceSweep(Construction):
-    """Nested graphs, optimal at the certified budgets. Budgets between are filled in by greedy with bundles.
+class PriceSweep:
+    """Nested graphs, optimal at the certified budgets, and a bound for every budget. Greedy fills in between.
 
     Attributes:
-        budgets: certified budgets, ascending, 0 first: the first ``budgets[k]`` nodes of ``order`` have the largest
-            path_value of all graphs of that size.
+        order: draft formulas in the order chosen. The first ``budgets[k]`` of them have the largest path_value of all
+            graphs of that size.
+        gains: what each of them adds to path_value.
+        budgets: certified budgets, ascending, 0 first.
         values: path_value at each of ``budgets``. Their polyline is concave, and it is the linear-programming bound.
         candidates: states that occur; a graph of that many nodes holds everything.
         seconds: wall time of the search.
         limit: nothing is claimed for larger budgets, because chains were cut at this depth; None: no such limit.
-
-    ``gains`` are marginal path_values along the order. ``complete`` says whether the order reaches the budget.
     """
 
-    budgets: tuple[int, ...] = (0,)
-    values: tuple[float, ...] = (0.0,)
-    candidates: int = 0
-    seconds: float = 0.0
-    limit: int | None = None
+    order: tuple[Formula, ...]
+    gains: tuple[float, ...]
+    budgets: tuple[int, ...]
+    values: tuple[float, ...]
+    candidates: int
+    seconds: float
+    limit: int | None
 
     @property
     def prices(self) -> tuple[float, ...]:
@@ -73,17 +74,34 @@ class PriceSweep(Construction):
                 past :attr:`limit`.
         """
         check_budget(budget)
-        if budget > self.budgets[-1] and len(self.order) < self.candidates:
+        if not self.covers(budget):
             raise ValueError(f"the sweep stopped at budget {self.budgets[-1]}, got {budget}; sweep with a larger one")
         if self.limit is not None and budget > self.limit:
             raise ValueError(f"chains were cut at depth {self.limit}: no bound for budget {budget}; keep whole chains")
         return float(np.interp(budget, self.budgets, self.values))
+
+    def covers(self, budget: int) -> bool:
+        """Whether the sweep went as far as ``budget``."""
+        return budget <= self.budgets[-1] or len(self.order) == self.candidates
 
     def certified(self, budget: int) -> bool:
         """Whether the graph of ``budget`` nodes is proved optimal."""
         if self.limit is not None and budget > self.limit:
             return False
         return budget in self.budgets or budget > self.candidates == len(self.order)
+
+    def result(self, budget: int) -> SearchResult:
+        """The graph of ``budget`` nodes with its bound; raises as :meth:`bound`."""
+        return SearchResult(
+            method="cut",
+            budget=budget,
+            nodes=self.order[:budget],
+            gains=self.gains[:budget],
+            value=self.values[self.budgets.index(budget)] if budget in self.budgets else sum(self.gains[:budget]),
+            bound=self.bound(budget),
+            seconds=self.seconds,
+            chosen="a breakpoint of the price" if budget in self.budgets else "",
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,16 +117,12 @@ class Closure:
     groups: list[np.ndarray]
 
 
-def price_sweep(
-    trie: PrefixTrie, budget: int | None = None, *, step_size: int | None = None, progress: Progress | None = None
-) -> PriceSweep:
+def price_sweep(trie: PrefixTrie, budget: int | None = None) -> PriceSweep:
     """Find every breakpoint of the price up to the first certified budget that is at least ``budget``.
 
     Args:
         trie: prefixes with counts or weights. When it was pruned, optimal means: among graphs of the states left.
         budget: how far to sweep; None takes in all states, which costs more as counts get small.
-        step_size: taken for the common signature of searches; recorded chains keep it by themselves.
-        progress: called with a line of text now and then.
 
     Complexity: a minimum cut per vertex of the envelope, each on the states between its two neighbours.
 
@@ -122,11 +136,10 @@ def price_sweep(
     limit = provable_budget(trie, budget)
     # Not Problem.from_trie(trie, budget): the sweep may end at a larger graph, which may reach deeper.
     problem = Problem.from_trie(trie)
-    say = progress or (lambda line: None)
-    say(f"sweep: {problem.whole.n_prefixes} prefixes over {problem.whole.n_states} states")
-    order, sizes, weights = envelope(problem.whole, budget, say)
+    order, sizes, weights = envelope(problem.whole, budget)
     return PriceSweep(
-        **vars(problem.construction("cut", order, complete=budget is None or len(order) >= budget)),
+        order=problem.formulas(order),
+        gains=problem.gains(order),
         budgets=tuple(sizes),
         values=tuple(np.atleast_1d(problem.path_value(np.array(weights))).tolist()),
         candidates=problem.whole.n_states,
@@ -135,26 +148,23 @@ def price_sweep(
     )
 
 
-def envelope(whole: Instance, budget: int | None, say: Progress) -> tuple[list[int], list[int], list[int]]:
+def envelope(whole: Instance, budget: int | None) -> tuple[list[int], list[int], list[int]]:
     """The sweep on whole numbers: (states in order as trie ids, certified budgets, their weights)."""
-    inside = whole if budget is None else _down_to(whole, budget, say)
+    inside = whole if budget is None else _down_to(whole, budget)
     order: list[int] = []
     sizes = [0]
     for states, ends in _segments(inside):
         sizes.extend(len(order) + end for end in ends)
         order.extend(states)
-        if len(sizes) % 100 == 0:
-            say(f"sweep: {len(sizes)} certified budgets up to {len(order)}")
-    sums = np.concatenate([[0], np.cumsum(node_gains(inside, order))])
+    sums = ptr_of(node_gains(inside, order))
     return order, sizes, sums[sizes].tolist()
 
 
-def _down_to(whole: Instance, budget: int, say: Progress) -> Instance:
+def _down_to(whole: Instance, budget: int) -> Instance:
     """The instance inside the largest maximiser of a price low enough that this has ``budget`` states."""
     price = int(whole.direct.max(initial=0))
     while budget and whole.n_states > budget and price >= 1:
         best = maximum_closure(whole, price, 1)
-        say(f"sweep: at price {price} the optimum has {len(best.largest)} nodes")
         if len(best.largest) >= budget:
             return whole.restrict(whole.mask(best.largest))
         price //= 2
@@ -189,7 +199,7 @@ def _segments(inside: Instance) -> Iterator[tuple[list[int], list[int]]]:
 def _unroll(part: Instance, groups: Sequence[np.ndarray], refine: bool) -> tuple[list[int], list[int]]:
     """States of the tied groups one after the other, each group in an order that keeps every graph connected.
 
-    ``refine`` orders inside a group by greedy with bundles; without it by depth alone, in one pass for all groups.
+    ``refine`` orders inside a group by greedy; without it by depth alone, in one pass for all groups.
     """
     sizes = np.array([len(group) for group in groups])
     ends = np.cumsum(sizes).tolist()
@@ -217,10 +227,10 @@ def _by_depth(part: Instance, groups: Sequence[np.ndarray], sizes: np.ndarray) -
     flat = np.concatenate(groups)
     group = np.repeat(np.arange(len(groups)), sizes)[np.argsort(flat)]  # of each state: origins ascend
     own = group[part.state]
-    latest, count = own.copy(), np.ones(part.n_prefixes, dtype=np.int64)
-    for level in part.levels()[1:]:
+    latest = part.carry_down(own.copy(), np.maximum)
+    count = np.ones(part.n_prefixes, dtype=np.int64)
+    for level in part.levels[1:]:
         above = part.parent[level]
-        latest[level] = np.maximum(own[level], latest[above])
         count[level] += np.where(latest[above] == own[level], count[above], 0)
     usable = latest == own
     shortest = np.full(part.n_states, part.depth + 1)

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from drafting.searches.construction import Construction, check_budget
+from drafting.ragged import ranges
+from drafting.searches.result import SearchResult, check_budget
 from drafting.trie import PrefixTrie
 
 
-def greedy(trie: PrefixTrie, budget: int) -> Construction:
+def greedy(trie: PrefixTrie, budget: int) -> SearchResult:
     """Choose up to ``budget`` draft nodes by marginal gain in path_value.
 
     Ties go to the node with fewer pairs, then to the lexicographically least formula, so equal counts give
@@ -26,7 +27,7 @@ def greedy(trie: PrefixTrie, budget: int) -> Construction:
         budget: draft nodes wanted.
 
     Returns:
-        A :class:`Construction` with marginal gains in accepted drafts (their sum is the path_value).
+        A :class:`SearchResult` with marginal gains in accepted drafts (their sum is the path_value).
         Incomplete when every state that occurs is chosen.
 
     Complexity: O(T) to set up, then per node O(Q) plus the trie nodes it touches.
@@ -35,35 +36,41 @@ def greedy(trie: PrefixTrie, budget: int) -> Construction:
         ValueError: a negative budget.
     """
     check_budget(budget)
-    state = _Marginals(trie)
+    order, gains = greedy_states(trie, budget)
+    return SearchResult("greedy", budget, tuple(trie.formulas(order)), tuple(gain / trie.total for gain in gains))
+
+
+def greedy_states(trie: PrefixTrie, budget: int) -> tuple[list[int], list[float]]:
+    """The same as state ids, with gains in anchors."""
+    marginals = Marginals(trie, trie.count)
     order: list[int] = []
     gains: list[float] = []
     while len(order) < budget:
-        best = state.gain.max()
+        best = marginals.gain.max()
         if best <= 0:
             break
-        chosen = trie.canonical_first(np.flatnonzero(state.gain == best))
+        chosen = trie.canonical_first(np.flatnonzero(marginals.gain == best))
         order.append(chosen)
-        gains.append(float(best) / trie.total)
-        state.add(chosen)
-    return Construction("greedy", tuple(trie.formulas(order)), tuple(gains), complete=len(order) == budget)
+        gains.append(float(best))
+        marginals.add(chosen)
+    return order, gains
 
 
-class _Marginals:
-    """Marginal gains of all states, kept up to date while states are chosen.
+class Marginals:
+    """Marginal gains of all states, kept up to date while states are chosen. ``weight`` [T] of every prefix.
 
     ``worth[t]`` is the weight that prefix ``t`` would bring if its parent counted and its state were chosen:
     its own count, plus that of the prefixes behind it which chosen states make count at once. The gain of a
     state is the sum of ``worth`` over its prefixes whose parent counts ("alive") already.
     """
 
-    def __init__(self, trie: PrefixTrie) -> None:
+    def __init__(self, trie: PrefixTrie, weight: np.ndarray) -> None:
         self.trie = trie
-        self.worth = trie.count.copy()
+        self.worth = weight.copy()
         self.chosen = np.zeros(trie.n_states, dtype=bool)
         self.chosen[0] = True
         self.alive = np.zeros(trie.n_nodes, dtype=bool)
-        self.gain = np.zeros(trie.n_states, dtype=trie.count.dtype)
+        self.gain = np.zeros(trie.n_states, dtype=weight.dtype)
         self._enliven(np.zeros(1, dtype=np.int64))
 
     def add(self, state: int) -> None:
@@ -96,11 +103,12 @@ class _Marginals:
         trie = self.trie
         while len(nodes):
             self.alive[nodes] = True
-            starts, ends = trie.child_ptr[nodes], trie.child_ptr[nodes + 1]
-            length = ends - starts
-            first = np.repeat(starts - (np.cumsum(length) - length), length)
-            children = first + np.arange(int(length.sum()))
+            starts = trie.child_ptr[nodes]
+            _, children = ranges(starts, trie.child_ptr[nodes + 1] - starts)
             reached = self.chosen[trie.state[children]]
-            waiting = children[~reached]
-            np.add.at(self.gain, trie.state[waiting], self.worth[waiting])
+            self._offer(children[~reached])
             nodes = children[reached]
+
+    def _offer(self, waiting: np.ndarray) -> None:
+        """Prefixes that count as soon as their own state is chosen."""
+        np.add.at(self.gain, self.trie.state[waiting], self.worth[waiting])

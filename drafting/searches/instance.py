@@ -21,13 +21,14 @@ from itertools import pairwise
 
 import numpy as np
 
-from drafting.searches.construction import Construction
-from drafting.trie import PrefixTrie
+from drafting.ragged import join, ptr_of
+from drafting.trie import Combine, PrefixTrie, carry_down, levels_of, sum_up
 from drafting.values import DepthError
 from verify.graph.formulas import ROOT, Formula
 
 _SUM_BITS = 51  # np.bincount sums in float64, which holds whole numbers to 2^53
 _PRODUCT_BITS = 61  # prices are compared as weight * |V| in int64
+_LARGE = 128  # an instance with more states than this is ordered by depth and weight only
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,18 +61,19 @@ class Instance:
     def depth(self) -> int:
         return len(self.level_ptr) - 1
 
+    @cached_property
     def levels(self) -> list[slice]:
         """The prefixes of each depth, shallow first."""
-        return [slice(int(a), int(b)) for a, b in pairwise(self.level_ptr)]
+        return levels_of(self.level_ptr)
+
+    def carry_down(self, values: np.ndarray, combine: Combine) -> np.ndarray:
+        """:func:`drafting.trie.carry_down` over the prefixes, in place. ``values`` [n]. O(n)."""
+        return carry_down(values, self.parent, self.levels, combine)
 
     @cached_property
     def behind(self) -> np.ndarray:
         """int64 [n], weight of each prefix and of all prefixes behind it. O(n)."""
-        total = self.weight.copy()
-        levels = self.levels()
-        for above, level in zip(reversed(levels[:-1]), reversed(levels[1:]), strict=True):
-            total[above] += _sums(self.parent[level] - above.start, total[level], above.stop - above.start)
-        return total
+        return sum_up(self.weight.copy(), self.parent, self.levels)
 
     @cached_property
     def reach(self) -> np.ndarray:
@@ -86,10 +88,7 @@ class Instance:
 
     def alive(self, chosen: np.ndarray) -> np.ndarray:
         """bool [n]: prefixes whose states are all chosen. ``chosen`` bool [m]. O(n)."""
-        alive = chosen[self.state]
-        for level in self.levels()[1:]:
-            alive[level] &= alive[self.parent[level]]
-        return alive
+        return self.carry_down(chosen[self.state], np.logical_and)
 
     def value(self, chosen: np.ndarray) -> int:
         """Weight of the prefixes whose states are all chosen. ``chosen`` bool [m]. Exact. O(n)."""
@@ -100,14 +99,14 @@ class Instance:
         alive = self.alive(kept)
         number = np.cumsum(alive) - 1
         parent, state = self.parent[alive], self.state[alive]
-        widths = np.diff(np.concatenate([[0], np.cumsum(alive)])[self.level_ptr])
+        widths = np.diff(ptr_of(alive)[self.level_ptr])
         used = np.zeros(self.n_states, dtype=bool)
         used[state] = True
         return Instance(
             parent=np.where(parent < 0, -1, number[parent]),
             state=(np.cumsum(used) - 1)[state],
             weight=self.weight[alive],
-            level_ptr=_ptr(widths[widths > 0]),
+            level_ptr=ptr_of(widths[widths > 0]),
             origin=self.origin[used],
         )
 
@@ -123,7 +122,7 @@ class Instance:
         home[n] = -1
         need = np.zeros(n + 1, dtype=np.int64)  # unchosen states on the path
         taken = chosen[self.state]
-        for level in self.levels():
+        for level in self.levels:
             above = self.parent[level]
             index = np.arange(level.start, level.stop)
             home[level] = np.where(taken[level], home[above], index)
@@ -146,14 +145,14 @@ class Instance:
             number[nodes] = made + member
             widths.append(len(key))
             made += len(key)
-        state = _join(states)
+        state = join(states, np.int64)
         used = np.zeros(self.n_states, dtype=bool)
         used[state] = True
         rest = Instance(
-            parent=_join(parents),
+            parent=join(parents, np.int64),
             state=(np.cumsum(used) - 1)[state],
-            weight=_join(weights),
-            level_ptr=_ptr(np.array(widths, dtype=np.int64)),
+            weight=join(weights, np.int64),
+            level_ptr=ptr_of(widths),
             origin=self.origin[used],
         )
         return int(self.weight[counts].sum()), rest
@@ -206,10 +205,9 @@ class Problem:
         """A sum of weights as accepted drafts. 0 without any anchor."""
         return weight / self.total if self.total > 0 else weight * 0.0
 
-    def construction(self, name: str, order: Sequence[int], complete: bool) -> Construction:
-        """The graphs of states (trie ids) taken in this order, with their marginal gains."""
-        gains = self.path_value(node_gains(self.whole, order))
-        return Construction(name, self.formulas(order), tuple(np.atleast_1d(gains).tolist()), complete)
+    def gains(self, order: Sequence[int]) -> tuple[float, ...]:
+        """What each state (trie id) adds to path_value when they are taken in this order."""
+        return tuple(np.atleast_1d(self.path_value(node_gains(self.whole, order))).tolist())
 
     def formulas(self, origins: Iterable[int]) -> tuple[Formula, ...]:
         """Formulas of trie state ids, in the order given."""
@@ -253,10 +251,41 @@ def node_gains(instance: Instance, order: Sequence[int] | np.ndarray) -> np.ndar
     if len(order):
         hit = order[by_id][at] == instance.origin
         turn[hit] = by_id[at[hit]]
-    when = turn[instance.state]
-    for level in instance.levels()[1:]:
-        when[level] = np.maximum(when[level], when[instance.parent[level]])
+    when = instance.carry_down(turn[instance.state], np.maximum)
     return np.bincount(when, weights=instance.weight, minlength=len(order) + 1)[: len(order)].astype(np.int64)
+
+
+def greedy_order(instance: Instance, number: int) -> list[int]:
+    """Up to ``number`` states (trie ids), the one that brings most at once next; ties: the smaller id. O(n) each.
+
+    The weight of a prefix is at least that of a prefix behind it, so as long as anything is left to gain, some state
+    brings something at once: fewer states than ``number`` come back only when the rest is worth nothing.
+    """
+    order: list[int] = []
+    rest = instance
+    while len(order) < number and rest.n_states:
+        best = int(rest.direct.argmax())
+        if not rest.direct[best]:
+            break
+        order.append(int(rest.origin[best]))
+        rest = rest.contract(np.arange(rest.n_states) == best)[1]
+    return order
+
+
+def instance_order(instance: Instance) -> list[int]:
+    """All states of an instance (trie ids) in an order whose every prefix is connected to what was chosen before.
+
+    Greedy for small instances. Large ones go by the depth at which a state is first reached, then by weight: a state
+    before another on some path is reached earlier.
+    """
+    if instance.n_states <= _LARGE:
+        order = greedy_order(instance, instance.n_states)
+        if len(order) == instance.n_states:
+            return order
+    shallowest = np.full(instance.n_states, instance.depth, dtype=np.int64)
+    depth = np.repeat(np.arange(instance.depth), np.diff(instance.level_ptr))
+    np.minimum.at(shallowest, instance.state, depth)
+    return instance.origin[np.lexsort((np.arange(instance.n_states), -instance.reach, shallowest))].tolist()
 
 
 def _whole(count: np.ndarray, n_states: int) -> tuple[np.ndarray, int]:
@@ -273,11 +302,3 @@ def _whole(count: np.ndarray, n_states: int) -> tuple[np.ndarray, int]:
 
 def _sums(index: np.ndarray, values: np.ndarray, size: int) -> np.ndarray:
     return np.bincount(index, weights=values, minlength=size).astype(np.int64)
-
-
-def _ptr(widths: np.ndarray) -> np.ndarray:
-    return np.concatenate([[0], np.cumsum(widths)]).astype(np.int64)
-
-
-def _join(parts: list[np.ndarray]) -> np.ndarray:
-    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)

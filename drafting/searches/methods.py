@@ -6,28 +6,15 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from drafting.anchors import AnchorTable
-from drafting.searches.bundles import bundled_greedy
 from drafting.searches.chain import confidence_chain
 from drafting.searches.closure import PriceSweep, price_sweep
-from drafting.searches.construction import Construction
-from drafting.searches.exact import ExactResult, exact
+from drafting.searches.exact import exact
 from drafting.searches.greedy import greedy
-from drafting.searches.published import published
-from drafting.searches.swap import swap_repair
+from drafting.searches.readings import READINGS, Reading, best_readings
+from drafting.searches.result import SearchResult, check_budget
 from drafting.searches.trees import sequoia_tree, tree_greedy
 from drafting.trie import PrefixTrie
 from drafting.values import path_value
-from verify.graph.formulas import Formula
-
-#: Readings of the published rule: accumulation and which parents count (see ``drafting.searches.published``).
-PUBLISHED_READINGS = (
-    "degree0",
-    "degree1/all",
-    "degree1/chosen",
-    "total/all",
-    "total/chosen",
-)
 
 
 class MethodError(ValueError):
@@ -36,141 +23,120 @@ class MethodError(ValueError):
 
 @dataclass(frozen=True)
 class SearchInput:
-    """What every method is given.
+    """What every method searches.
 
     Attributes:
         trie: chain prefixes of the search split, whole chains.
-        budget: the largest budget wanted; smaller ones are prefixes of the order.
         block_length: positions per block.
         step_size: pairs per denoising step, None where it varies.
-        time_limit: seconds that the exact method may spend on each budget after its heuristics.
+        time_limit: seconds that the exact method may spend on each budget after greedy and the price sweep.
     """
 
     trie: PrefixTrie
-    budget: int
     block_length: int
     step_size: int | None
     time_limit: float = 30.0
-    _sweeps: dict[int, PriceSweep] = field(default_factory=dict, repr=False)
+    _sweeps: list[PriceSweep] = field(default_factory=list, repr=False)
 
-    def sweep(self) -> PriceSweep:
-        """The price sweep to the largest budget, made once: it bounds what every other method finds."""
-        if self.budget not in self._sweeps:
-            self._sweeps[self.budget] = price_sweep(self.trie, self.budget, step_size=self.step_size)
-        return self._sweeps[self.budget]
-
-
-Method = Callable[[SearchInput], Construction]
+    def sweep(self, budget: int) -> PriceSweep:
+        """A price sweep to ``budget`` or further, made once: it bounds what every other method finds."""
+        if not self._sweeps or not self._sweeps[0].covers(budget):
+            self._sweeps[:] = [price_sweep(self.trie, budget)]
+        return self._sweeps[0]
 
 
-def _published(reading: str) -> Method:
-    accumulation, _, parents = reading.partition("/")
+Search = Callable[[SearchInput, int], SearchResult]
+Method = Callable[[SearchInput, Sequence[int]], dict[int, SearchResult]]
 
-    def build(given: SearchInput) -> Construction:
-        return published(
-            given.trie,
-            given.budget,
-            step_size=given.step_size,
-            accumulation=accumulation,  # type: ignore[arg-type]
-            parents=parents or "all",  # type: ignore[arg-type]
-        )
 
-    return build
+def _nested(search: Search) -> Method:
+    """A method whose graph of a smaller budget is the beginning of that of a larger one: one search for all."""
+
+    def run(problem: SearchInput, budgets: Sequence[int]) -> dict[int, SearchResult]:
+        start = time.perf_counter()
+        found = search(problem, max(budgets))
+        found = replace(found, seconds=time.perf_counter() - start)
+        return {budget: found.first(budget) for budget in budgets}
+
+    return run
+
+
+def _per_budget(search: Search) -> Method:
+    """A method that searches once per budget."""
+
+    def run(problem: SearchInput, budgets: Sequence[int]) -> dict[int, SearchResult]:
+        return {budget: _nested(search)(problem, [budget])[budget] for budget in budgets}
+
+    return run
+
+
+def _cut(problem: SearchInput, budgets: Sequence[int]) -> dict[int, SearchResult]:
+    sweep = problem.sweep(max(budgets))
+    return {budget: sweep.result(budget) for budget in budgets}
+
+
+def _reading(reading: Reading) -> Method:
+    return _nested(lambda problem, budget: reading.search(reading.candidates(problem.trie), budget, problem.step_size))
 
 
 METHODS: dict[str, Method] = {
-    "chain": lambda given: confidence_chain(given.budget, given.block_length, given.step_size),
-    "tree_greedy": lambda given: tree_greedy(given.trie, given.budget, step_size=given.step_size),
-    "sequoia": lambda given: sequoia_tree(given.trie, given.budget, step_size=given.step_size),
-    **{f"published:{reading}": _published(reading) for reading in PUBLISHED_READINGS},
-    "greedy": lambda given: greedy(given.trie, given.budget),
-    "bundled_greedy": lambda given: bundled_greedy(given.trie, given.budget, step_size=given.step_size),
-    "swap": lambda given: swap_repair(given.trie, given.budget, step_size=given.step_size),
-    "cut": lambda given: given.sweep(),
-    "exact": lambda given: exact(given.trie, given.budget, step_size=given.step_size, time_limit=given.time_limit),
+    "chain": _nested(lambda problem, budget: confidence_chain(budget, problem.block_length, problem.step_size)),
+    "tree_greedy": _nested(lambda problem, budget: tree_greedy(problem.trie, budget)),
+    "sequoia": _per_budget(lambda problem, budget: sequoia_tree(problem.trie, budget)),
+    "published": lambda problem, budgets: best_readings(problem.trie, budgets, problem.step_size),
+    **{f"published:{reading.rule}": _reading(reading) for reading in READINGS},
+    "greedy": _nested(lambda problem, budget: greedy(problem.trie, budget)),
+    "cut": _cut,
+    "exact": _per_budget(lambda problem, budget: exact(problem.trie, budget, time_limit=problem.time_limit)),
 }
 
-#: Methods whose graphs of different budgets are not prefixes of one order: they search once per budget.
-PER_BUDGET = frozenset({"sequoia", "bundled_greedy", "swap", "exact"})
 
+def find_method(name: str) -> Method:
+    """The method of a name: one of :data:`METHODS`, or ``published:READING:MINIMUM_COUNT``.
 
-def check_method(name: str) -> None:
-    """Raise :class:`MethodError` unless ``name`` is a method; the message lists those there are."""
-    if name not in METHODS:
-        hint = "; 'published', its best reading, is for `calibrate` only" if name == "published" else ""
-        raise MethodError(f"unknown method {name!r}, expected one of {', '.join(METHODS)}{hint}")
-
-
-def build_method(name: str, given: SearchInput) -> Construction:
-    """Run the method ``name``; raises :class:`MethodError` when there is no such method."""
-    check_method(name)
-    return METHODS[name](given)
-
-
-@dataclass(frozen=True)
-class FoundGraph:
-    """What a method found for one budget.
-
-    Attributes:
-        nodes: draft formulas; fewer than the budget when there are no more candidates.
-        seconds: what the search took; for a nested method, of the one search that gave all its budgets.
-        bound: an upper bound on the path value of any graph of this budget (search split), where one was proved.
-        gap: (bound - value) / bound, None without a bound.
+    Raises:
+        MethodError: no such method; the message lists those there are.
     """
+    if name in METHODS:
+        return METHODS[name]
+    rule, _, count = name.removeprefix("published:").rpartition(":")
+    for reading in READINGS:
+        if name.startswith("published:") and rule == reading.rule and count.isascii() and count.isdecimal():
+            if int(count) < 1:
+                raise MethodError(f"the minimum count of {name!r} must be at least 1, got {count}")
+            return _reading(replace(reading, minimum_count=int(count)))
+    raise MethodError(
+        f"unknown method {name!r}, expected one of {', '.join(METHODS)}; a reading of the published rule may name a "
+        "minimum count, for example published:degree0:20"
+    )
 
-    nodes: tuple[Formula, ...]
-    seconds: float
-    bound: float | None = None
-    gap: float | None = None
 
+def find_graphs(
+    name: str, problem: SearchInput, budgets: Sequence[int], *, certify: bool = False
+) -> dict[int, SearchResult]:
+    """The graphs that ``name`` finds for every budget, with their path_value on the searched chains.
 
-def find_graphs(name: str, given: SearchInput, budgets: Sequence[int]) -> dict[int, FoundGraph]:
-    """The graphs that ``name`` finds for every budget; a method that is not nested searches once per budget.
+    Args:
+        name: see :func:`find_method`.
+        problem: what is searched.
+        budgets: draft nodes.
+        certify: bound every graph by the price sweep, which is made once per ``problem``.
 
     Raises:
         MethodError: no such method.
+        ValueError: a negative budget.
     """
-    check_method(name)
-    if name in PER_BUDGET:
-        return {budget: _search_one(name, given, budget) for budget in budgets}
-    start = time.perf_counter()
-    construction = build_method(name, given)
-    seconds = time.perf_counter() - start
-    found = {budget: FoundGraph(construction.order[:budget], seconds) for budget in budgets}
-    if isinstance(construction, PriceSweep):
-        return {budget: _with_bound(graph, construction, budget) for budget, graph in found.items()}
+    method = find_method(name)
+    for budget in budgets:
+        check_budget(budget)
+    if not budgets:
+        return {}
+    sweep = problem.sweep(max(budgets)) if certify else None
+    found = {}
+    for budget, graph in method(problem, budgets).items():
+        value = path_value(graph.nodes, problem.trie) if graph.value is None else graph.value
+        bounds = [graph.bound] if graph.bound is not None else []
+        if sweep is not None:
+            bounds.append(sweep.bound(budget))
+        found[budget] = replace(graph, method=name, value=value, bound=min(bounds, default=None))
     return found
-
-
-def _search_one(name: str, given: SearchInput, budget: int) -> FoundGraph:
-    start = time.perf_counter()
-    construction = build_method(
-        name, SearchInput(given.trie, budget, given.block_length, given.step_size, given.time_limit)
-    )
-    seconds = time.perf_counter() - start
-    if isinstance(construction, ExactResult):
-        return FoundGraph(construction.order, seconds, construction.bound, construction.gap)
-    return FoundGraph(construction.order[:budget], seconds)
-
-
-def _with_bound(graph: FoundGraph, sweep: PriceSweep, budget: int) -> FoundGraph:
-    bound = sweep.bound(budget)
-    return FoundGraph(graph.nodes, sweep.seconds, bound, relative_gap(sum(sweep.gains[:budget]), bound))
-
-
-def relative_gap(value: float, bound: float) -> float:
-    """(bound - value) / bound, 0 when they differ by rounding only: both are sums of the same counts."""
-    gap = (bound - value) / bound if bound > 0 else 0.0
-    return gap if gap > 1e-12 else 0.0
-
-
-def certify(found: FoundGraph, bound: float, search: AnchorTable) -> FoundGraph:
-    """The graph with the tighter of its own bound and ``bound``, and the share of it that the graph can be missing.
-
-    Args:
-        found: a graph from the traces of ``search``.
-        bound: no graph of its budget has a larger path value there, for example by the price sweep.
-        search: the table that the graph was found on.
-    """
-    tight = bound if found.bound is None else min(found.bound, bound)
-    return replace(found, bound=tight, gap=relative_gap(path_value(found.nodes, search), tight))

@@ -27,7 +27,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from drafting.parents import Accumulation, ParentGraph, ancestor_weight, parent_graph
-from drafting.searches.construction import Construction, check_budget
+from drafting.searches.result import SearchResult, check_budget
 from drafting.trie import PrefixTrie
 
 Parents = Literal["all", "chosen"]
@@ -42,7 +42,7 @@ def published(
     parents: Parents = "all",
     relation: str | None = None,
     graph: ParentGraph | None = None,
-) -> Construction:
+) -> SearchResult:
     """Choose up to ``budget`` draft nodes by the published rule.
 
     Ties go to the node with fewer pairs, then to the lexicographically least formula.
@@ -58,7 +58,7 @@ def published(
         graph: the parent relation, when the caller has it already (it is the costly part).
 
     Returns:
-        A :class:`Construction` whose gains are the weights at the time of choice, in anchors (some counted
+        A :class:`SearchResult` whose gains are the weights at the time of choice, in anchors (some counted
         several times). Incomplete when no eligible state is left.
 
     Complexity: the parent relation (``drafting.parents.parent_edges``), then O(Q) per node for "degree0" and
@@ -83,9 +83,8 @@ def published(
         order.append(chosen)
         gains.append(float(best))
         rule.choose(chosen)
-    dynamic = parents == "chosen" and accumulation != "degree0"
-    name = f"published-{accumulation}" + ("-chosen" if dynamic else "")
-    return Construction(name, tuple(trie.formulas(order)), tuple(gains), complete=len(order) == budget)
+    name = "published:degree0" if accumulation == "degree0" else f"published:{accumulation}/{parents}"
+    return SearchResult(name, budget, tuple(trie.formulas(order)), tuple(gains))
 
 
 class _Weights:

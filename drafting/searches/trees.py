@@ -13,14 +13,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from drafting.searches.construction import Construction, check_budget
+from drafting.searches.result import SearchResult, check_budget
 from drafting.trie import PrefixTrie
 from verify.graph.formulas import ROOT, Formula, formula
 
 _LARGEST_TREE = 8  # the programme looks at trees of up to this many times the budget
 
 
-def tree_greedy(trie: PrefixTrie, budget: int, *, step_size: int | None = None) -> Construction:
+def tree_greedy(trie: PrefixTrie, budget: int) -> SearchResult:
     """Best-first on a product of rank probabilities: the rule behind Medusa, EAGLE-2 and OPT-Tree.
 
     Medusa measures how often the r-th guess of its d-th head is right, and grows the tree by the node with the
@@ -38,10 +38,9 @@ def tree_greedy(trie: PrefixTrie, budget: int, *, step_size: int | None = None) 
     Args:
         trie: where the accuracies come from.
         budget: draft nodes wanted; the order is nested.
-        step_size: taken for the common signature of searches; observed steps keep it by themselves.
 
     Returns:
-        a :class:`Construction` whose gains are the products (reach probability under independence).
+        a :class:`SearchResult` whose gains are the products (reach probability under independence).
 
     Complexity: O(T log T) for the accuracies, then O(budget * G) for G guesses per depth.
 
@@ -74,25 +73,25 @@ def tree_greedy(trie: PrefixTrie, budget: int, *, step_size: int | None = None) 
         if state not in found:
             found[state] = -negative
             push(state, -negative, depth + 1, 0)
-    return Construction("tree-greedy", tuple(found), tuple(found.values()), complete=len(found) == budget)
+    return SearchResult("tree_greedy", budget, tuple(found), tuple(found.values()))
 
 
 class _Guesses:
     """What the step at one depth committed, commonest first, with accuracies."""
 
     def __init__(self, trie: PrefixTrie, depth: int) -> None:
-        low, high = int(trie.level_ptr[depth]), int(trie.level_ptr[depth + 1])
-        above = trie.parent[low:high]
+        before, level = trie.levels[depth - 1], trie.levels[depth]
+        above = trie.parent[level]
         # Codes add up, so what a step adds is a difference (drafting.codes).
-        added = trie.state_code[trie.state[low:high]] - trie.state_code[trie.state[above]]
+        added = trie.state_code[trie.state[level]] - trie.state_code[trie.state[above]]
         codes, where, member = np.unique(added, return_index=True, return_inverse=True)
-        weight = np.bincount(member, weights=trie.count[low:high], minlength=len(codes))
-        running = float(trie.count[int(trie.level_ptr[depth - 1]) : low].sum())
+        weight = np.bincount(member, weights=trie.count[level], minlength=len(codes))
+        running = float(trie.count[before].sum())
         by_weight = np.lexsort((codes, -weight))
         by_weight = by_weight[weight[by_weight] > 0]
         self.trie = trie
         self.accuracy: list[float] = (weight[by_weight] / running).tolist() if running > 0 else []
-        self.node = (low + where[by_weight]).tolist()
+        self.node = (level.start + where[by_weight]).tolist()
         self.known: dict[int, Formula] = {}
 
     def pairs(self, rank: int) -> Formula:
@@ -113,7 +112,7 @@ class _Node:
     score: float
 
 
-def sequoia_tree(trie: PrefixTrie, budget: int, *, step_size: int | None = None) -> Construction:
+def sequoia_tree(trie: PrefixTrie, budget: int) -> SearchResult:
     """Sequoia's dynamic programme over trees (arXiv 2402.12374), for one budget.
 
     Sequoia assumes that the k-th child of a node is accepted with a probability a_k that depends on its rank k alone
@@ -132,10 +131,9 @@ def sequoia_tree(trie: PrefixTrie, budget: int, *, step_size: int | None = None)
         trie: prefixes with counts or weights.
         budget: draft nodes wanted. The order puts likely states first; smaller budgets of it are connected graphs, but
             not what the programme would choose for them.
-        step_size: taken for the common signature of searches; recorded chains keep it by themselves.
 
     Returns:
-        a :class:`Construction` whose gains are products of a_k (reach probability under the assumption). Incomplete
+        a :class:`SearchResult` whose gains are products of a_k (reach probability under the assumption). Incomplete
         when no tree of eight times the budget has enough distinct states.
 
     Complexity: O(N^2 K) for trees of N nodes with up to K children; O(T log T) to rank children.
@@ -156,7 +154,7 @@ def sequoia_tree(trie: PrefixTrie, budget: int, *, step_size: int | None = None)
     size_of = trie.state_size
     order = sorted(found, key=lambda state: (-found[state], size_of[state], state))[:budget]
     gains = tuple(found[state] for state in order)
-    return Construction("sequoia", tuple(trie.formulas(order)), gains, complete=len(order) == budget)
+    return SearchResult("sequoia", budget, tuple(trie.formulas(order)), gains)
 
 
 def _ranked_children(trie: PrefixTrie) -> np.ndarray:

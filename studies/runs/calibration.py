@@ -17,7 +17,9 @@ from drafting.anchors import AnchorTable
 from drafting.graph import DraftGraph
 from drafting.provenance import search_provenance, trace_validity
 from drafting.replay import ReplayResult, replay
-from drafting.searches.methods import PUBLISHED_READINGS, FoundGraph, SearchInput, certify, find_graphs
+from drafting.searches.methods import SearchInput, find_graphs
+from drafting.searches.readings import READINGS
+from drafting.searches.result import SearchResult
 from drafting.trie import PrefixTrie
 from studies.runs.configuration import CalibrationConfig, encode_splits, prompt_splits
 from studies.runs.evaluation import Measurement, measure, rank_counts, recorded_outputs
@@ -65,7 +67,7 @@ class Candidate:
     method: str
     reading: str | None
     budget: int
-    found: FoundGraph
+    found: SearchResult
 
     def stem(self, policy: Policy) -> str:
         """The name of its files."""
@@ -171,18 +173,17 @@ def _search_policy(
     reporter: Reporter,
     budgets: Sequence[int],
 ) -> None:
-    given = SearchInput(run.trie, max(budgets), run.decode.block_length, run.policy.step_size)
+    problem = SearchInput(run.trie, run.decode.block_length, run.policy.step_size)
     drafting = [budget for budget in budgets if budget > 0]
     graphs: list[Candidate] = []
     for method in config.methods:
-        reading = _best_reading(run, given, drafting) if method == "published" else None
-        found = find_graphs(f"published:{reading}" if reading else method, given, drafting)
-        graphs += [Candidate(method, reading, budget, graph) for budget, graph in found.items()]
-    if config.certify and drafting:
-        sweep = given.sweep()
-        graphs = [replace(graph, found=certify(graph.found, sweep.bound(graph.budget), run.search)) for graph in graphs]
+        found = find_graphs(method, problem, drafting, certify=config.certify)
+        graphs += [Candidate(method, graph.chosen if method == "published" else None, budget, graph)
+                   for budget, graph in found.items()]  # fmt: skip
+        if method == "published":
+            _value_readings(run, problem, drafting)
     if 0 in budgets:
-        graphs.insert(0, Candidate("plain", None, 0, FoundGraph((), 0.0)))
+        graphs.insert(0, Candidate("plain", None, 0, SearchResult("plain", 0)))
     measured_ids = test_ids[: config.measured_prompts]
     with reporter.task(f"verify {run.policy.spec}", len(graphs) * len(measured_ids)) as advance_to:
         done = 0
@@ -232,18 +233,13 @@ def compare_on_test(run: PolicyRun, graphs: Sequence[Candidate], seed: int) -> l
     return rows
 
 
-def _best_reading(run: PolicyRun, given: SearchInput, budgets: Sequence[int]) -> str:
-    """The reading of the published rule with the fewest forwards on the *search* split, summed over the budgets."""
-    totals: dict[str, int] = {}
-    for reading in PUBLISHED_READINGS:
-        totals[reading] = 0
-        for budget, found in find_graphs(f"published:{reading}", given, budgets).items():
+def _value_readings(run: PolicyRun, problem: SearchInput, budgets: Sequence[int]) -> None:
+    """Every reading of the published rule with all states as candidates, replayed on both splits: only reported."""
+    for reading in READINGS:
+        for budget, found in find_graphs(f"published:{reading.rule}", problem, budgets).items():
             for split in SPLITS:
-                value = run.replay(found.nodes, split)
-                totals[reading] += value.forwards if split == "search" else 0
-                name = {"policy": run.policy.spec, "reading": reading, "budget": budget, "split": split}
-                run.readings.append({**name, **value.row()})
-    return min(totals, key=lambda reading: totals[reading])
+                name = {"policy": run.policy.spec, "reading": reading.rule, "budget": budget, "split": split}
+                run.readings.append({**name, **run.replay(found.nodes, split).row()})
 
 
 def _report(

@@ -9,7 +9,7 @@ from calibrate.models.settings import DEFAULT_CACHE, decode_settings
 from calibrate.prompts.encoding import encode_for, prompt_hash
 from calibrate.prompts.prompt import Prompt, PromptError
 from calibrate.prompts.source import has_splits, load_prompt_set
-from drafting.searches.methods import check_method
+from drafting.searches.methods import find_method
 from studies.runs.splits import check_disjoint
 from verify.layout import SequenceLayout, exactness
 from verify.policies.specification import make_policy
@@ -75,8 +75,7 @@ class CalibrationConfig:
         if not self.budgets or min(self.budgets) < 0:
             raise ValueError(f"budgets must be numbers of drafts of at least 0, got {list(self.budgets)}")
         for method in self.methods:
-            if method != "published":
-                check_method(method)
+            find_method(method)
         exactness(self.cache or DEFAULT_CACHE, self.backend)
         if self.block_length is not None and self.cache is not None:
             SequenceLayout.make(1, self.generation_length, self.block_length, self.cache)

@@ -16,8 +16,8 @@ import numpy as np
 
 from drafting.anchors import AnchorTable
 from drafting.replay import ReplayResult, replay
-from drafting.searches.construction import check_budget
-from drafting.searches.methods import FoundGraph, SearchInput, find_graphs
+from drafting.searches.result import SearchResult, check_budget
+from drafting.searches.methods import SearchInput, find_graphs
 from drafting.trie import PrefixTrie
 from studies.statistics.intervals import Interval, PromptBootstrap
 
@@ -113,7 +113,7 @@ def prompt_folds(prompt_indices: Sequence[int] | np.ndarray, folds: int, seed: i
 
 def search_graphs(
     method: str, anchors: AnchorTable, budgets: Sequence[int], block_length: int, step_size: int | None
-) -> dict[int, FoundGraph]:
+) -> dict[int, SearchResult]:
     """The graphs of ``method`` on ``anchors`` for every budget (0 is the empty graph).
 
     Raises:
@@ -125,10 +125,10 @@ def search_graphs(
     for budget in budgets:
         check_budget(budget)
     drafting = sorted({budget for budget in budgets if budget > 0})
-    found = {0: FoundGraph((), 0.0)}
+    found = {0: SearchResult(method, 0)}
     if drafting:
         trie = PrefixTrie.from_anchors(anchors, max_depth=drafting[-1])
-        found |= find_graphs(method, SearchInput(trie, drafting[-1], block_length, step_size), drafting)
+        found |= find_graphs(method, SearchInput(trie, block_length, step_size), drafting)
     return {budget: found[budget] for budget in sorted(set(budgets))}
 
 

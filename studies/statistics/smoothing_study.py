@@ -18,7 +18,7 @@ from drafting.parametric.smoothing import UNSEEN_MASS, SmoothingError, smoothed_
 from drafting.parametric.smoothing_models import MODELS
 from drafting.parents import parent_graph
 from drafting.replay import replay
-from drafting.searches.construction import check_budget
+from drafting.searches.result import check_budget
 from drafting.searches.methods import SearchInput, find_graphs
 from drafting.trie import PrefixTrie
 from studies.statistics.crossval import SplitError

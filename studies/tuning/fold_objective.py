@@ -16,7 +16,7 @@ from drafting.nested_replay import NestedReplay
 from drafting.parametric.candidates import MAX_STATES, Candidates
 from drafting.parametric.construction import parametric_order
 from drafting.replay import replay
-from drafting.searches.construction import check_budget
+from drafting.searches.result import check_budget
 from studies.statistics.crossval import prompt_folds, search_graphs
 
 

@@ -15,7 +15,7 @@ from calibrate.files import write_json
 from drafting.parametric.candidates import Candidates
 from drafting.parametric.construction import parametric
 from drafting.replay import ReplayResult, replay
-from drafting.searches.construction import Construction
+from drafting.searches.result import SearchResult
 from studies.runs.run_directory import read_json
 from studies.statistics.crossval import search_graphs
 from studies.statistics.intervals import Comparison, Interval, PromptBootstrap, interval_columns
@@ -47,7 +47,7 @@ def study_results(given: StudyInput, config: StudyConfig, study: optuna.Study) -
     for method in (*BASELINES, OPTUNA):
         if method == OPTUNA:
             held = objective.forwards(best.params)
-            graphs = {budget: tuned.order[:budget] for budget in objective.budgets}
+            graphs = {budget: tuned.nodes[:budget] for budget in objective.budgets}
         else:
             held = objective.baseline(method, data.block_length)
             found = search_graphs(method, objective.anchors, objective.budgets, data.block_length, objective.step_size)
@@ -67,7 +67,7 @@ def study_results(given: StudyInput, config: StudyConfig, study: optuna.Study) -
             "value": best.value,
             "params": best.params,
             "warm_start": best.user_attrs.get("warm_start"),
-            "nodes": [[list(pair) for pair in node] for node in tuned.order],
+            "nodes": [[list(pair) for pair in node] for node in tuned.nodes],
             "complete": tuned.complete,
         },
         "importances": importances(study),
@@ -78,7 +78,7 @@ def study_results(given: StudyInput, config: StudyConfig, study: optuna.Study) -
     }
 
 
-def final_graph(given: StudyInput, params: Mapping[str, float]) -> Construction:
+def final_graph(given: StudyInput, params: Mapping[str, float]) -> SearchResult:
     """The graph of tuned parameters, built from all search prompts."""
     return parametric(final_candidates(given), without_budget(params), given.data.objective.budgets[-1])
 

@@ -51,9 +51,9 @@ def graphs(traces: Traces, step_size: int | None) -> dict[str, Sequence[Formula]
     trie = PrefixTrie.from_anchors(AnchorTable.from_traces(traces, max_depth=None))
     return {
         "plain": (),
-        "chain": confidence_chain(6, 32, step_size).order,
-        "greedy": greedy(trie, 10).order,
-        "published": published(trie, 6, step_size=step_size).order,
+        "chain": confidence_chain(6, 32, step_size).nodes,
+        "greedy": greedy(trie, 10).nodes,
+        "published": published(trie, 6, step_size=step_size).nodes,
         "random": random_formulas(3, 12, step_size),
     }
 

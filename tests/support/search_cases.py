@@ -65,6 +65,16 @@ def optima(trie: PrefixTrie) -> list[float]:
     return [float(weight[size == budget].max()) for budget in range(trie.n_states)]
 
 
+def value_bound(trie: PrefixTrie, budget: int) -> float:
+    """No graph of ``budget`` drafts is worth more: a bound that needs no search.
+
+    An accepted state is in the graph and in the chain, so F(V) <= sum over q in V of count(q) / total. And of a chain at
+    most ``budget`` states are accepted.
+    """
+    counts = np.sort(trie.state_count[1:])[::-1][:budget]
+    return float(min(counts.sum(), trie.count[1:][trie.depth[1:] <= budget].sum()) / trie.total)
+
+
 def networkx_closure(trie: PrefixTrie, price: int) -> int:
     """Largest weight(V) - price * |V| by networkx's own minimum cut, on the textbook network of the trie."""
     network = nx.DiGraph()

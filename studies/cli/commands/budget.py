@@ -15,7 +15,7 @@ from studies.cli.outputs import check_output, draw
 
 if TYPE_CHECKING:
     from calibrate.measuring.latency_table import LatencyTable
-    from drafting.searches.methods import FoundGraph
+    from drafting.searches.result import SearchResult
     from studies.pricing.budget import BudgetChoice
     from studies.runs.splits import Splits
 
@@ -69,10 +69,10 @@ def budget_command(
     --out, OUT.budget.json holds every budget's row and the verdict, also when that is not to speculate. Several TRACES
     are priced one by one; their files are named after them.
     """
-    from drafting.searches.methods import check_method
+    from drafting.searches.methods import find_method
     from figures.records.latency import load_latency
 
-    check_method(method)
+    find_method(method)
     if len(traces) > 1 and (validation is not None or held_out is not None):
         raise ValueError("--validation and --held-out belong to one TRACES; give folders with 'test' in them")
     if figures and out is None:
@@ -101,7 +101,7 @@ class _Priced:
 
     folder: Path
     splits: Splits
-    found: Mapping[int, FoundGraph]
+    found: Mapping[int, SearchResult]
     choice: BudgetChoice
     sentence: str
 
@@ -158,14 +158,8 @@ def _price(
     check_prices(table, splits.run, str(latency), str(search_folder), any_model)
     search, chooser, judge = splits.tables[0], splits.tables[-2], splits.tables[-1]
     drafting = [drafts for drafts in table.drafts if drafts > 0]
-    given = SearchInput(
-        PrefixTrie.from_anchors(search),
-        max(drafting, default=1),
-        splits.validity.block_length,
-        splits.step_size,
-        time_limit,
-    )
-    found = find_graphs(method, given, drafting) if search.n_anchors else {}  # no anchor: nothing was ever to draft
+    problem = SearchInput(PrefixTrie.from_anchors(search), splits.validity.block_length, splits.step_size, time_limit)
+    found = find_graphs(method, problem, drafting) if search.n_anchors else {}  # no anchor: nothing was ever to draft
     choice = choose_budget({budget: graph.nodes for budget, graph in found.items()}, chooser, judge, table)
     foreign = other_model(table, splits.run)
     return _Priced(traces, splits, found, choice, choice.sentence + (f" But {foreign}." if foreign else ""))

@@ -43,8 +43,8 @@ def search_command(
         )
     trie = PrefixTrie.from_anchors(anchors)
     step_size = make_policy(valid.policy).step_size
-    given = SearchInput(trie, budget, valid.block_length, step_size, time_limit)
-    found_graph = find_graphs(method, given, [budget])[budget]
+    problem = SearchInput(trie, valid.block_length, step_size, time_limit)
+    found_graph = find_graphs(method, problem, [budget])[budget]
     nodes = found_graph.nodes
     if not nodes:
         raise ValueError(f"{method} found no draft node in {traces}: no draft was ever possible under {valid.policy}")

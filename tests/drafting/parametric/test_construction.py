@@ -40,7 +40,7 @@ def test_neutral_values_are_greedy(rule: str, seed: int) -> None:
     candidates = Candidates.from_anchors(anchors, 16, STEPS[rule], two_domains(anchors))
     found = parametric(candidates, {}, 16)
     expected = greedy(PrefixTrie.from_anchors(anchors), 16)
-    assert found.order == expected.order
+    assert found.nodes == expected.nodes
     assert [gain / anchors.n_anchors for gain in found.gains] == pytest.approx(expected.gains)
     np.testing.assert_array_equal(prefix_weights(candidates, NEUTRAL), candidates.trie.count)
 
@@ -54,7 +54,7 @@ def test_the_published_rule_is_a_corner(rule: str, accumulation: str) -> None:
     kind = accumulation.partition("/")[0]
     trie = PrefixTrie.from_anchors(anchors, max_depth=16)
     expected = published(trie, 16, step_size=STEPS[rule], accumulation=kind)  # type: ignore[arg-type]
-    assert found.order == expected.order
+    assert found.nodes == expected.nodes
     assert found.gains == pytest.approx(expected.gains)
 
 
@@ -66,7 +66,7 @@ def test_every_parameter_changes_the_graph(name: str) -> None:
     base = {"smoothing": 0.5} if name == "markov" else {}
     parameter = next(p for p in PARAMETERS if p.name == name)
     orders = {
-        parametric(candidates, {**base, name: value}, 24).order
+        parametric(candidates, {**base, name: value}, 24).nodes
         for value in (parameter.low, parameter.neutral, parameter.high)
     }
     assert len(orders) > 1
@@ -79,9 +79,9 @@ def test_any_values_give_draft_graphs_of_every_budget(rule: str) -> None:
     rng = np.random.default_rng(0)
     for _ in range(10):
         found = parametric(candidates, drawn(rng), 20)
-        assert len(set(found.order)) == 20
+        assert len(set(found.nodes)) == 20
         for budget in (1, 7, 20):
-            DraftGraph.from_formulas(found.order[:budget], STEPS[rule])
+            DraftGraph.from_formulas(found.nodes[:budget], STEPS[rule])
 
 
 def test_weights_of_the_mixed_domains() -> None:
@@ -91,15 +91,15 @@ def test_weights_of_the_mixed_domains() -> None:
     alone = anchors.select([prompt_index for prompt_index, domain in domains.items() if domain == "even"])
     expected = greedy(PrefixTrie.from_anchors(alone), 8)
     assert candidates.domains == ("even", "odd")
-    assert parametric(candidates, {"domain_mix": 1.0}, 8).order == expected.order
+    assert parametric(candidates, {"domain_mix": 1.0}, 8).nodes == expected.nodes
 
 
 def test_visited_counts_the_anchors_that_greedy_visits() -> None:
     anchors = table(4)
     candidates = Candidates.from_anchors(anchors, 8, 1)
-    _, visits = walk(greedy(PrefixTrie.from_anchors(anchors), 8).order, anchors)
+    _, visits = walk(greedy(PrefixTrie.from_anchors(anchors), 8).nodes, anchors)
     weighed = PrefixTrie.from_anchors(anchors, visits * (len(visits) / visits.sum()))
-    assert parametric(candidates, {"visited": 1.0}, 8).order == greedy(weighed, 8).order
+    assert parametric(candidates, {"visited": 1.0}, 8).nodes == greedy(weighed, 8).nodes
 
 
 def test_smoothing_by_hand() -> None:
@@ -136,7 +136,7 @@ def test_a_budget_beyond_the_candidates_says_so() -> None:
     candidates = Candidates.from_anchors(anchors, 10**4, 1)
     found = parametric(candidates, {}, 10**4)
     assert not found.complete
-    assert len(found.order) == candidates.trie.n_states - 1
+    assert len(found.nodes) == candidates.trie.n_states - 1
 
 
 def test_few_states_are_kept_when_asked_for() -> None:
@@ -144,7 +144,7 @@ def test_few_states_are_kept_when_asked_for() -> None:
     everything = Candidates.from_anchors(anchors, 4, 1)
     few = Candidates.from_anchors(anchors, 4, 1, max_states=60)
     assert few.trie.n_states <= 61 < everything.trie.n_states
-    assert parametric(few, {}, 4).order == parametric(everything, {}, 4).order
+    assert parametric(few, {}, 4).nodes == parametric(everything, {}, 4).nodes
 
 
 def test_nonsense_is_refused() -> None:

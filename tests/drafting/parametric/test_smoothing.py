@@ -226,7 +226,7 @@ def test_greedy_gains_are_the_smoothed_values() -> None:
     trie = toy_trie("threshold:0.3", seed=5, prompts=10)
     found = smoothed_trie(trie, MarkovModel(trie), 12.0, unseen_mass=0.1)
     built = greedy(found, 8)
-    values = [path_value(built.order[:size], found) for size in range(1, 9)]
+    values = [path_value(built.nodes[:size], found) for size in range(1, 9)]
     assert np.cumsum(built.gains) == pytest.approx(values)
 
 

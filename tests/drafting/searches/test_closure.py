@@ -128,6 +128,16 @@ def test_the_counter_example_to_greedy() -> None:
     assert np.array(sweep.prices) * trie.total == pytest.approx([10, 7.5, 7])
 
 
+def test_a_result_of_the_sweep_says_what_is_proved() -> None:
+    trie = greedy_counter_example()
+    sweep = price_sweep(trie)
+    between, vertex = sweep.result(2), sweep.result(3)
+    assert between.nodes == sweep.order[:2] and between.value == path_value(between.nodes, trie)
+    assert not between.proved and between.bound == sweep.bound(2) and between.gap == pytest.approx(1.5 / 17.5)
+    assert vertex.proved and vertex.gap == 0 and vertex.value == vertex.bound and "breakpoint" in vertex.chosen
+    assert sweep.result(9).nodes == sweep.order and not sweep.result(9).complete
+
+
 @pytest.mark.parametrize("budget", [1, 6, 20])
 def test_a_sweep_to_a_budget_is_the_start_of_the_whole_sweep(budget: int) -> None:
     trie = zipf_trie(600, depth=5)
@@ -135,7 +145,7 @@ def test_a_sweep_to_a_budget_is_the_start_of_the_whole_sweep(budget: int) -> Non
     assert part.budgets == whole.budgets[: len(part.budgets)]
     assert part.values == whole.values[: len(part.values)]
     assert part.budgets[-1] >= budget
-    assert part.complete
+    assert len(part.order) >= budget and part.result(budget).complete
     assert part.order[: part.budgets[1]] == whole.order[: part.budgets[1]]
     with pytest.raises(ValueError, match="sweep with a larger one"):
         part.bound(part.budgets[-1] + 1)
@@ -186,13 +196,13 @@ def test_a_prompt_without_weight_adds_no_candidate() -> None:
 @pytest.mark.parametrize("trie", [PrefixTrie.from_chains([]), PrefixTrie.from_chains([[], []])])
 def test_nothing_to_draft(trie: PrefixTrie) -> None:
     sweep = price_sweep(trie, 4)
-    assert sweep.order == () and not sweep.complete and sweep.candidates == 0
+    assert sweep.order == () and not sweep.result(4).complete and sweep.candidates == 0
     assert sweep.bound(4) == 0.0 and sweep.certified(4)
 
 
 def test_budget_zero_and_negative() -> None:
     sweep = price_sweep(greedy_counter_example(), 0)
-    assert sweep.order == () and sweep.budgets == (0,) and sweep.complete
+    assert sweep.order == () and sweep.budgets == (0,) and sweep.result(0).complete
     with pytest.raises(ValueError, match="at least 0"):
         price_sweep(greedy_counter_example(), -1)
 

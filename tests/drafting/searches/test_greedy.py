@@ -9,7 +9,6 @@ import pytest
 from benchmarks.trie_scaling import zipf_pairs
 from drafting.anchors import AnchorTable
 from drafting.graph import DraftGraph
-from drafting.searches.construction import BudgetWarning
 from drafting.searches.greedy import greedy
 from drafting.trie import PrefixTrie
 from drafting.values import path_value
@@ -43,8 +42,8 @@ def greedy_counter_example() -> PrefixTrie:
 def test_the_counter_example_to_greedy() -> None:
     trie = greedy_counter_example()
     found = greedy(trie, 3)
-    assert found.order == (A, C, B)
-    assert path_value(found.order, trie) * trie.total == pytest.approx(23)
+    assert found.nodes == (A, C, B)
+    assert path_value(found.nodes, trie) * trie.total == pytest.approx(23)
     best, nodes = brute_force(trie, 3)
     assert best == pytest.approx(25)
     assert set(nodes) == {A, B, AB}
@@ -56,10 +55,10 @@ def test_each_node_is_the_best_next_one(rule: str, seed: int) -> None:
     traces = toy_traces(seed, prompts=3, blocks=1, length=7, noise=0.3, rule=rule)
     trie = PrefixTrie.from_anchors(AnchorTable.from_traces(traces, None))
     found = greedy(trie, 12)
-    assert list(found.order) == naive_greedy(trie, 12)
-    values = [path_value(found.order[:d], trie) for d in range(len(found.order) + 1)]
+    assert list(found.nodes) == naive_greedy(trie, 12)
+    values = [path_value(found.nodes[:d], trie) for d in range(len(found.nodes) + 1)]
     assert np.cumsum(found.gains) == pytest.approx(values[1:])
-    DraftGraph.from_formulas(found.order, {"static:1": 1, "static:2": 2}.get(rule))
+    DraftGraph.from_formulas(found.nodes, {"static:1": 1, "static:2": 2}.get(rule))
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -75,7 +74,7 @@ def test_greedy_is_optimal_on_trees(seed: int) -> None:
     assert trie.n_nodes == trie.n_states
     for budget in range(6):
         best, _ = brute_force(trie, budget)
-        assert path_value(greedy(trie, budget).order, trie) * trie.total == pytest.approx(best)
+        assert path_value(greedy(trie, budget).nodes, trie) * trie.total == pytest.approx(best)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -84,7 +83,7 @@ def test_greedy_never_beats_brute_force_on_dags(seed: int) -> None:
     trie = PrefixTrie.from_anchors(AnchorTable.from_traces(traces, None))
     for budget in (1, 2, 3):
         best, _ = brute_force(trie, budget)
-        assert path_value(greedy(trie, budget).order, trie) * trie.total <= best + 1e-9
+        assert path_value(greedy(trie, budget).nodes, trie) * trie.total <= best + 1e-9
 
 
 def test_the_order_of_anchors_does_not_matter() -> None:
@@ -96,28 +95,26 @@ def test_the_order_of_anchors_does_not_matter() -> None:
 
 def test_budgets_are_prefixes() -> None:
     trie = PrefixTrie.from_anchors(AnchorTable.from_traces(toy_traces(6, prompts=8), None))
-    assert greedy(trie, 5).order == greedy(trie, 15).take(5)
+    assert greedy(trie, 5).nodes == greedy(trie, 15).first(5).nodes
 
 
 def test_a_budget_beyond_the_candidates_says_so() -> None:
     trie = greedy_counter_example()
     found = greedy(trie, 9)
-    assert len(found.order) == 4
+    assert len(found.nodes) == 4
     assert not found.complete
-    assert path_value(found.order, trie) * trie.total == pytest.approx(32)
-    with pytest.warns(BudgetWarning, match="greedy: 9 draft nodes asked for, 4 given: there are no further"):
-        assert found.take(9) == found.order
+    assert path_value(found.nodes, trie) * trie.total == pytest.approx(32)
     assert greedy(trie, 4).complete
 
 
 def test_asking_for_more_than_was_built_says_so() -> None:
-    with pytest.warns(BudgetWarning, match="it was built for no more"):
-        greedy(greedy_counter_example(), 2).take(3)
+    with pytest.raises(ValueError, match="greedy was searched for 2 draft nodes, got a budget of 3; search again"):
+        greedy(greedy_counter_example(), 2).first(3)
 
 
 def test_nothing_recorded() -> None:
     found = greedy(PrefixTrie.from_chains([]), 3)
-    assert (found.order, found.complete) == ((), False)
+    assert (found.nodes, found.complete) == ((), False)
 
 
 @pytest.mark.parametrize("budget", [-1, 1.5, True])
@@ -131,5 +128,5 @@ def test_sixty_four_nodes_from_thirty_thousand_anchors_in_two_seconds() -> None:
     start = time.process_time()
     found = greedy(trie, 64)
     assert time.process_time() - start < 2.0
-    assert len(found.order) == 64
-    assert sum(found.gains) == pytest.approx(path_value(found.order, trie))
+    assert len(found.nodes) == 64
+    assert sum(found.gains) == pytest.approx(path_value(found.nodes, trie))

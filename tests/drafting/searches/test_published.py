@@ -5,7 +5,6 @@ import pytest
 from drafting.anchors import AnchorTable
 from drafting.graph import DraftGraph
 from drafting.parents import parent_graph
-from drafting.searches.construction import BudgetWarning
 from drafting.searches.published import published
 from drafting.trie import PrefixTrie
 from drafting.values import connected_weight
@@ -60,20 +59,20 @@ def test_the_rule_is_the_slow_one(rule: str, accumulation: str, parents: str, se
     table = AnchorTable.from_traces(traces, None)
     trie = PrefixTrie.from_anchors(table)
     found = published(trie, 12, step_size=STEPS[rule], accumulation=accumulation, parents=parents)
-    assert list(found.order) == slow_rule(list(table.chains()), 12, STEPS[rule], accumulation, parents)
-    DraftGraph.from_formulas(found.order, STEPS[rule])
+    assert list(found.nodes) == slow_rule(list(table.chains()), 12, STEPS[rule], accumulation, parents)
+    DraftGraph.from_formulas(found.nodes, STEPS[rule])
     if parents == "all":
-        total = connected_weight(found.order, trie, accumulation, step_size=STEPS[rule])
+        total = connected_weight(found.nodes, trie, accumulation, step_size=STEPS[rule])
         assert sum(found.gains) == pytest.approx(total)
 
 
 def test_it_counts_anchors_that_came_by_another_way() -> None:
     """ab is reached after b only, yet a alone makes it eligible: the over-count that path_value does not have."""
     trie = PrefixTrie.from_chains([[A]] * 5 + [[B, AB]] * 4 + [[C]] * 4)
-    assert published(trie, 2, step_size=1, accumulation="degree1").order == (A, AB)
+    assert published(trie, 2, step_size=1, accumulation="degree1").nodes == (A, AB)
     assert published(trie, 2, step_size=1, accumulation="degree1").gains == (5.0, 4.0 + 5.0 + 4.0)
     # Seen as transitions, ab follows b alone and waits for it.
-    order = published(trie, 3, step_size=1, accumulation="degree1", relation="transition").order
+    order = published(trie, 3, step_size=1, accumulation="degree1", relation="transition").nodes
     assert order == (A, B, AB)
 
 
@@ -82,15 +81,15 @@ def test_the_two_readings_of_parents_differ() -> None:
     trie = PrefixTrie.from_chains([[A, AB]] * 6 + [[A, AC]] * 5 + [[B]] * 2 + [[C]] * 4)
     everyone = published(trie, 2, step_size=1, parents="all")
     chosen = published(trie, 2, step_size=1, parents="chosen")
-    assert everyone.order == (A, AC)
-    assert chosen.order == (A, AB)
-    assert (everyone.name, chosen.name) == ("published-degree1", "published-degree1-chosen")
+    assert everyone.nodes == (A, AC)
+    assert chosen.nodes == (A, AB)
+    assert (everyone.method, chosen.method) == ("published:degree1/all", "published:degree1/chosen")
 
 
 def test_degree_zero_is_frequency() -> None:
     trie = PrefixTrie.from_chains([[A, AB, ABC]] * 3 + [[B]] * 2 + [[A]])
     found = published(trie, 4, step_size=1, accumulation="degree0")
-    assert found.order == (A, AB, ABC, B)
+    assert found.nodes == (A, AB, ABC, B)
     assert found.gains == (4.0, 3.0, 3.0, 2.0)
 
 
@@ -104,10 +103,8 @@ def test_a_relation_made_once_serves_every_accumulation() -> None:
 
 def test_a_budget_beyond_the_candidates_says_so() -> None:
     found = published(PrefixTrie.from_chains([[A, AB]]), 5, step_size=1)
-    assert found.order == (A, AB)
+    assert found.nodes == (A, AB)
     assert not found.complete
-    with pytest.warns(BudgetWarning, match="5 draft nodes asked for, 2 given"):
-        found.take(5)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ def test_products_of_rank_probabilities() -> None:
     trie = PrefixTrie.from_chains([[A, AB], [A, ac], [A], [B, AB], [B]], [2, 1, 3, 3, 1])
     found = tree_greedy(trie, 4)
     # {a, b} is reached as b then a, 4/10 * 3/10, and as a then b, 6/10 * 2/10: a tie, counted once.
-    assert found.order == (A, B, AB, ac)
+    assert found.nodes == (A, B, AB, ac)
     assert found.gains == pytest.approx((0.6, 0.4, 0.12, 0.06))
     assert found.complete
 
@@ -26,14 +26,14 @@ def test_states_that_never_occurred_are_offered() -> None:
     bc = ((2, 1), (3, 1))
     # Depth 2 adds b to 3 of 5 chains, whatever came first: c then b scores 2/5 * 3/5 though no chain has it.
     found = tree_greedy(trie, 4)
-    assert found.order == (A, C, AB, bc)
+    assert found.nodes == (A, C, AB, bc)
     assert found.gains == pytest.approx((0.6, 0.4, 0.36, 0.24))
     assert not tree_greedy(trie, 5).complete
 
 
 def test_a_path_does_not_name_a_position_twice() -> None:
     trie = PrefixTrie.from_chains([[A, AB], [((1, 2),), ((1, 2), (2, 1))], [B, AB]], [5, 3, 2])
-    for node in tree_greedy(trie, 20).order:
+    for node in tree_greedy(trie, 20).nodes:
         assert len({i for i, _ in node}) == len(node)
 
 
@@ -42,16 +42,16 @@ def test_a_path_does_not_name_a_position_twice() -> None:
 def test_orders_are_connected(build, largest_step: int) -> None:
     trie = crossing_trie(3, positions=6, chains=40, largest_step=largest_step)
     found = build(trie, 12)
-    assert len(found.order) == 12 and found.complete
+    assert len(found.nodes) == 12 and found.complete
     assert list(found.gains) == sorted(found.gains, reverse=True)
-    check_connected(found.order, 1 if largest_step == 1 else None)
+    check_connected(found.nodes, 1 if largest_step == 1 else None)
 
 
 @pytest.mark.parametrize("build", [tree_greedy, sequoia_tree])
 def test_nothing_to_draft_and_bad_budgets(build) -> None:
     for trie in (PrefixTrie.from_chains([]), PrefixTrie.from_chains([[], []])):
         found = build(trie, 3)
-        assert found.order == () and not found.complete
+        assert found.nodes == () and not found.complete
     assert build(zipf_trie(50, depth=3), 0).complete
     with pytest.raises(ValueError, match="at least 0"):
         build(zipf_trie(50, depth=3), -1)
@@ -87,16 +87,16 @@ def test_sequoia_lays_its_shape_over_the_commonest_children() -> None:
     # One child everywhere, always accepted: the best tree is the chain.
     abc = ((1, 1), (2, 1), (3, 1))
     chain = PrefixTrie.from_chains([[A, AB, abc]], [5])
-    assert sequoia_tree(chain, 3).order == (A, AB, abc)
+    assert sequoia_tree(chain, 3).nodes == (A, AB, abc)
     assert not sequoia_tree(chain, 4).complete
     # Steps that end the chain: the root's children are better than going deeper.
     flat = PrefixTrie.from_chains([[A], [B], [C]], [5, 4, 3])
-    assert sequoia_tree(flat, 3).order == (A, B, C)
+    assert sequoia_tree(flat, 3).nodes == (A, B, C)
 
 
 def test_equal_states_count_once_and_the_tree_grows_until_the_budget_is_full() -> None:
     chains = [[A, AB], [B, AB], [A, ((1, 1), (3, 1))], [B, ((2, 1), (3, 1))]]
     trie = PrefixTrie.from_chains(chains, [6, 5, 2, 2])
     found = sequoia_tree(trie, 4)
-    assert len(found.order) == 4 and found.complete
-    assert {A, B, AB} < set(found.order)
+    assert len(found.nodes) == 4 and found.complete
+    assert {A, B, AB} < set(found.nodes)

@@ -52,7 +52,7 @@ def table(latency: list[float], refresh: float = 10.0) -> LatencyTable:
     )  # fmt: skip
 
 
-ORDER = confidence_chain(4, 8, 1).order
+ORDER = confidence_chain(4, 8, 1).nodes
 
 
 def choose(

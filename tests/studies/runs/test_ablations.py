@@ -44,7 +44,7 @@ def test_policy_study(base: CalibrationConfig, tmp_path: Path) -> None:
     # A row is what a replay of its own traces gives.
     traces = read_traces(tmp_path / "run" / "traces" / "static-1-L8-T0-test-own")
     anchors = AnchorTable.from_traces(traces, max_depth=None)
-    found = replay(confidence_chain(4, 8, 1).order, anchors)
+    found = replay(confidence_chain(4, 8, 1).nodes, anchors)
     row = next(
         r for r in rows if (r["setting"], r["method"], r["budget"], r["split"]) == ("static:1", "chain", 4, "test")
     )

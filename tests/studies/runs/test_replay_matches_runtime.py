@@ -36,7 +36,7 @@ def graphs_for(traces, policy, block_length):
         "greedy": greedy(trie, BUDGET),
         "published": published(trie, BUDGET, step_size=size),
     }
-    return {name: list(construction.order) for name, construction in built.items()}
+    return {name: list(construction.nodes) for name, construction in built.items()}
 
 
 def agree(denoiser, prompts, policy, config, traces, graphs):

@@ -60,7 +60,7 @@ def test_points_are_what_the_searches_found() -> None:
         (6, 6, 3),
         (6, 12, 1),
     ]
-    order = greedy(PrefixTrie.from_anchors(search, max_depth=6), 6).order
+    order = greedy(PrefixTrie.from_anchors(search, max_depth=6), 6).nodes
     assert np.array_equal(curve.points[-1].held_out[0].forwards_per_prompt, replay(order, held_out).forwards_per_prompt)
     assert curve.points[-1].in_sample == (replay(order, search).nfe_reduction,)
     assert len({draw.forwards_per_prompt.tobytes() for draw in curve.points[3].held_out}) > 1, "the draws differ"

@@ -43,7 +43,7 @@ def test_every_prompt_is_valued_by_a_graph_that_has_not_seen_it() -> None:
     inside = dict.fromkeys(whole, 0)
     for held in found.folds:
         search = anchors.select(np.setdiff1d(anchors.prompt_indices(), held))
-        order = greedy(PrefixTrie.from_anchors(search, max_depth=6), 6).order
+        order = greedy(PrefixTrie.from_anchors(search, max_depth=6), 6).nodes
         for budget in whole:
             whole[budget] += replay(order[:budget], anchors.select(held)).forwards
             inside[budget] += replay(order[:budget], search).forwards

@@ -30,7 +30,7 @@ def prompts(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray
 
 def table_and_graphs() -> tuple[AnchorTable, tuple[Formula, ...], tuple[Formula, ...]]:
     table = AnchorTable.from_traces(toy_traces(3, prompts=30, blocks=2, length=10, noise=0.2), None)
-    order = greedy(PrefixTrie.from_anchors(table), 8).order
+    order = greedy(PrefixTrie.from_anchors(table), 8).nodes
     return table, order[:8], order[:3]
 
 

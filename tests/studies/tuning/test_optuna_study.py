@@ -49,7 +49,7 @@ def test_the_objective_never_replays_a_prompt_that_built_the_graph() -> None:
     expected = []
     for held in objective.held_out:
         rest = objective.anchors.select(np.setdiff1d(objective.anchors.prompt_indices(), held))
-        order = greedy(rest_trie(rest), 5).order
+        order = greedy(rest_trie(rest), 5).nodes
         table = objective.anchors.select(held)
         expected.append([replay(order[:budget], table).forwards_per_prompt for budget in (2, 5)])
     np.testing.assert_array_equal(objective.forwards({}), np.concatenate(expected, axis=1))
@@ -280,7 +280,7 @@ def test_tokens_per_forward_against_rows(tmp_path: Path) -> None:
     ours = [tuple(row["values"]) for row in found["pareto"] if row["method"] == "optuna"]
     assert sorted(set(ours)) == ours
     # By hand: what greedy's graphs give on test prompts.
-    order = greedy(rest_trie(given.data.objective.anchors), 6).order
+    order = greedy(rest_trie(given.data.objective.anchors), 6).nodes
     row = next(row for row in found["pareto"] if row["method"] == "greedy")
     tokens = given.test_tokens / replay(order[: row["budget"]], given.test).forwards
     assert row["test_values"][0] == pytest.approx(tokens)
