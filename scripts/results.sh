@@ -16,11 +16,8 @@ done
 
 # What needs no further decode: the traces of the method study are searched, resampled and tuned on.
 TRACES="$RUNS/method/traces"
-"$BIN/draftgraph" record --out "$RUNS/validation-static" --split validation --limit 32 --policy static:1
 "$BIN/draftgraph" calibration-size "$TRACES/static-1-L32-T0-search-bundled" --budgets 5,10,16,32 \
     --held-out "$TRACES/static-1-L32-T0-test-own" --out "$OUT/calibration-size.json" --overwrite
-"$BIN/draftgraph" smooth "$TRACES/static-1-L32-T0-search-bundled" --validation "$RUNS/validation-static" \
-    --test "$TRACES/static-1-L32-T0-test-own" --out "$OUT/smooth.json" --overwrite
 for policy in static-1 threshold-0.9; do
     for kind in forwards rows domains; do
         "$BIN/draftgraph" study "$TRACES/$policy-L32-T0-search-bundled" --test "$TRACES/$policy-L32-T0-test-own" \
@@ -31,7 +28,7 @@ done
 
 # Every method, really run: forwards counted against forwards predicted.
 "$BIN/draftgraph" calibrate --policy static:1 --policy threshold:0.9 --budgets 0,3,10,32 --measured-prompts 4 \
-    --methods chain,tree_greedy,sequoia,published,greedy,bundled_greedy,swap,cut,exact --out "$RUNS/verified" --overwrite
+    --methods chain,tree_greedy,sequoia,published,greedy,cut,exact --out "$RUNS/verified" --overwrite
 "$BIN/python" - "$RUNS/verified/results.json" "$OUT/verified.csv" <<'PYTHON'
 import csv, json, sys
 columns = ["policy", "method", "reading", "budget", "nodes", "measured_prompts", "forwards_predicted_measured",

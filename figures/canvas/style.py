@@ -66,8 +66,6 @@ METHOD_STYLES: dict[str, MethodStyle] = {
     "sequoia": MethodStyle("Sequoia tree", "#56B4E9", "v"),
     "published": MethodStyle("published rule", "#D55E00", "^"),
     "greedy": MethodStyle("greedy", "#0072B2", "o"),
-    "bundled_greedy": MethodStyle("greedy, bundles", "#117733", "p"),
-    "swap": MethodStyle("greedy, 1-swap", "#332288", "h"),
     "cut": MethodStyle("minimum cut", "#CC6677", "X"),
     "exact": MethodStyle("exact", "#009E73", "*"),
     "optuna": MethodStyle("Optuna", "#882255", "P"),

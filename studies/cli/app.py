@@ -42,7 +42,6 @@ COMMANDS = {
     "calibration-size": Entry(
         SEARCH, "Would more prompts help? Held-out value of graphs found on 5, 10, 20, ... prompts."
     ),
-    "smooth": Entry(SEARCH, "Does smoothing sparse counts help? Chosen on validation prompts, judged on test prompts."),
     "ablate": Entry(
         SEARCH,
         "Vary one thing (policy, block length, temperature, domain, ...) and hold the rest; held-out, with intervals.",

@@ -11,12 +11,13 @@ import typer
 #: tests/studies/cli/test_options.py compares them with ``drafting.searches.methods.METHODS`` and
 #: ``calibrate.models.shapes.SHAPES``.
 METHOD_NAMES = (
-    "chain", "tree_greedy", "sequoia", "published:degree0", "published:degree1/all", "published:degree1/chosen",
-    "published:total/all", "published:total/chosen", "greedy", "bundled_greedy", "swap", "cut", "exact",
+    "chain", "tree_greedy", "sequoia", "published", "published:degree0", "published:degree1/all",
+    "published:degree1/chosen", "published:total/all", "published:total/chosen", "greedy", "cut", "exact",
 )  # fmt: skip
 SHAPE_NAMES = ("llada-8b-shaped", "sdar-8b-shaped", "llada-126m-shaped", "llada-tiny-shaped", "sdar-tiny-shaped")
-METHOD_HELP = f"One of {', '.join(METHOD_NAMES)}."
-METHODS_HELP = f"Of {', '.join(METHOD_NAMES)}."
+METHOD_NOTE = "A reading may name a minimum count: published:degree0:20."
+METHOD_HELP = f"One of {', '.join(METHOD_NAMES)}. {METHOD_NOTE}"
+METHODS_HELP = f"Of {', '.join(METHOD_NAMES)}. {METHOD_NOTE}"
 
 OutOption = Annotated[Path, typer.Option("--out", help="Where to write.")]
 GraphArgument = Annotated[Path, typer.Argument(help="A graph file.")]

@@ -16,8 +16,8 @@ import numpy as np
 
 from drafting.anchors import AnchorTable
 from drafting.replay import ReplayResult, replay
-from drafting.searches.result import SearchResult, check_budget
 from drafting.searches.methods import SearchInput, find_graphs
+from drafting.searches.result import SearchResult, check_budget
 from drafting.trie import PrefixTrie
 from studies.statistics.intervals import Interval, PromptBootstrap
 

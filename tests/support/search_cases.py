@@ -68,8 +68,8 @@ def optima(trie: PrefixTrie) -> list[float]:
 def value_bound(trie: PrefixTrie, budget: int) -> float:
     """No graph of ``budget`` drafts is worth more: a bound that needs no search.
 
-    An accepted state is in the graph and in the chain, so F(V) <= sum over q in V of count(q) / total. And of a chain at
-    most ``budget`` states are accepted.
+    An accepted state is in the graph and in the chain, so F(V) <= sum over q in V of count(q) / total. And of a chain
+    at most ``budget`` states are accepted.
     """
     counts = np.sort(trie.state_count[1:])[::-1][:budget]
     return float(min(counts.sum(), trie.count[1:][trie.depth[1:] <= budget].sum()) / trie.total)

@@ -9,11 +9,10 @@ import pytest
 import drafting.searches.exact
 from drafting.searches.closure import envelope, price_sweep
 from drafting.searches.exact import exact
-from drafting.searches.result import SearchResult
 from drafting.searches.instance import Problem
+from drafting.searches.result import SearchResult
 from drafting.trie import PrefixTrie
 from drafting.values import DepthError, path_value
-from verify.graph.formulas import formula
 from tests.support.search_cases import (
     AB,
     A,
@@ -27,6 +26,7 @@ from tests.support.search_cases import (
     weight_of,
     zipf_trie,
 )
+from verify.graph.formulas import formula
 
 
 def test_the_counter_example_to_greedy() -> None:
@@ -108,16 +108,14 @@ def test_four_weights_that_are_no_whole_numbers() -> None:
 
 @pytest.mark.parametrize("reduced", [True, False], ids=["reduced", "program alone"])
 @pytest.mark.parametrize("scale", [1e-9, 1e9])
-def test_random_float_weights_against_brute_force(
-    scale: float, reduced: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_random_float_weights_against_brute_force(scale: float, reduced: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not reduced:
         monkeypatch.setattr(drafting.searches.exact._Search, "reduce", lambda self: None)
         monkeypatch.setattr(drafting.searches.exact, "greedy_states", lambda trie, budget: ([], []))
         monkeypatch.setattr(drafting.searches.exact, "envelope", lambda *given: ([], *envelope(*given)[1:]))
     rng = np.random.default_rng(5)
     programs = 0
-    for seed in range(25):
+    for seed in range(10):
         trie = crossing_trie(seed + 700, chains=16, largest_step=1 + seed % 2)
         trie = trie.reweighted(scale * rng.uniform(0.5, 4.0, trie.anchors.n_anchors))
         best = optima(trie)
@@ -127,7 +125,7 @@ def test_random_float_weights_against_brute_force(
             assert found.proved, found.summary()
             assert path_value(found.nodes, trie) * trie.total == pytest.approx(best[budget], rel=1e-10)
             assert found.bound * trie.total == pytest.approx(best[budget], rel=1e-10)
-    assert programs >= 5
+    assert programs >= 3
 
 
 def test_integers_beat_the_relaxation_and_the_proof_says_so() -> None:

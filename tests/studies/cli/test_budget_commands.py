@@ -52,8 +52,8 @@ def test_the_budget_is_chosen_on_one_split_and_reported_on_another(folder: Path,
     said = run("budget", folder, "--latency", latency, "--out", out)
     graph, saved = load_graph(out), json.loads((tmp_path / "new" / "graph.budget.json").read_text())
     search, judge = read_splits([folder / "search", folder / "test"]).tables
-    given = SearchInput(PrefixTrie.from_anchors(search), 4, LENGTH, 1)
-    nodes = {budget: found.nodes for budget, found in find_graphs("greedy", given, range(1, 5)).items()}
+    problem = SearchInput(PrefixTrie.from_anchors(search), LENGTH, 1)
+    nodes = {budget: found.nodes for budget, found in find_graphs("greedy", problem, range(1, 5)).items()}
     expected = choose_budget(nodes, search, judge, load_latency(latency))
     assert graph.budget == expected.best.budget == saved["budget"] > 0
     assert saved["rows"][graph.budget]["speedup"] == expected.best.speedup
@@ -91,8 +91,8 @@ def test_validation_prompts_choose_when_given(folder: Path, tmp_path: Path) -> N
     run("budget", folder, "--latency", latency, "--validation", folder / "validation", "--out", out)
     saved = json.loads((tmp_path / "graph.budget.json").read_text())
     search, chooser, judge = read_splits([folder / name for name in ("search", "validation", "test")]).tables
-    given = SearchInput(PrefixTrie.from_anchors(search), 4, LENGTH, 1)
-    nodes = {budget: found.nodes for budget, found in find_graphs("greedy", given, range(1, 5)).items()}
+    problem = SearchInput(PrefixTrie.from_anchors(search), LENGTH, 1)
+    nodes = {budget: found.nodes for budget, found in find_graphs("greedy", problem, range(1, 5)).items()}
     expected = choose_budget(nodes, chooser, judge, load_latency(latency))
     assert [row["choice_speedup"] for row in saved["rows"]] == [row.choice_speedup for row in expected.rows]
     assert saved["budget_chosen_on"] == "validation" and set(load_graph(out).values) == {"search", "validation", "test"}
@@ -100,10 +100,10 @@ def test_validation_prompts_choose_when_given(folder: Path, tmp_path: Path) -> N
 
 def test_a_method_that_is_not_nested_is_searched_per_budget(folder: Path, tmp_path: Path) -> None:
     latency, out = latency_file(tmp_path / "latency.json", CHEAP), tmp_path / "graph.json"
-    run("budget", folder, "--latency", latency, "--method", "swap", "--out", out)
+    run("budget", folder, "--latency", latency, "--method", "sequoia", "--out", out)
     splits = read_splits([folder / "search", folder / "test"])
-    given = SearchInput(PrefixTrie.from_anchors(splits.tables[0]), 4, LENGTH, 1)
-    nodes = {budget: found.nodes for budget, found in find_graphs("swap", given, range(1, 5)).items()}
+    problem = SearchInput(PrefixTrie.from_anchors(splits.tables[0]), LENGTH, 1)
+    nodes = {budget: found.nodes for budget, found in find_graphs("sequoia", problem, range(1, 5)).items()}
     saved = json.loads((tmp_path / "graph.budget.json").read_text())
     expected = [replay(nodes.get(budget, ()), splits.tables[1]).forwards for budget in range(5)]
     assert [row["forwards"] for row in saved["rows"]] == expected

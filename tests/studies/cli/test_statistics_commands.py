@@ -1,4 +1,4 @@
-"""``compare``, ``cross-validate``, ``calibration-size`` and ``smooth``, from trace folders to one clear sentence."""
+"""``compare``, ``cross-validate`` and ``calibration-size``, from trace folders to one clear sentence."""
 
 import json
 from pathlib import Path
@@ -96,21 +96,6 @@ def test_calibration_size_answers(folders: list[Path], tmp_path: Path) -> None:
     run("calibration-size", folders[0], "--budgets", 6, "--draws", 2, "--sizes", 8, "--out", out, "--overwrite")
     rows = json.loads(out.read_text())["rows"]
     assert [(row["search_prompts"], row["prompts"]) for row in rows] == [(8, 8), (16, 8)]
-
-
-def test_smooth_chooses_on_validation_and_judges_on_test(folders: list[Path], tmp_path: Path) -> None:
-    out = tmp_path / "smooth.json"
-    said = run(
-        "smooth", folders[0], "--validation", folders[1], "--test", folders[2], "--budgets", "4,8", "--strengths", "8",
-        "--out", out,
-    )  # fmt: skip
-    assert "24/24/24 search/validation/test prompts" in said
-    written = json.loads(out.read_text())
-    assert written["sentence"] in said
-    assert {row["model"] for row in written["rows"]} == {"raw", "markov", "product"}
-    assert "12/6/6 search/validation/test prompts" in run("smooth", folders[0], "--budgets", "4", "--strengths", "8")
-    said = run("smooth", folders[0], "--test", folders[2], code=1)
-    assert "give both --validation and --test, or neither" in said
 
 
 def test_evaluate_and_compare_say_that_a_prompt_was_searched(
