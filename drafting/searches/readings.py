@@ -101,7 +101,7 @@ def best_readings(trie: PrefixTrie, budgets: Sequence[int], step_size: int | Non
         for count, kept in tries.items():
             found = replace(reading, minimum_count=count).search(kept, max(budgets), step_size, graphs[count])
             require_depth(found.nodes, anchors)
-            forwards = replays.forwards(trie.state_ids(found.nodes)).sum(axis=1).tolist()
+            forwards = replays.forwards(trie.state_ids(found.nodes).tolist()).sum(axis=1).tolist()
             for budget, needed in zip(budgets, forwards, strict=True):
                 if budget not in best or needed < best[budget][0]:
                     best[budget] = needed, found.first(budget)

@@ -106,18 +106,24 @@ def test_four_weights_that_are_no_whole_numbers() -> None:
     assert found.proved and weight_of(found.nodes, trie) == pytest.approx(optima(trie)[4])
 
 
-@pytest.mark.parametrize("reduced", [True, False], ids=["reduced", "program alone"])
-@pytest.mark.parametrize("scale", [1e-9, 1e9])
-def test_random_float_weights_against_brute_force(scale: float, reduced: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not reduced:
+@pytest.mark.parametrize(
+    ("chains", "alone", "scale"),
+    [(12, False, 1.0), (8, True, 1.0), (8, True, 1e-9)],
+    ids=["reduced", "program alone", "tiny weights"],
+)
+def test_random_weights_with_two_decimals_against_brute_force(
+    chains: int, alone: bool, scale: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some of these were reported as not proved when the program got weights of 2^50."""
+    if alone:
         monkeypatch.setattr(drafting.searches.exact._Search, "reduce", lambda self: None)
         monkeypatch.setattr(drafting.searches.exact, "greedy_states", lambda trie, budget: ([], []))
         monkeypatch.setattr(drafting.searches.exact, "envelope", lambda *given: ([], *envelope(*given)[1:]))
     rng = np.random.default_rng(5)
     programs = 0
-    for seed in range(10):
-        trie = crossing_trie(seed + 700, chains=16, largest_step=1 + seed % 2)
-        trie = trie.reweighted(scale * rng.uniform(0.5, 4.0, trie.anchors.n_anchors))
+    for seed in range(60):
+        trie = crossing_trie(seed + 700, chains=chains)
+        trie = trie.reweighted(scale * np.round(rng.uniform(0.5, 4.0, trie.anchors.n_anchors), 2))
         best = optima(trie)
         for budget in range(2, min(len(best), 8)):
             found = exact(trie, budget)
@@ -125,7 +131,7 @@ def test_random_float_weights_against_brute_force(scale: float, reduced: bool, m
             assert found.proved, found.summary()
             assert path_value(found.nodes, trie) * trie.total == pytest.approx(best[budget], rel=1e-10)
             assert found.bound * trie.total == pytest.approx(best[budget], rel=1e-10)
-    assert programs >= 3
+    assert programs >= 50
 
 
 def test_integers_beat_the_relaxation_and_the_proof_says_so() -> None:
