@@ -1,4 +1,4 @@
-"""How the searches scale: seconds and peak memory of sweep, exact search, bundles and greedy against anchors.
+"""How the searches scale: seconds and peak memory of sweep, exact search and greedy against anchors.
 
     python benchmarks/search_scaling.py [--anchors 1000 10000 100000 1000000] [--run RUN] [--out FILE]
 
@@ -31,7 +31,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.trie_scaling import peak_bytes, zipf_pairs
 from calibrate.traces.table import MANIFEST_NAME, read_traces
 from drafting.anchors import AnchorTable
-from drafting.searches.bundles import bundled_greedy
 from drafting.searches.closure import price_sweep
 from drafting.searches.exact import exact
 from drafting.searches.greedy import greedy
@@ -78,8 +77,6 @@ def measure(source: str) -> dict[str, Any]:
         row["sweep_all"] = {**took, "certified_budgets": len(whole.budgets) - 1, "states": whole.candidates}
     found, took = timed(lambda: greedy(trie, SWEEP_BUDGET), f"greedy to {SWEEP_BUDGET}")
     row["greedy_64"] = took
-    bundles, took = timed(lambda: bundled_greedy(trie, SWEEP_BUDGET), f"bundles to {SWEEP_BUDGET}")
-    row["bundles_64"] = {**took, "accepted_drafts": path_value(bundles.nodes, trie)}
     row["exact"] = []
     for budget in BUDGETS:
         best, took = timed(lambda budget=budget: exact(trie, budget), f"exact {budget}")
@@ -90,8 +87,7 @@ def measure(source: str) -> dict[str, Any]:
                 "accepted_drafts": best.value,
                 "bound": best.bound,
                 "gap": best.gap,
-                "proved_by": best.how,
-                "undecided_states": best.undecided,
+                "proved_by": best.chosen,
                 "sweep_bound": sweep.bound(budget),
                 "greedy_accepted_drafts": path_value(found.nodes[:budget], trie),
             }

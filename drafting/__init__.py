@@ -1,4 +1,4 @@
-"""Draft graphs as models: chains, the prefix trie, the networkx DAG, values, bounds, replay. No torch.
+"""Draft graphs as models: chains, the prefix trie, the networkx DAG, values, searches, replay. No torch.
 
 The public names are imported on first use (PEP 562).
 """
@@ -19,7 +19,6 @@ _HOME = {
     "connected_weight": "drafting.values",
     "parent_graph": "drafting.parents",
     "path_value": "drafting.values",
-    "value_bound": "drafting.bounds",
 }
 # ``replay`` is left out: it names the module drafting.replay, which holds the function.
 
