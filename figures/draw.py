@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -12,7 +14,7 @@ from figures.canvas.output import Table, file_name, save_figure
 from figures.plots.ablation import SEARCH_STUDIES, Ablation, as_run, load_ablation
 from figures.plots.accepted_histogram import draw_accepted_histogram, pairs, table_accepted_histogram
 from figures.plots.calibration_size import draw_calibration_size, load_calibration_size, table_calibration_size
-from figures.plots.curves import table_nfe_vs_budget
+from figures.plots.curves import Metric, table_nfe_vs_budget
 from figures.plots.divergence import draw_divergence, load_divergence, table_divergence
 from figures.plots.domain_matrix import calibrated_methods, draw_domain_matrix, matrix, table_domain_matrix
 from figures.plots.graph_layers import draw_graph_layers, graph_row, lay_out, table_graph_layers
@@ -23,6 +25,7 @@ from figures.plots.pareto import draw_pareto, fronts, table_pareto
 from figures.plots.rank_heatmaps import draw_rank_heatmaps, rank_counts, table_rank_heatmaps
 from figures.plots.setting_curves import draw_setting_curves, shown_rows, table_setting_curves
 from figures.plots.speedup import draw_speedup, load_speedup, table_speedup
+from figures.records.fields import MAX_BYTES
 from figures.records.latency import load_latency
 from figures.records.run import FigureDataError, Run, load_run
 from figures.records.saved import (
@@ -39,8 +42,12 @@ from figures.records.saved import (
     stem,
 )
 from figures.records.study import load_study
+from verify.files.strict_json import StrictJsonError, read_json
+from verify.graph.file import GRAPH_FORMAT, GraphFileError, load_graph
 
 Drawing = tuple[str, Callable[[], Figure], Callable[[], Table]]
+Kind = Callable[[Path], list[Drawing]]
+GRAPH = "graph"
 
 
 def draw_all(path: str | Path, folder: str | Path | None = None) -> list[Path]:
@@ -49,7 +56,7 @@ def draw_all(path: str | Path, folder: str | Path | None = None) -> list[Path]:
     Args:
         path: a saved file, or a directory with such files in it: ``results.json`` of ``calibrate`` or ``ablate``,
             ``study.json``, or what ``calibration-size``, ``latency``, ``budget`` and ``verify``
-            wrote. Figures of files with other names than these two carry the file's name.
+            wrote; or one graph file. Figures of files with other names than these two carry the file's name.
         folder: where figures go instead of ``path/figures``, or ``NAME-figures`` beside the file ``NAME.json``
             (:func:`figures.records.saved.figures_folder`).
 
@@ -68,13 +75,22 @@ def draw_all(path: str | Path, folder: str | Path | None = None) -> list[Path]:
     if not path.is_dir() and not path.is_file():
         raise FigureDataError(f"{path}: expected a run directory, found no directory there, and no file")
     drawings: list[Drawing] = []
-    for file, kind in saved_files(path):
+    for file, kind in [(path, GRAPH)] if is_graph(path) else saved_files(path):
         drawings += _OF_KIND[kind](file)
     folder = Path(folder) if folder is not None else figures_folder(path)
     paths: list[Path] = []
     for name, draw, table in drawings:
         paths += save_figure(draw(), folder / name, table())
     return paths
+
+
+def is_graph(path: Path) -> bool:
+    """Whether ``path`` is a graph file; only one that is named is drawn, never all those of a folder."""
+    try:
+        outer = read_json(path, MAX_BYTES) if path.is_file() else None
+    except StrictJsonError:
+        return False  # the reader of saved files says what is wrong with it
+    return isinstance(outer, dict) and outer.get("format") == GRAPH_FORMAT
 
 
 def _of_run(file: Path) -> list[Drawing]:
@@ -88,62 +104,50 @@ def _of_ablation(file: Path) -> list[Drawing]:
     if ablation.study == "domain":
         return [_domains(ablation, method) for method in calibrated_methods(ablation)]
     shown_rows(ablation)  # a study without test prompts is found before anything is drawn
-    return [
-        (
-            file_name("ablation", ablation.study),
-            lambda: draw_setting_curves(ablation),
-            lambda: table_setting_curves(ablation),
-        )
-    ]
+    return [_drawing(file_name("ablation", ablation.study), draw_setting_curves, table_setting_curves, ablation)]
 
 
 def _domains(ablation: Ablation, method: str) -> Drawing:
     matrix(ablation, method)
-    return (
-        file_name("domain_matrix", method),
-        lambda: draw_domain_matrix(ablation, method),
-        lambda: table_domain_matrix(ablation, method),
-    )
-
-
-def _of_calibration_size(file: Path) -> list[Drawing]:
-    curve = load_calibration_size(file)
-    name = stem("calibration_size", file)
-    return [(name, lambda: draw_calibration_size(curve), lambda: table_calibration_size(curve))]
+    return _drawing(file_name("domain_matrix", method), draw_domain_matrix, table_domain_matrix, ablation, method)
 
 
 def _of_study(file: Path) -> list[Drawing]:
     study = load_study(file)
     if study.axes:
         fronts(study, "validation")
-        return [(stem("pareto", file), lambda: draw_pareto(study), lambda: table_pareto(study))]
+        return [_drawing(stem("pareto", file), draw_pareto, table_pareto, study)]
     finished(study)
-    return [(stem("optuna", file), lambda: draw_optuna_overview(study), lambda: table_optuna_overview(study))]
+    return [_drawing(stem("optuna", file), draw_optuna_overview, table_optuna_overview, study)]
 
 
-def _of_latency(file: Path) -> list[Drawing]:
-    latency = load_latency(file)
-    return [(stem("latency", file), lambda: draw_latency_rows(latency), lambda: table_latency_rows(latency))]
+def _of_graph(file: Path) -> list[Drawing]:
+    try:
+        graph = load_graph(file)
+    except GraphFileError as error:
+        raise FigureDataError(str(error)) from None
+    lay_out(graph)  # bad per-node values are found before anything is drawn
+    return [_drawing("graph", draw_graph_layers, table_graph_layers, graph)]
 
 
-def _of_budget(file: Path) -> list[Drawing]:
-    speedup = load_speedup(file)
-    return [(stem("speedup", file), lambda: draw_speedup(speedup), lambda: table_speedup(speedup))]
+def _one(figure: str, load: Callable[[Path], Any], draw: Callable[..., Figure], table: Callable[..., Table]) -> Kind:
+    """A kind of file with one figure."""
+    return lambda file: [_drawing(stem(figure, file), draw, table, load(file))]
 
 
-def _of_divergence(file: Path) -> list[Drawing]:
-    found = load_divergence(file)
-    return [(stem("divergence", file), lambda: draw_divergence(found), lambda: table_divergence(found))]
+def _drawing(name: str, draw: Callable[..., Figure], table: Callable[..., Table], *shown: Any) -> Drawing:
+    return name, partial(draw, *shown), partial(table, *shown)
 
 
-_OF_KIND: dict[str, Callable[[Path], list[Drawing]]] = {
+_OF_KIND: dict[str, Kind] = {
     RUN: _of_run,
     ABLATION: _of_ablation,
-    CALIBRATION_SIZE: _of_calibration_size,
     STUDY: _of_study,
-    LATENCY: _of_latency,
-    BUDGET: _of_budget,
-    DIVERGENCE: _of_divergence,
+    GRAPH: _of_graph,
+    CALIBRATION_SIZE: _one("calibration_size", load_calibration_size, draw_calibration_size, table_calibration_size),
+    LATENCY: _one("latency", load_latency, draw_latency_rows, table_latency_rows),
+    BUDGET: _one("speedup", load_speedup, draw_speedup, table_speedup),
+    DIVERGENCE: _one("divergence", load_divergence, draw_divergence, table_divergence),
 }
 
 
@@ -163,17 +167,11 @@ def _drawings(run: Run) -> list[Drawing]:
 
 
 def _curves(run: Run) -> list[Drawing]:
+    metrics: tuple[Metric, ...] = ("nfe_reduction", "accepted_drafts")
+    names = ("nfe_vs_budget", "accepted_drafts_vs_budget")
     return [
-        (
-            "nfe_vs_budget",
-            lambda: draw_nfe_vs_budget(run, "nfe_reduction"),
-            lambda: table_nfe_vs_budget(run, "nfe_reduction"),
-        ),
-        (
-            "accepted_drafts_vs_budget",
-            lambda: draw_nfe_vs_budget(run, "accepted_drafts"),
-            lambda: table_nfe_vs_budget(run, "accepted_drafts"),
-        ),
+        _drawing(name, draw_nfe_vs_budget, table_nfe_vs_budget, run, metric)
+        for name, metric in zip(names, metrics, strict=True)
     ]
 
 
@@ -183,14 +181,9 @@ def _graph(run: Run, policy: str) -> list[Drawing]:
     except FigureDataError:
         _left_out(run, f"saved graphs of policy {policy}", "graph drawing")
         return []
-    lay_out(run.load_graph(row))  # a broken file is found before anything is drawn
-    return [
-        (
-            file_name("graph", policy),
-            lambda: draw_graph_layers(run, policy),
-            lambda: table_graph_layers(run, policy),
-        )
-    ]
+    graph = run.load_graph(row)
+    lay_out(graph)  # a broken file is found before anything is drawn
+    return [_drawing(file_name("graph", policy), draw_graph_layers, table_graph_layers, graph)]
 
 
 def _histogram(run: Run) -> list[Drawing]:
@@ -199,7 +192,7 @@ def _histogram(run: Run) -> list[Drawing]:
     except FigureDataError:
         _left_out(run, "histograms of a calibrated graph", "accepted-length histogram")
         return []
-    return [("accepted_histogram", lambda: draw_accepted_histogram(run), lambda: table_accepted_histogram(run))]
+    return [_drawing("accepted_histogram", draw_accepted_histogram, table_accepted_histogram, run)]
 
 
 def _ranks(run: Run, policy: str) -> list[Drawing]:
@@ -208,13 +201,7 @@ def _ranks(run: Run, policy: str) -> list[Drawing]:
     except FigureDataError:
         _left_out(run, f"rank_counts of policy {policy}", "rank heat maps")
         return []
-    return [
-        (
-            file_name("ranks", policy),
-            lambda: draw_rank_heatmaps(run, policy),
-            lambda: table_rank_heatmaps(run, policy),
-        )
-    ]
+    return [_drawing(file_name("ranks", policy), draw_rank_heatmaps, table_rank_heatmaps, run, policy)]
 
 
 def _left_out(run: Run, missing: str, figure: str) -> None:

@@ -82,8 +82,3 @@ def file_name(*parts: Any) -> str:
     """A file name from ``parts``: "threshold:0.9" becomes "threshold-0.9"."""
     text = "-".join(str(part) for part in parts if part not in (None, ""))
     return "".join(char if char.isalnum() or char in "-_.+" else "-" for char in text)
-
-
-def percent(share: float) -> str:
-    """A share for a sentence: "8 %", "0.4 %"."""
-    return f"{100 * share:.0f} %" if share >= 0.0095 or share == 0 else f"{100 * share:.1f} %"

@@ -6,12 +6,12 @@ setting, and have figures of their own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from figures.canvas.style import PUBLISHED
+from figures.canvas.words import facts
 from figures.records import fields
 from figures.records.fields import RESULTS_FORMAT, FigureDataError, Item
 from figures.records.run import BASELINES, ResultRow, Run
@@ -77,13 +77,11 @@ class Ablation:
 
     def about(self) -> str:
         """Model and cache as a sentence; empty where the study does not say."""
-        model, cache = self.config.get("model"), self.config.get("cache")
-        return f"Model: {model}, cache: {cache}." if isinstance(model, str) and isinstance(cache, str) else ""
+        return facts(self.config, ("model", "cache"))
 
-    def prompts_said(self) -> str:
-        """ "48 held-out (test) prompts", without the number where it differs between rows."""
-        numbers = {row.prompts for row in self.held_out()} - {None}
-        return f"{numbers.pop()} held-out (test) prompts" if len(numbers) == 1 else "held-out (test) prompts"
+    def test_prompts(self) -> list[int | None]:
+        """The number of held-out prompts of each row that has such."""
+        return [row.prompts for row in self.held_out()]
 
 
 def load_ablation(path: str | Path) -> Ablation:
@@ -146,8 +144,8 @@ def as_run(ablation: Ablation) -> Run:
     """The study as a run, a policy per setting, for the curves over the budget.
 
     In the study of accumulations every reading of the published rule is a method of its own; elsewhere the readings
-    are one method, of which curves show the best. Plain decoding, which such studies do not write down, is there by
-    definition: no draft, and as many forwards as without any.
+    are one method, of which curves show the one that is best on the search prompts. Plain decoding, which such studies
+    do not write down, is there by definition: no draft, and as many forwards as without any.
     """
     cache = ablation.config.get("cache")
     rows = [_plain(row, cache) for row in {(row.setting, row.split): row for row in ablation.rows}.values()]
@@ -186,19 +184,33 @@ def usual_budget(ablation: Ablation, budget: int | None = None) -> int:
         FigureDataError: it was not studied.
     """
     there = sorted({row.budget for row in ablation.held_out()})
-    wanted = budget if budget is not None else USUAL_BUDGET if USUAL_BUDGET in there else there[-1]
-    if wanted not in there:
-        raise FigureDataError(f"{ablation.path}: budget {wanted} was not studied, only {', '.join(map(str, there))}")
-    return wanted
+    if budget is None:
+        return USUAL_BUDGET if USUAL_BUDGET in there else there[-1]
+    if budget not in there:
+        raise FigureDataError(f"{ablation.path}: budget {budget} was not studied, only {', '.join(map(str, there))}")
+    return budget
 
 
-def best_method(rows: Sequence[AblationRow]) -> str:
-    """The calibrated method with the highest mean nfe reduction over ``rows``; a baseline where there is no other."""
-    methods = list(dict.fromkeys(row.method for row in rows))
-    calibrated = [method for method in methods if method not in BASELINES] or methods
+def best_method(ablation: Ablation, budget: int) -> str:
+    """The calibrated method with the highest mean nfe reduction on the *search* prompts at ``budget``.
 
-    def mean(method: str) -> float:
-        values = [row.nfe_reduction for row in rows if row.method == method]
-        return sum(values) / len(values)
+    What is reported on test prompts must not have been chosen there. Of equal methods it is the first; a baseline where
+    there is no other.
 
-    return max(calibrated, key=mean)
+    Raises:
+        FigureDataError: several methods, and none has rows of search prompts.
+    """
+    there = list(dict.fromkeys(row.method for row in ablation.held_out() if row.budget == budget))
+    calibrated = [method for method in there if method not in BASELINES] or there
+    values: dict[str, list[float]] = {}
+    for row in ablation.rows:
+        if row.split == "search" and row.budget == budget and row.method in calibrated:
+            values.setdefault(row.method, []).append(row.nfe_reduction)
+    if len(calibrated) == 1:
+        return calibrated[0]
+    if not values:
+        raise FigureDataError(
+            f"{ablation.path}: no rows of search prompts at budget {budget}, by which one of "
+            f"{', '.join(calibrated)} would be chosen"
+        )
+    return max(values, key=lambda method: sum(values[method]) / len(values[method]))

@@ -8,8 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from figures.canvas.output import Table, percent
-from figures.canvas.style import INK, LABEL_SIZE, TEXT_SIZE, method_style, new_figure, set_heading, style_axes
+from figures.canvas.output import Table
+from figures.canvas.page import finish, panel_grid
+from figures.canvas.style import INK, TEXT_SIZE, TITLE_SIZE, method_style
+from figures.canvas.words import cautious, percent, prompts_of
 from figures.records.run import BASELINES, FigureDataError, Histogram, ResultRow, Run, best_row
 
 _COLUMNS = ("policy", "budget", "split", "method", "accepted_drafts", "forwards", "share")
@@ -33,6 +35,8 @@ class Pair:
 
 def pairs(run: Run) -> list[Pair]:
     """Per policy the best graph of the largest budget that has a histogram, on test prompts (else the last split).
+
+    The best is chosen on search prompts, never on test prompts.
 
     A histogram counts only with a result row of the same method, policy and budget (without one nobody could say
     which graph is best) and with at least one forward in it (a rule that fills whole blocks at once leaves none).
@@ -93,29 +97,18 @@ def draw_accepted_histogram(run: Run) -> Figure:
         FigureDataError: no histogram of a calibrated graph.
     """
     found = pairs(run)
-    columns = min(2, len(found))
-    lines = -(-len(found) // columns)
-    figure = new_figure(height=0.8 + 3.0 * lines)
-    grid = figure.subplots(lines, columns, squeeze=False, sharey=True)
-    for index, axes in enumerate(grid.flat):
-        if index >= len(found):
-            axes.set_visible(False)
-            continue
-        _draw_panel(axes, run, found[index])
-        if index % columns == 0:
-            axes.set_ylabel("forwards (%)", fontsize=LABEL_SIZE, color=INK)
-        if index + columns >= len(found):
-            axes.set_xlabel("accepted drafts in one forward", fontsize=LABEL_SIZE, color=INK)
+    figure, grid = panel_grid(len(found), "accepted drafts in one forward", "forwards (%)", share_x=False)
+    for axes, pair in zip(grid, found, strict=True):
+        _draw_panel(axes, run, pair)
     tallest = max(100 * max(item.counts) / sum(item.counts) for pair in found for item in pair.shown())
-    grid[0, 0].set_ylim(0, tallest * 1.3)  # room for the legend, which two lines fill
-    splits = {pair.split for pair in found}
-    where = "held-out (test) prompts" if splits == {"test"} else f"{'/'.join(sorted(splits))} prompts"
+    grid[0].set_ylim(0, tallest * 1.3)  # room for the legend, which two lines fill
+    where = " and ".join(dict.fromkeys(prompts_of(pair.split, _prompts(run, pair)) for pair in found))
     note = f"Forwards that carry drafts, on {where}; means are over these forwards. {run.setting()}"
-    set_heading(figure, headline(found), note)
+    finish(figure, headline(run, found), note)
     return figure
 
 
-def headline(found: list[Pair]) -> str:
+def headline(run: Run, found: list[Pair]) -> str:
     """What the first panel shows: forwards that come to nothing, with the graph and with the chain."""
     first = found[0]
     none = first.best.counts[0] / sum(first.best.counts)
@@ -123,11 +116,15 @@ def headline(found: list[Pair]) -> str:
     text = f"{first.policy}, D = {first.budget}: {percent(none)} of forwards accept no draft with the {name} graph"
     if first.chain is not None:
         text += f", {percent(first.chain.counts[0] / sum(first.chain.counts))} with the chain"
-    return text
+    return cautious(text, _prompts(run, first), first.split)
+
+
+def _prompts(run: Run, pair: Pair) -> list[int | None]:
+    return [row.prompts for row in run.select(policy=pair.policy, split=pair.split)]
 
 
 def _draw_panel(axes: Axes, run: Run, pair: Pair) -> None:
-    style_axes(axes, title=f"{pair.policy}, D = {pair.budget}")
+    axes.set_title(f"{pair.policy}, D = {pair.budget}", fontsize=TITLE_SIZE, color=INK, loc="left")
     shown = pair.shown()
     for number, item in enumerate(shown):
         style = method_style(item.method)

@@ -8,28 +8,16 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
-from matplotlib.ticker import FixedLocator, NullLocator
 
+from figures.canvas.marks import DASHES, band_mark, draw_band, line_mark, method_mark
 from figures.canvas.output import Table
-from figures.canvas.style import (
-    FAINT,
-    INK,
-    LABEL_SIZE,
-    figure_legend,
-    legend_inches,
-    marker_size,
-    method_style,
-    new_figure,
-    set_heading,
-    style_axes,
-)
+from figures.canvas.page import finish, panel_grid, thin_ticks
+from figures.canvas.style import FAINT, INK, TITLE_SIZE, marker_size, method_style
+from figures.canvas.words import cautious, plural
 from figures.records import fields
 from figures.records.fields import RESULTS_FORMAT, Item
 from verify.files.strict_json import Words, fail
 
-DASHES = (0, (4, 2))
 MINUS = "\N{MINUS SIGN}"
 _TABLE = (
     "method", "budget", "search_prompts", "draws", "nfe_reduction", "low", "high", "draws_low", "draws_high",
@@ -154,52 +142,44 @@ def table_calibration_size(curve: CalibrationSize) -> Table:
 
 
 def draw_calibration_size(curve: CalibrationSize) -> Figure:
-    """Draw the curve, a panel per budget: held-out value with its interval, spread of the draws, in-prompt_index
-    value.
+    """Draw the curve, a panel per budget: held-out value with its interval, spread of the draws, value on the prompts
+    that were searched.
     """
     budgets = curve.budgets()
-    columns = min(2, len(budgets))
-    lines = -(-len(budgets) // columns)
-    handles = _handles(curve)
-    below = 0.1 + legend_inches(handles, 4)
-    figure = new_figure(height=0.9 + below + (3.2 if lines == 1 else 2.7 * lines))
-    grid = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
-    for index, axes in enumerate(grid.flat):
-        if index >= len(budgets):
-            axes.set_visible(False)
-            continue
-        rows = [row for row in curve.rows if row.budget == budgets[index]]
-        _draw_panel(axes, rows, curve.answers.get(budgets[index]))
-        if index + columns >= len(budgets):
-            axes.set_xlabel("search prompts (log scale)", fontsize=LABEL_SIZE, color=INK)
-            axes.tick_params(labelbottom=True)
-        if index % columns == 0:
-            axes.set_ylabel("NFE reduction (× fewer forwards)", fontsize=LABEL_SIZE, color=INK)
-    figure_legend(figure, handles, 4, 0.02)
-    held_out = curve.rows[0].prompts
+    figure, grid = panel_grid(len(budgets), "search prompts (log scale)", "NFE reduction (× fewer forwards)")
+    for axes, budget in zip(grid, budgets, strict=True):
+        _draw_panel(axes, [row for row in curve.rows if row.budget == budget], curve.answers.get(budget))
     draws = max(row.draws for row in curve.rows)
     note = (
-        f"Graphs found on random draws of n prompts ({draws} per size, all prompts once), valued on the same "
-        f"{held_out} held-out prompts; the dotted line marks half of the prompts. The gain over half is judged in "
-        "pairs, with the spread of the halves in its interval."
+        f"Graphs found on random draws of n prompts ({plural(draws, 'draw')} per size, all prompts once), valued on "
+        f"the same {plural(curve.rows[0].prompts, 'held-out prompt')}; the dotted line marks half of the prompts. The "
+        "gain over half is judged in pairs, with the spread of the halves in its interval."
     )
-    set_heading(figure, headline(curve), note, footer=below)
+    style = method_style(curve.rows[0].method)
+    handles = [
+        method_mark(style, label="held-out, mean of draws"),
+        band_mark(colour=style.colour),
+        line_mark("range of draws", style.colour, linewidth=1.6, alpha=0.6),
+        line_mark("search prompts", style.colour, linewidth=1.0, alpha=0.6, linestyle=DASHES),
+    ]
+    finish(figure, headline(curve), note, handles, columns=4)
     return figure
 
 
 def headline(curve: CalibrationSize) -> str:
     """The answer to the question, over all budgets."""
     label = method_style(curve.rows[0].method).label
-    if not curve.answers:
-        return f"Held-out NFE reduction of {label} graphs against the number of search prompts"
-    whole = max(row.search_prompts for row in curve.rows)
+    whole = plural(max(row.search_prompts for row in curve.rows), "search prompt")
     helped = [budget for budget, answer in sorted(curve.answers.items()) if answer.more_would_help]
-    if not helped:
-        return f"No sign that more than {whole} search prompts would help the {label} graph"
-    if len(helped) == len(curve.answers):
-        return f"More than {whole} search prompts are likely to help the {label} graph"
-    listed = ", ".join(f"D = {budget}" for budget in helped)
-    return f"More than {whole} search prompts are likely to help the {label} graph at {listed}, not elsewhere"
+    if not curve.answers:
+        text = f"Held-out NFE reduction of {label} graphs against the number of search prompts"
+    elif not helped:
+        text = f"No sign that more than {whole} would help the {label} graph"
+    else:
+        text = f"More than {whole} are likely to help the {label} graph"
+        if len(helped) < len(curve.answers):
+            text += f" at {', '.join(f'D = {budget}' for budget in helped)}, not elsewhere"
+    return cautious(text, [row.prompts for row in curve.rows])
 
 
 def _draw_panel(axes: Axes, rows: list[SizeRow], answer: Answer | None) -> None:
@@ -209,7 +189,8 @@ def _draw_panel(axes: Axes, rows: list[SizeRow], answer: Answer | None) -> None:
         title += f"\n{answer.half} to {answer.whole} prompts: {answer.gain:+.3f} [{low:+.3f}, {high:+.3f}]".replace(
             "-", MINUS
         )
-    style_axes(axes, title=title)
+        axes.axvline(answer.half, color=FAINT, linewidth=0.9, linestyle=":", zorder=1)
+    axes.set_title(title, fontsize=TITLE_SIZE, color=INK, loc="left")
     style = method_style(rows[0].method)
     sizes = [row.search_prompts for row in rows]
     axes.set_xscale("log", base=2)
@@ -225,29 +206,5 @@ def _draw_panel(axes: Axes, rows: list[SizeRow], answer: Answer | None) -> None:
         sizes, [row.nfe_reduction for row in rows], color=style.colour, marker=style.marker,
         markersize=marker_size(style), linewidth=1.8, gid="held_out",
     )  # fmt: skip
-    band = [row for row in rows if row.low is not None]
-    axes.fill_between(
-        [row.search_prompts for row in band], [row.low or 0.0 for row in band], [row.high or 0.0 for row in band],
-        color=style.colour, alpha=0.13, linewidth=0, gid="band",
-    )  # fmt: skip
-    if answer is not None:
-        axes.axvline(answer.half, color=FAINT, linewidth=0.9, linestyle=":", zorder=1)
-    ticks: list[int] = []
-    for size in reversed(sizes):  # the largest always has a label; neighbours closer than a third octave have one
-        if not ticks or ticks[-1] / size >= 1.3:
-            ticks.append(size)
-    axes.xaxis.set_major_locator(FixedLocator(ticks))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0f}")
-
-
-def _handles(curve: CalibrationSize) -> list[Line2D | Patch]:
-    style = method_style(curve.rows[0].method)
-    held_out = Line2D([], [], color=style.colour, linewidth=1.8, marker=style.marker, label="held-out, mean of draws")
-    held_out.set_markersize(marker_size(style))
-    return [
-        held_out,
-        Patch(color=style.colour, alpha=0.2, linewidth=0, label="95 % interval"),
-        Line2D([], [], color=style.colour, linewidth=1.6, alpha=0.6, label="range of draws"),
-        Line2D([], [], color=style.colour, linewidth=1.0, alpha=0.6, linestyle=DASHES, label="search prompts"),
-    ]
+    draw_band(axes, sizes, [row.low for row in rows], [row.high for row in rows], style.colour, "band")
+    thin_ticks(axes.xaxis, sizes, room=0.08)

@@ -17,17 +17,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator
 
+from figures.canvas.marks import line_mark
 from figures.canvas.output import Table
-from figures.canvas.style import (
-    FAINT,
-    INK,
-    TEXT_SIZE,
-    figure_legend,
-    legend_inches,
-    new_figure,
-    set_heading,
-    style_axes,
-)
+from figures.canvas.page import finish, new_figure, style_axes
+from figures.canvas.style import FAINT, INK, TEXT_SIZE
+from figures.canvas.words import cautious, facts, plural
 from figures.records import fields
 from figures.records.fields import DIVERGENCE_FORMAT, Item
 from verify.files.strict_json import Words, fail
@@ -190,45 +184,35 @@ def table_divergence(found: Divergence) -> Table:
 
 def draw_divergence(found: Divergence) -> Figure:
     """Draw shares of prompts with intervals on the left, margins of divergences beside all decisions on the right."""
-    handles = _handles(found)
-    below = 0.1 + legend_inches(handles, 6)
-    figure = new_figure(height=3.9 + below)
+    figure = new_figure(height=3.1)
     left, right = figure.subplots(1, 2, width_ratios=[1, 1.1])
     _draw_shares(left, found)
     _draw_margins(right, found)
-    figure_legend(figure, handles, 6, 0.02)
-    set_heading(figure, headline(found), _note(found), footer=below)
+    note = "Against plain decoding, one sequence at a time; 95 % intervals over prompts."
+    if found.quantiles:
+        note += f" Grey: all {plural(found.decisions, 'decision')} of it."
+    note += f" {facts(found.config, ('model', 'policy', 'cache', 'drafts'))}"
+    finish(figure, cautious(headline(found), [found.prompts], "test"), note.rstrip(), _handles(found), columns=6)
     return figure
 
 
 def headline(found: Divergence) -> str:
-    """Speculation against batching: by tokens where any differ, else by paths."""
+    """Speculation against batching: by tokens where any differ, else by paths, as the paired test of the file says."""
     drafts, batch = found.way(DRAFTS), found.way(BATCH)
+    start = f"In {found.dtype}"
     if drafts is None or batch is None:
-        return f"In {found.dtype}: which ways of decoding differ from plain decoding at batch 1"
+        return f"{start}: which ways of decoding differ from plain decoding at batch 1"
+    prompts = plural(found.prompts, "prompt")
     if not any(way.tokens[0] or way.path[0] for way in (drafts, batch)):
-        return f"In {found.dtype} neither speculation nor batching changed any of {found.prompts} prompts"
-    if not drafts.tokens[0] and not batch.tokens[0]:
-        said = (
-            f"In {found.dtype} neither changed a token; batching left the path in {batch.path[0]} of {found.prompts} "
-            f"prompts, speculation in {drafts.path[0]}"
-        )
-        return said + ("; that is beyond chance" if found.verdicts.get(PATH) in ("more", "fewer") else "")
-    counts = f"other tokens in {drafts.tokens[0]} against {batch.tokens[0]} of {found.prompts} prompts"
-    verdict = found.verdicts.get(TOKENS)
+        return f"{start} neither speculation nor batching changed any of {prompts}"
+    measure, what = (TOKENS, "other tokens") if drafts.tokens[0] or batch.tokens[0] else (PATH, "another path")
+    first, second = (way.tokens[0] if measure == TOKENS else way.path[0] for way in (drafts, batch))
+    counts = f"{what} in {first} against {second} of {prompts}"
+    text = "" if measure == TOKENS else "neither changes a token; "
+    verdict = found.verdicts.get(measure)
     if verdict in ("more", "fewer"):
-        return f"In {found.dtype} speculation changes {verdict} prompts than batching alone: {counts}"
-    return f"In {found.dtype} speculation cannot be told from batching alone: {counts}"
-
-
-def _note(found: Divergence) -> str:
-    parts = ["Against plain decoding, one sequence at a time; 95 % intervals over prompts."]
-    if found.quantiles:
-        parts.append(f"Grey: all {found.decisions:,} decisions of it.")
-    told = [f"{name}: {found.config[name]}" for name in ("model", "policy", "cache", "drafts") if name in found.config]
-    if told:
-        parts.append(f"{', '.join(told)}.".replace("model:", "Model:", 1))
-    return " ".join(parts)
+        return f"{start} {text}speculation changes {verdict} prompts than batching alone: {counts}"
+    return f"{start} {text}speculation cannot be told from batching alone: {counts}"
 
 
 def _look(way: Way) -> tuple[str, str]:
@@ -260,7 +244,7 @@ def _draw_margins(axes: Axes, found: Divergence) -> None:
     )  # fmt: skip
     axes.set_xscale("symlog", linthresh=NARROWEST, linscale=0.4)
     axes.xaxis.set_major_locator(FixedLocator([0, *(10.0**power for power in range(-4, 1))]))
-    axes.xaxis.set_major_formatter(lambda value, _: "0" if value == 0 else f"$10^{{{round(np.log10(value))}}}$")
+    axes.xaxis.set_major_formatter(lambda value, _: "0" if value == 0 else _power(round(np.log10(value))))
     if found.quantiles:
         shares = np.linspace(0, 1, len(found.quantiles))
         axes.plot(found.quantiles, shares, color=ALL_COLOUR, linewidth=1.6, zorder=2, gid="all")
@@ -287,17 +271,18 @@ def _draw_margins(axes: Axes, found: Divergence) -> None:
     axes.set_ylim(0, 1)
 
 
+def _power(exponent: int) -> str:
+    """ "10⁻³" in plain characters: texts of a page are never parsed as mathematics."""
+    return "10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
 def _handles(found: Divergence) -> list[Line2D]:
-    handles = [
-        Line2D([], [], linestyle="none", marker="o", markersize=6.5, color=INK, label="other tokens"),
-        Line2D(
-            [], [], linestyle="none", marker="o", markersize=6.5, color=INK, markerfacecolor="white", label="other path"
-        ),
-    ]
+    point = {"linestyle": "none", "marker": "o", "markersize": 6.5}
+    handles = [line_mark("other tokens", INK, **point), line_mark("other path", INK, markerfacecolor="white", **point)]
     for way in found.ways:
         if way.margins:
             colour, marker = _look(way)
-            handles.append(Line2D([], [], color=colour, linewidth=1.8, marker=marker, markersize=4.5, label=way.label))
+            handles.append(line_mark(way.label, colour, marker=marker, markersize=4.5))
     if found.quantiles:
-        handles.append(Line2D([], [], color=ALL_COLOUR, linewidth=1.6, label="all decisions"))
+        handles.append(line_mark("all decisions", ALL_COLOUR, linewidth=1.6))
     return handles

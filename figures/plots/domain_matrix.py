@@ -15,17 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from figures.canvas.output import Table
-from figures.canvas.style import (
-    INK,
-    LABEL_SIZE,
-    SEQUENTIAL,
-    TEXT_SIZE,
-    TITLE_SIZE,
-    method_style,
-    new_figure,
-    on_colour,
-    set_heading,
-)
+from figures.canvas.page import colour_bar, finish, new_figure, style_axes
+from figures.canvas.style import LABEL_SIZE, SEQUENTIAL, SMALL_SIZE, method_style, on_colour
+from figures.canvas.words import cautious, percent, prompts_of
 from figures.plots.ablation import Ablation, AblationRow, best_method, usual_budget
 from figures.records.fields import FigureDataError
 from figures.records.run import BASELINES
@@ -49,14 +41,19 @@ class Matrix:
 
 
 def matrix(ablation: Ablation, method: str | None = None, budget: int | None = None) -> Matrix:
-    """The matrix of ``method`` (by default the calibrated one that does best) at ``budget`` (10, or the largest).
+    """The matrix of ``method`` at ``budget``.
+
+    Args:
+        ablation: a study of domains.
+        method: by default the calibrated one that is best on search prompts.
+        budget: draft nodes; by default 10, or the largest studied.
 
     Raises:
         FigureDataError: no test rows, a setting that is not "made on -> run on", no such method, or an empty cell.
     """
     chosen = usual_budget(ablation, budget)
     rows = [row for row in ablation.held_out() if row.budget == chosen]
-    method = best_method(rows) if method is None else method
+    method = best_method(ablation, chosen) if method is None else method
     cells: dict[tuple[str, str], AblationRow] = {}
     chain: dict[str, AblationRow] = {}
     for row in rows:
@@ -97,7 +94,7 @@ def table_domain_matrix(ablation: Ablation, method: str | None = None, budget: i
 
 
 def draw_domain_matrix(ablation: Ablation, method: str | None = None, budget: int | None = None) -> Figure:
-    """Draw the matrix with a number and its interval in every cell; the best graph of each column is framed.
+    """Draw the matrix with a number and its interval in every cell; the graph made on a column's domain is framed.
 
     Raises:
         FigureDataError: as :func:`matrix`.
@@ -106,54 +103,49 @@ def draw_domain_matrix(ablation: Ablation, method: str | None = None, budget: in
     lines = [*found.made_on, *([CHAIN] if found.chain else [])]
     values = [row.nfe_reduction for row in (*found.cells.values(), *found.chain.values())]
     norm = Normalize(min(values), max(max(values), min(values) + 1e-9))
-    figure = new_figure(height=1.55 + 0.62 * len(lines))
+    figure = new_figure(height=0.85 + 0.62 * len(lines))
     axes = figure.subplots()
+    style_axes(
+        axes, x_label="run on prompts of", y_label="graph made on",
+        title=f"{method_style(found.method).label}, D = {found.budget}", grid="",
+    )  # fmt: skip
     for column, run in enumerate(found.run_on):
-        best = max(found.cells[made, run].nfe_reduction for made in found.made_on)
         for line, made in enumerate(found.made_on):
-            row = found.cells[made, run]
-            _draw_cell(axes, column, line, row, norm, framed=row.nfe_reduction == best)
+            _draw_cell(axes, column, line, found.cells[made, run], norm, framed=made == run)
         if run in found.chain:
             _draw_cell(axes, column, len(lines) - 0.85, found.chain[run], norm, framed=False)
-    label = method_style(found.method).label
     axes.set_xlim(-0.5, len(found.run_on) - 0.5)
     bottom = len(lines) - (0.35 if found.chain else 0.5)
     axes.set_ylim(bottom, -0.5)
     axes.set_xticks(range(len(found.run_on)), found.run_on)
     places = [*range(len(found.made_on)), *([len(lines) - 0.85] if found.chain else [])]
     axes.set_yticks(places, [*found.made_on, *(["confidence\nchain"] if found.chain else [])])
-    axes.tick_params(labelsize=TEXT_SIZE, colors=INK, length=0)
-    axes.set_xlabel("run on prompts of", fontsize=LABEL_SIZE, color=INK)
-    axes.set_ylabel("graph made on", fontsize=LABEL_SIZE, color=INK)
-    axes.set_title(f"{label}, D = {found.budget}", fontsize=TITLE_SIZE, color=INK, loc="left")
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-    _colour_bar(figure, axes, norm)
+    axes.tick_params(length=0)
+    colour_bar(figure, axes, ScalarMappable(norm, SEQUENTIAL), "NFE reduction (×)", pad=0.02, aspect=18)
     note = (
-        f"NFE reduction (× fewer forwards) on {ablation.prompts_said()} of the column, 95 % intervals over prompts in "
-        f"brackets; the best graph of each column is framed. {ablation.about()}"
+        f"NFE reduction (× fewer forwards) on {prompts_of('test', ablation.test_prompts())} of the column, 95 % "
+        "intervals over prompts in brackets. Framed: the graph made on the domain it is run on. Graphs are not "
+        f"compared in pairs here. {ablation.about()}"
     )
-    set_heading(figure, headline(found), note.rstrip())
+    finish(figure, headline(found), note.rstrip())
     return figure
 
 
 def headline(found: Matrix) -> str:
-    """How much of the gain a graph keeps on the domain that suits it least, against the graph made there."""
-    kept = {
-        (made, run): row.nfe_reduction / found.cells[run, run].nfe_reduction
+    """Which shares of the NFE reduction graphs keep on other domains, against the graphs made there."""
+    shares = [
+        row.nfe_reduction / found.cells[run, run].nfe_reduction
         for (made, run), row in found.cells.items()
         if made != run and (run, run) in found.cells
-    }
-    if not kept:
-        return f"NFE reduction of {method_style(found.method).label} graphs across domains, D = {found.budget}"
-    made, run = min(kept, key=lambda cell: kept[cell])
-    share = kept[made, run]
-    if share >= 1:
-        return f"D = {found.budget}: on every domain, graphs made elsewhere do as well as the graph made there"
-    return (
-        f"D = {found.budget}: a graph made on {made} keeps {100 * share:.0f} % of the NFE reduction on {run}; "
-        "no other pair keeps less"
-    )
+    ]
+    if not shares:
+        text = f"NFE reduction of {method_style(found.method).label} graphs across domains, D = {found.budget}"
+    else:
+        low, high = percent(min(shares)), percent(max(shares))
+        text = f"D = {found.budget}: graphs made on other prompts reach "
+        text += low if low == high else f"{low} to {high}"
+        text += " of the NFE reduction of those made on the same domain"
+    return cautious(text, [row.prompts for row in found.cells.values()])
 
 
 def _draw_cell(axes: Axes, x: float, y: float, row: AblationRow, norm: Normalize, framed: bool) -> None:
@@ -163,7 +155,7 @@ def _draw_cell(axes: Axes, x: float, y: float, row: AblationRow, norm: Normalize
     )
     if framed:
         axes.add_patch(
-            Rectangle((x - 0.475, y - 0.46), 0.95, 0.92, fill=False, edgecolor=FRAME, linewidth=2.2, gid="best")
+            Rectangle((x - 0.475, y - 0.46), 0.95, 0.92, fill=False, edgecolor=FRAME, linewidth=2.2, gid="own")
         )
     colour = on_colour(red, green, blue)
     low, high = row.nfe_reduction_low, row.nfe_reduction_high
@@ -173,11 +165,4 @@ def _draw_cell(axes: Axes, x: float, y: float, row: AblationRow, norm: Normalize
         color=colour,
     )  # fmt: skip
     if low is not None:
-        axes.text(x, y + 0.24, f"[{low:.2f}, {high:.2f}]", ha="center", va="center", fontsize=7.0, color=colour)
-
-
-def _colour_bar(figure: Figure, axes: Axes, norm: Normalize) -> None:
-    bar = figure.colorbar(ScalarMappable(norm, SEQUENTIAL), ax=axes, pad=0.02, aspect=18)
-    bar.set_label("NFE reduction (×)", fontsize=LABEL_SIZE, color=INK)
-    bar.ax.tick_params(labelsize=TEXT_SIZE, colors=INK)
-    bar.outline.set_visible(False)
+        axes.text(x, y + 0.24, f"[{low:.2f}, {high:.2f}]", ha="center", va="center", fontsize=SMALL_SIZE, color=colour)

@@ -24,26 +24,20 @@ from matplotlib.lines import Line2D
 
 from drafting.graph import DraftGraph
 from figures.canvas.layered_layout import place_in_layers
-from figures.canvas.output import Table, percent
-from figures.canvas.style import (
-    FAINT,
-    INK,
-    LABEL_SIZE,
-    SEQUENTIAL,
-    TEXT_SIZE,
-    WIDTH,
-    method_style,
-    new_figure,
-    set_heading,
-)
+from figures.canvas.marks import line_mark
+from figures.canvas.output import Table
+from figures.canvas.page import colour_bar, finish, new_figure, style_axes
+from figures.canvas.style import INK, SEQUENTIAL, SMALL_SIZE, WIDTH, method_style
+from figures.canvas.words import percent, plural, prompts_of
 from figures.records.run import FigureDataError, ResultRow, Run, best_row
 from verify.graph.file import GraphFile
 from verify.graph.formulas import ROOT, Formula
 
 #: More nodes than this cannot be labelled legibly on a page; draw_all takes the largest budget up to it.
 LARGEST_BUDGET = 32
+#: With more nodes than this, the root included, placing them takes minutes and nobody can follow a line.
+LARGEST_DRAWN = 257
 
-NODE_LABEL_SIZE = 7.0  # points
 LARGEST_AREA, SMALLEST_AREA = 260.0, 14.0  # points squared, as matplotlib gives marker sizes
 LINE_CHARACTERS = 8
 
@@ -79,7 +73,7 @@ def lay_out(graph: GraphFile | DraftGraph) -> LaidOutGraph:
     return LaidOutGraph(
         nodes=nodes,
         layers=layers,
-        places=places,
+        places=place_in_layers(layers, edges),
         edges=edges,
         counts=None if counts is None else [int(count) for count in counts],
         reach=_per_node(dag, nodes, "reach"),
@@ -126,16 +120,16 @@ def graph_row(run: Run, policy: str, budget: int | None = None) -> ResultRow:
     budgets = {row.budget for row in rows if row.budget <= LARGEST_BUDGET} if budget is None else {budget}
     rows = [row for row in rows if row.budget == max(budgets, default=0)]
     if not rows:
-        wanted = f"up to {LARGEST_BUDGET}" if budget is None else f"of {budget}"
+        size = f"up to {LARGEST_BUDGET}" if budget is None else f"of {budget}"
         raise FigureDataError(
-            f"{run.directory}: no row of a calibrated graph with a graph file, policy {policy}, budget {wanted}"
+            f"{run.directory}: no row of a calibrated graph with a graph file, policy {policy}, budget {size}"
         )
     return best_row(run, rows)
 
 
-def table_graph_layers(run: Run, policy: str, budget: int | None = None) -> Table:
+def table_graph_layers(graph: GraphFile | DraftGraph) -> Table:
     """Every drawn node, one row each; parents are indices, those that are drawn as lines."""
-    laid = lay_out(run.load_graph(graph_row(run, policy, budget)))
+    laid = lay_out(graph)
     rows = []
     for index, node in enumerate(laid.nodes):
         parents = [str(a) for a, b in laid.edges if b == index]
@@ -152,48 +146,60 @@ def table_graph_layers(run: Run, policy: str, budget: int | None = None) -> Tabl
     return Table(("node", "formula", "layer", "count", "reach", "parents"), tuple(rows))
 
 
-def draw_graph_layers(run: Run, policy: str, budget: int | None = None) -> Figure:
-    """Draw the best graph of ``policy`` (see :func:`graph_row`).
+def draw_graph_layers(graph: GraphFile | DraftGraph) -> Figure:
+    """Draw a graph file or a graph: areas and colours where it says how often its states came true.
+
+    >>> from drafting.graph import DraftGraph
+    >>> figure = draw_graph_layers(DraftGraph.from_formulas([((1, 1),), ((2, 1),), ((1, 1), (2, 1))], step_size=1))
+    >>> [axis.get_xlabel() for axis in figure.axes]
+    ['denoising steps ahead']
 
     Raises:
-        FigureDataError: no such graph, a graph file that is missing or broken, or bad per-node values in it.
+        FigureDataError: more nodes than can be labelled (:data:`LARGEST_DRAWN`), or bad per-node values in a file.
     """
-    row = graph_row(run, policy, budget)
-    graph = run.load_graph(row)
     laid = lay_out(graph)
+    if len(laid.nodes) > LARGEST_DRAWN:
+        raise FigureDataError(
+            f"the graph has {len(laid.nodes) - 1} draft nodes, expected at most {LARGEST_DRAWN - 1}; a drawing of more "
+            "cannot be read, so draw a graph of a smaller budget"
+        )
     depth = max(laid.layers)
     tallest = max(laid.places) - min(laid.places)
     # In inches: a label of LINE_CHARACTERS is half an inch wide; the largest node 0.25 and a line of text 0.11 high.
     width = max(WIDTH, 1.2 + 0.55 * (depth + 1))
     body = max(1.4, (0.26 + 0.11 * _label_lines(laid)) * (tallest + 1.3))
-    figure = new_figure(height=body + 1.55, width=width)
+    figure = new_figure(height=body + 0.45, width=width)
     axes = figure.subplots()
+    style_axes(axes, x_label="denoising steps ahead", grid="")
     _draw_edges(axes, laid)
     _draw_nodes(axes, laid)
-    _draw_axes(axes, laid, tallest)
-    footer = 0.0
-    if laid.counts is not None:
-        footer = 0.38
-        _size_legend(figure, laid.counts)
+    axes.set_xlim(-0.55, depth + 0.55)
+    # Labels hang below their nodes, so there is more room below; the first place is at the top.
+    axes.set_ylim(max(laid.places) + 0.85, min(laid.places) - 0.45)
+    axes.set_yticks([])
+    axes.set_xticks(range(depth + 1))
+    axes.tick_params(length=0)
     if laid.reach is not None:
         colours = ScalarMappable(_reach_scale(laid.reach), SEQUENTIAL)
-        bar = figure.colorbar(colours, ax=axes, shrink=0.9, pad=0.01, aspect=16)
-        bar.set_label("probability of\nacceptance (%)", fontsize=LABEL_SIZE, color=INK)
-        bar.ax.tick_params(labelsize=TEXT_SIZE, colors=INK, length=3)
-        bar.outline.set_visible(False)
-    set_heading(figure, headline(row, graph, laid), _note(laid), footer=footer)
+        colour_bar(figure, axes, colours, "probability of\nacceptance (%)", shrink=0.9, pad=0.01, aspect=16)
+    finish(figure, headline(graph, laid), _note(laid), [] if laid.counts is None else _sizes(laid.counts), columns=3)
     return figure
 
 
-def headline(row: ResultRow, graph: GraphFile, laid: LaidOutGraph) -> str:
+def headline(graph: GraphFile | DraftGraph, laid: LaidOutGraph) -> str:
     """How far the graph looks ahead, and what it is worth on held-out prompts if the file says so."""
-    steps = max(laid.layers)
-    text = f"{row.policy}, {method_style(row.method).label}, D = {graph.budget}: looks up to {steps} "
-    text += "step ahead" if steps == 1 else "steps ahead"
-    for split, name in (("test", "held-out"), ("validation", "validation"), ("search", "search prompts")):
-        worth = graph.values.get(split, {}).get("accepted_drafts")
-        if worth is not None:
-            return f"{text}, {worth:.2f} drafts accepted per anchor ({name})"
+    text = f"D = {len(laid.nodes) - 1}: looks up to {plural(max(laid.layers), 'step')} ahead"
+    if not isinstance(graph, GraphFile):
+        return text
+    search = graph.provenance.get("search")
+    label = f", {method_style(search).label}" if isinstance(search, str) else ""
+    text = f"{graph.validity.policy}{label}, {text}"
+    for split in ("test", "validation", "search"):
+        stated = graph.values.get(split, {})
+        if stated.get("accepted_drafts") is not None:
+            prompts = stated.get("prompts")
+            where = prompts_of(split, [prompts if type(prompts) is int else None])
+            return f"{text}, {stated['accepted_drafts']:.2f} drafts accepted per anchor on {where}"
     return text
 
 
@@ -266,25 +272,12 @@ def _draw_nodes(axes: Axes, laid: LaidOutGraph) -> None:
         axes.annotate(
             node_label(node), (laid.layers[index], laid.places[index]),
             xytext=(0, -((area / math.pi) ** 0.5) - 1.5), textcoords="offset points",
-            ha="center", va="top", fontsize=NODE_LABEL_SIZE, color=INK, linespacing=0.95, zorder=4,
+            ha="center", va="top", fontsize=SMALL_SIZE, color=INK, linespacing=0.95, zorder=4,
             path_effects=[patheffects.withStroke(linewidth=2.0, foreground="white")], gid=f"label/{index}",
         )  # fmt: skip
 
 
-def _draw_axes(axes: Axes, laid: LaidOutGraph, tallest: float) -> None:
-    depth = max(laid.layers)
-    axes.set_xlim(-0.55, depth + 0.55)
-    # Labels hang below their nodes, so there is more room below; the first place is at the top.
-    axes.set_ylim(max(laid.places) + 0.85, min(laid.places) - 0.45)
-    axes.set_yticks([])
-    axes.set_xticks(range(depth + 1))
-    axes.tick_params(labelsize=TEXT_SIZE, colors=INK, length=0)
-    axes.set_xlabel("denoising steps ahead", fontsize=LABEL_SIZE, color=INK)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-
-
-def _size_legend(figure: Figure, counts: list[int]) -> None:
+def _sizes(counts: list[int]) -> list[Line2D]:
     """Three circles that say which area is which count."""
     largest = max(counts[1:], default=0)
     shown = sorted({_round_number(largest * part) for part in (1.0, 0.3, 0.05)} - {0})
@@ -292,15 +285,8 @@ def _size_legend(figure: Figure, counts: list[int]) -> None:
     for count in shown:
         text = f"{count:,}" if count != shown[-1] else f"{count:,} anchors whose next steps pass through the state"
         size = max(SMALLEST_AREA, LARGEST_AREA * count / largest) ** 0.5
-        handles.append(
-            Line2D(
-                [], [], color=INK, linestyle="none", marker="o", markerfacecolor="white", markersize=size, label=text
-            )
-        )
-    figure.legend(
-        handles=handles, loc="lower left", ncols=3, fontsize=TEXT_SIZE, frameon=False, labelcolor=FAINT,
-        handletextpad=0.8, columnspacing=2.0, borderaxespad=0.3,
-    )  # fmt: skip
+        handles.append(line_mark(text, INK, linestyle="none", marker="o", markerfacecolor="white", markersize=size))
+    return handles
 
 
 def _round_number(value: float) -> int:

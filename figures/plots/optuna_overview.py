@@ -12,23 +12,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from figures.canvas.layered_layout import spread
+from figures.canvas.marks import label_heights
 from figures.canvas.output import Table
-from figures.canvas.style import (
-    FAINT,
-    INK,
-    LABEL_SIZE,
-    LEGEND_LINE,
-    NOTE_SIZE,
-    TEXT_SIZE,
-    darker,
-    figure_legend,
-    marker_size,
-    method_style,
-    new_figure,
-    set_heading,
-    style_axes,
-)
+from figures.canvas.page import finish, new_figure, style_axes, value_limits
+from figures.canvas.style import FAINT, NOTE_SIZE, TEXT_SIZE, darker, marker_size, method_style
+from figures.canvas.words import cautious, plural
 from figures.records.fields import FigureDataError
 from figures.records.study import OPTUNA, StudyFile, Trial, Verdict, one_reading
 
@@ -36,6 +24,7 @@ from figures.records.study import OPTUNA, StudyFile, Trial, Verdict, one_reading
 LINES = ("chain", "tree_greedy", "published", "greedy", "exact")
 #: The verdict against this one is the headline.
 AGAINST = "greedy"
+MINUS = "\N{MINUS SIGN}"
 _TABLE = ("table", "name", "number", "state", "value", "low", "high")
 
 
@@ -94,8 +83,7 @@ def draw_optuna_overview(study: StudyFile) -> Figure:
     trials = finished(study)
     shares = _shares(study)
     side = [draw for draw, there in (("importance", bool(shares)), ("difference", bool(study.verdicts))) if there]
-    below = 0.1 + LEGEND_LINE  # five short entries at most
-    figure = new_figure(height=6.0 + below)
+    figure = new_figure(height=5.2)
     top = figure.add_gridspec(2, 1, height_ratios=[1.15, 1]) if side else figure.add_gridspec(1, 1)
     history = figure.add_subplot(top[0])
     panels = dict(zip(side, top[1].subgridspec(1, len(side)).subplots(squeeze=False)[0], strict=True)) if side else {}
@@ -104,26 +92,37 @@ def draw_optuna_overview(study: StudyFile) -> Figure:
     if "difference" in panels:
         _draw_differences(panels["difference"], study.verdicts)
     handles = _draw_history(history, study, trials)
-    figure.draw_without_rendering()  # the labels of the lines need the final size of the panel
     note = (
-        f"Above: on held-out folds of {study.search_prompts} search prompts, which the study saw. Differences: on "
-        f"{study.test_prompts} test prompts, all budgets together, paired 95 % intervals. {study.about()}"
+        f"Above: on held-out folds of {plural(study.search_prompts, 'search prompt')}, which the study saw. "
+        f"Differences: on {plural(study.test_prompts, 'test prompt')}, all budgets together, paired 95 % intervals; "
+        f"hollow where the interval contains zero. {study.about()}"
     )
-    set_heading(figure, headline(study), note.rstrip(), footer=below)
-    figure.draw_without_rendering()
-    _label_lines(history, baseline_values(study))
-    figure_legend(figure, handles, 5, 0.02)
+    finish(figure, headline(study), note.rstrip(), handles)
+    lines = []
+    for method, value in baseline_values(study).items():
+        style = method_style(method)
+        lines.append((value, f"{style.label} {value:.3f}", darker(style.colour), f"{method}/label"))
+    label_heights(history, lines)
     return figure
 
 
 def headline(study: StudyFile) -> str:
-    """The verdict against greedy, in the study's own words; without one, what the trials gained."""
+    """The paired verdict against greedy on test prompts; without one, what the trials gained."""
     for verdict in study.verdicts:
         if verdict.against == AGAINST:
-            return f"On test prompts {verdict.sentence.rstrip('.')}".replace("95% ", "95 % ")
+            low, high = verdict.interval
+            numbers = f"difference in NFE reduction {verdict.difference:+.3f} [{low:+.3f}, {high:+.3f}]"
+            name = f"the {method_style(AGAINST).label} graph"
+            if verdict.contains_zero:
+                text = f"On test prompts Optuna's graph cannot be told from {name}: {numbers}"
+            else:
+                better = "fewer" if verdict.difference > 0 else "more"
+                text = f"On test prompts Optuna's graph needs {better} forwards than {name}: {numbers}"
+            return cautious(text.replace("-", MINUS), [verdict.prompts])
     trials = finished(study)
     values = best_so_far(trials)
-    return f"{len(trials)} trials took the best value from {values[0]:.4f} to {values[-1]:.4f}"
+    text = f"{plural(len(trials), 'trial')} took the best value on the folds from {values[0]:.4f} to {values[-1]:.4f}"
+    return cautious(text, [study.search_prompts], "search")
 
 
 def _shares(study: StudyFile) -> list[tuple[str, float]]:
@@ -145,15 +144,15 @@ def _draw_history(axes: Axes, study: StudyFile, trials: list[Trial]) -> list[Lin
     # Bad trials must not press all others into a line: the worst quarter may stand at the upper edge.
     high = max([values[int(0.75 * (len(values) - 1))], *lines.values(), *known[:1]])
     high = max(high, low * 1.001 + 1e-9)
-    top = high + 0.08 * (high - low)
-    axes.set_ylim(low - 0.08 * (high - low), top)
+    bottom, top = value_limits((low, high), 0.08, 0.08)
+    axes.set_ylim(bottom, top)
     handles = []
-    for name, wanted, marker, face in (
+    for name, belongs, marker, face in (
         ("trial", lambda t: t.warm_start is None and t.state == "complete", "o", colour),
         ("warm start", lambda t: t.warm_start is not None and t.state == "complete", "D", "white"),
         ("pruned", lambda t: t.state != "complete", "x", colour),
     ):
-        shown = [trial for trial in trials if wanted(trial) and trial.values[0] <= top]
+        shown = [trial for trial in trials if belongs(trial) and trial.values[0] <= top]
         if shown:
             (line,) = axes.plot(
                 [trial.number for trial in shown], [trial.values[0] for trial in shown], linestyle="none",
@@ -180,20 +179,6 @@ def _draw_history(axes: Axes, study: StudyFile, trials: list[Trial]) -> list[Lin
     axes.set_xlim(-0.5, max(trial.number for trial in trials) + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return handles
-
-
-def _label_lines(axes: Axes, lines: dict[str, float]) -> None:
-    ordered = sorted(lines.items(), key=lambda item: item[1])
-    low, high = axes.get_ylim()
-    inches = axes.get_window_extent().height / axes.get_figure(root=True).dpi  # type: ignore[union-attr]
-    heights = spread([value for _, value in ordered], (high - low) * (NOTE_SIZE * 1.2 / 72) / inches)
-    for height, (method, value) in zip(heights, ordered, strict=True):
-        style = method_style(method)
-        axes.annotate(
-            f"{style.label} {value:.3f}", (1.0, height), xycoords=("axes fraction", "data"), xytext=(5, 0),
-            textcoords="offset points", fontsize=NOTE_SIZE, va="center", ha="left", color=darker(style.colour),
-            annotation_clip=False, gid=f"{method}/label",
-        )  # fmt: skip
 
 
 def _draw_importances(axes: Axes, shares: list[tuple[str, float]]) -> None:
@@ -224,4 +209,3 @@ def _draw_differences(axes: Axes, verdicts: tuple[Verdict, ...]) -> None:
     )  # fmt: skip
     axes.set_ylim(len(verdicts) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
-    axes.xaxis.label.set(fontsize=LABEL_SIZE, color=INK)

@@ -10,27 +10,18 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
+from figures.canvas.marks import line_mark, method_mark
 from figures.canvas.output import Table
-from figures.canvas.style import (
-    FAINT,
-    INK,
-    LABEL_SIZE,
-    figure_legend,
-    legend_inches,
-    marker_size,
-    method_order,
-    method_style,
-    new_figure,
-    set_heading,
-    style_axes,
-)
+from figures.canvas.page import finish, new_figure, style_axes, value_limits
+from figures.canvas.style import FAINT, marker_size, method_order, method_style
+from figures.canvas.words import cautious, plural
 from figures.records.fields import FigureDataError
 from figures.records.study import MAXIMIZE, OPTUNA, Axis, FrontPoint, StudyFile, one_reading
 
-COLUMNS = 5
 _TABLE = ("split", "method", "budget", "x", "y")
+#: The fixed method whose value the headline puts beside Optuna's.
+BESIDE = "greedy"
 #: Names of objectives, as axes say them.
 WORDS = {
     "tokens_per_forward": "tokens per forward pass",
@@ -100,11 +91,7 @@ def draw_pareto(study: StudyFile) -> Figure:
     """
     panels = [(split, found) for split in ("validation", "test") if (found := fronts(study, split))]
     methods = sorted({method for _, found in panels for method in found}, key=method_order)
-    handles = [_handle(method) for method in methods]
-    cloud = Line2D([], [], linestyle="none", marker="o", markersize=3, color=FAINT, alpha=0.5, label="trials")
-    handles.append(cloud)
-    below = 0.1 + legend_inches(handles, COLUMNS)
-    figure = new_figure(height=4.4 + below)
+    figure = new_figure(height=3.8)
     grid = figure.subplots(1, len(panels), squeeze=False, sharex=True, sharey=True)[0]
     for axes, (split, found) in zip(grid, panels, strict=True):
         title = "held-out folds, which the study saw" if split == "validation" else "test prompts"
@@ -113,54 +100,51 @@ def draw_pareto(study: StudyFile) -> Figure:
             _draw_cloud(axes, study)
         for method, own in found.items():
             _draw_front(axes, method, [_values(study, point, split) for point in own], joined=_swapped(study))
-    grid[0].set_ylabel(_label(_y(study)), fontsize=LABEL_SIZE, color=INK)
-    _set_limits(grid[0], [_values(study, p, split) for split, found in panels for own in found.values() for p in own])
+    style_axes(grid[0], y_label=_label(_y(study)), grid="both")
+    points = [_values(study, p, split) for split, found in panels for own in found.values() for p in own]
+    # Of what fronts span; trials far off are cut, as they say nothing.
+    grid[0].set_xlim(value_limits((x for x, _ in points), 0.06))
+    grid[0].set_ylim(value_limits((y for _, y in points), 0.06))
     better = "higher and further left" if _y(study).direction == MAXIMIZE else "lower and further left"
     note = (
-        f"{study.search_prompts} search and {study.test_prompts} test prompts, {len(study.trials)} trials; {better} is "
-        f"better. A front chosen on the folds looks too good there. {study.about()}"
+        f"{study.search_prompts} search and {plural(study.test_prompts, 'test prompt')}, "
+        f"{plural(len(study.trials), 'trial')}; {better} is better. A front chosen on the folds looks too good there. "
+        f"Graphs of equal cost are not compared in pairs here. {study.about()}"
     )
-    set_heading(figure, headline(study), note.rstrip(), footer=below)
-    figure_legend(figure, handles, COLUMNS, 0.02)
+    handles = [method_mark(method_style(method)) for method in methods]
+    handles.append(line_mark("trials", FAINT, linestyle="none", marker="o", markersize=3, alpha=0.5))
+    finish(figure, headline(study), note.rstrip(), handles)
     return figure
 
 
 def headline(study: StudyFile) -> str:
-    """How often Optuna's graphs beat the best fixed graph, on test prompts where there are some."""
+    """What is drawn, with Optuna's and greedy's value at the largest common cost. The file has no paired comparison of
+    graphs of equal cost, so none is called better.
+    """
     split = "test" if fronts(study, "test") else "validation"
-    found = fronts(study, split)
-    where = "On test prompts" if split == "test" else "On held-out folds"
-    own = [_values(study, point, split) for point in found.pop(OPTUNA, [])]
-    others = [_values(study, point, split) for points in found.values() for point in points]
-    if not own or not others:
-        return f"{_label(_y(study))} against {_label(_x(study))}"
-    if _swapped(study):
-        best: dict[float, float] = {}
-        for x, y in others:
-            best[x] = max(best.get(x, y), y)
-        reached: dict[float, float] = {}
-        for x, y in own:
-            reached[x] = max(reached.get(x, y), y)
-        common = sorted(set(best) & set(reached))
-        if not common:
-            return f"{where} no budget has both an Optuna graph and a fixed one"
-        won, equal = sum(reached[x] > best[x] for x in common), sum(reached[x] == best[x] for x in common)
-        also = f" and equal it at {equal}" if equal else ""
-        return f"{where} Optuna's graphs beat the best fixed graph at {won} of {len(common)} budgets{also}"
-    won = sum(all(x < a and y < b for a, b in others) for x, y in own)
-    return f"{where} {won} of {len(own)} graphs of Optuna's front beat every fixed graph on both domains"
+    found = {
+        method: dict(_values(study, point, split) for point in points)
+        for method, points in fronts(study, split).items()
+    }
+    text = f"{_label(_y(study))} against {_label(_x(study))}"
+    own, other = found.get(OPTUNA, {}), found.get(BESIDE, {})
+    if _swapped(study) and set(own) & set(other):
+        x = max(set(own) & set(other))
+        where = "test prompts" if split == "test" else "held-out folds"
+        text = (
+            f"{_label(_y(study))} on {where}: {own[x]:.2f} with Optuna's graph, {other[x]:.2f} with the "
+            f"{method_style(BESIDE).label} graph at {x:,.0f} rows"
+        )
+    elif own:
+        text = f"{text}: Optuna's front of {plural(len(own), 'graph')} beside fixed ones"
+    return cautious(
+        text[0].upper() + text[1:], [study.test_prompts if split == "test" else study.search_prompts], split
+    )
 
 
 def _label(axis: Axis) -> str:
     name = WORDS.get(axis.name, axis.name.replace("_", " "))
     return f"{name}, {axis.domain}" if axis.domain else name
-
-
-def _handle(method: str) -> Line2D:
-    style = method_style(method)
-    line = Line2D([], [], color=style.colour, marker=style.marker, linewidth=1.8, label=style.label)
-    line.set_markersize(marker_size(style))
-    return line
 
 
 def _draw_cloud(axes: Axes, study: StudyFile) -> None:
@@ -180,11 +164,3 @@ def _draw_front(axes: Axes, method: str, points: Sequence[tuple[float, float]], 
         markersize=marker_size(style), linewidth=2.0 if optuna else 1.2, alpha=1.0 if optuna else 0.85,
         linestyle="-" if joined or len(points) > 1 else "none", zorder=5 if optuna else 3, gid=method,
     )  # fmt: skip
-
-
-def _set_limits(axes: Axes, points: Sequence[tuple[float, float]]) -> None:
-    """What fronts span; trials far off are cut, as they say nothing."""
-    for values, set_limits in (([x for x, _ in points], axes.set_xlim), ([y for _, y in points], axes.set_ylim)):
-        low, high = min(values), max(values)
-        margin = 0.06 * (high - low) or 0.05 * abs(high) or 1.0
-        set_limits(low - margin, high + margin)

@@ -11,17 +11,18 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
-from matplotlib.ticker import FixedLocator, FuncFormatter
+from matplotlib.ticker import FixedLocator
 
-from figures.canvas.output import Table, percent
-from figures.canvas.style import INK, LABEL_SIZE, SEQUENTIAL, TEXT_SIZE, TITLE_SIZE, new_figure, on_colour, set_heading
+from figures.canvas.output import Table
+from figures.canvas.page import colour_bar, finish, new_figure, style_axes
+from figures.canvas.style import INK, SEQUENTIAL, SMALL_SIZE, TEXT_SIZE, on_colour
+from figures.canvas.words import cautious, percent, prompts_of
 from figures.records.run import FigureDataError, RankCounts, Run
 
 #: Cells carry their share as a number from here on: of all pairs at the left, of the pairs of one step at the right.
 WRITTEN_SHARE = {"position_by_vocabulary": 0.01, "position_by_depth": 0.1}
 #: Fewer pairs than this say nothing in per cent.
 WRITTEN_PAIRS = 10
-CELL_SIZE = 7.0  # points
 _KINDS = ("position_by_vocabulary", "position_by_depth")
 _OTHER = {"position_by_vocabulary": "vocabulary rank j", "position_by_depth": "denoising steps ahead"}
 
@@ -65,7 +66,7 @@ def draw_rank_heatmaps(run: Run, policy: str) -> Figure:
     item = rank_counts(run, policy)
     tables = [_cropped(np.array(getattr(item, kind), dtype=float)) for kind in _KINDS]
     deepest = max(len(table) for table in tables)
-    figure = new_figure(height=1.3 + max(2.6, min(5.0, 0.17 * deepest)))
+    figure = new_figure(height=0.5 + max(2.6, min(5.0, 0.17 * deepest)))
     ratios = [max(3, table.shape[1]) for table in tables]
     ratios = [max(ratio, 0.35 * sum(ratios)) for ratio in ratios]  # neither panel shrinks to a strip
     grid = figure.subplots(1, 2, sharey=True, width_ratios=ratios)
@@ -73,23 +74,19 @@ def draw_rank_heatmaps(run: Run, policy: str) -> Figure:
     titles = ("next step", "next and further steps")  # short: panels may be narrow
     for axes, kind, table, title in zip(grid, _KINDS, tables, titles, strict=True):
         image = _draw_table(axes, table, norm, kind)
+        style_axes(axes, x_label=_OTHER[kind], title=title, grid="")
         axes.set_ylim(deepest + 0.5, 0.5)
         _set_ticks(axes, deepest, table.shape[1])
-        axes.set_xlabel(_OTHER[kind], fontsize=LABEL_SIZE, color=INK)
-        axes.set_title(title, fontsize=TITLE_SIZE, color=INK, loc="left")
     grid[1].tick_params(axis="y", length=0)
-    grid[0].set_ylabel("position rank i (1 = most confident)", fontsize=LABEL_SIZE, color=INK)
-    bar = figure.colorbar(image, ax=list(grid), pad=0.01, aspect=30)
-    bar.set_label("committed pairs (count, log scale)", fontsize=LABEL_SIZE, color=INK)
-    bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    bar.ax.tick_params(which="both", labelsize=TEXT_SIZE, colors=INK)
-    bar.outline.set_visible(False)
-    set_heading(
-        figure,
-        headline(item),
-        f"Counted on the {item.split} prompts; white cells never occurred. Numbers are percentages: at the left of all "
-        f"pairs, at the right of the pairs that one step ahead commits. {run.setting()}",
+    style_axes(grid[0], y_label="position rank i (1 = most confident)", grid="")
+    bar = colour_bar(figure, list(grid), image, "committed pairs (count, log scale)", pad=0.01, aspect=30)
+    bar.ax.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    numbers = [row.prompts for row in run.select(policy=policy, split=item.split)]
+    note = (
+        f"Counted on {prompts_of(item.split, numbers)}; white cells never occurred. Numbers are percentages: at the "
+        f"left of all pairs, at the right of the pairs that one step ahead commits. {run.setting()}"
     )
+    finish(figure, cautious(headline(item), numbers, item.split), note)
     return figure
 
 
@@ -123,7 +120,7 @@ def _draw_table(axes: Axes, table: np.ndarray, norm: LogNorm, kind: str) -> Axes
             red, green, blue, _ = SEQUENTIAL(norm(table[row, column]))
             axes.text(
                 column + 1, row + 1, f"{100 * share:.0f}",
-                ha="center", va="center", fontsize=CELL_SIZE, color=on_colour(red, green, blue),
+                ha="center", va="center", fontsize=SMALL_SIZE, color=on_colour(red, green, blue),
             )  # fmt: skip
     return image
 
@@ -133,5 +130,3 @@ def _set_ticks(axes: Axes, rows: int, columns: int) -> None:
     for axis, count in ((axes.yaxis, rows), (axes.xaxis, columns)):
         axis.set_major_locator(FixedLocator(range(1, count + 1) if count <= 12 else [1, *range(5, count + 1, 5)]))
     axes.tick_params(labelsize=TEXT_SIZE, colors=INK, length=2)
-    for spine in axes.spines.values():
-        spine.set_visible(False)

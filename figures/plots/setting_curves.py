@@ -6,27 +6,17 @@ of the study, and every point has its own interval, because nothing lies between
 
 from __future__ import annotations
 
+from typing import Any
+
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, NullLocator
 
+from figures.canvas.marks import INTERVAL, band_mark, draw_band, line_mark, method_mark
 from figures.canvas.output import Table
-from figures.canvas.style import (
-    FAINT,
-    INK,
-    LABEL_SIZE,
-    TEXT_SIZE,
-    figure_legend,
-    legend_inches,
-    marker_size,
-    method_order,
-    method_style,
-    new_figure,
-    set_heading,
-    style_axes,
-)
+from figures.canvas.page import finish, new_figure, style_axes, value_limits
+from figures.canvas.style import FAINT, TEXT_SIZE, marker_size, method_order, method_style
+from figures.canvas.words import cautious, prompts_of
 from figures.plots.ablation import Ablation, AblationRow, best_method, usual_budget
 
 #: Axis labels with units; a study of another name is labelled by its name.
@@ -36,7 +26,6 @@ LABELS = {
     "block-length": "block length L (positions, log scale)",
 }
 PHRASES = {"policy": "under", "temperature": "at temperature", "block-length": "at block length"}
-COLUMNS = 5
 DODGE = 0.12  # of the distance between two settings
 
 _TABLE = ("study", "setting", "method", "budget", "split", "prompts", "nfe_reduction", "low", "high")
@@ -76,9 +65,7 @@ def draw_setting_curves(ablation: Ablation, budget: int | None = None) -> Figure
     settings = [setting for setting in ablation.settings() if any(row.setting == setting for row in rows)]
     values = _as_numbers(settings)
     methods = list(dict.fromkeys(row.method for row in rows))
-    handles = _handles(methods, values is not None, any(row.nfe_reduction_low is not None for row in rows))
-    below = 0.1 + legend_inches(handles, COLUMNS)
-    figure = new_figure(height=4.1 + below)
+    figure = new_figure(height=3.6)
     axes = figure.subplots()
     style_axes(
         axes,
@@ -97,27 +84,26 @@ def draw_setting_curves(ablation: Ablation, budget: int | None = None) -> Figure
     axes.set_xticks(list(places.values()), list(places), fontsize=TEXT_SIZE)
     if not values:
         axes.set_xlim(-0.5, len(settings) - 0.5)
-    _set_limits(axes, rows)
-    figure_legend(figure, handles, COLUMNS, 0.02)
+    ends = [end for row in rows for end in (row.nfe_reduction, row.nfe_reduction_low, row.nfe_reduction_high)]
+    axes.set_ylim(value_limits([1.0, *ends]))
     note = (
-        f"On {ablation.prompts_said()}, each setting against plain decoding in the same setting (the line at 1). "
-        f"{ablation.about()}"
+        f"On {prompts_of('test', ablation.test_prompts())}, each setting against plain decoding in the same setting "
+        f"(the line at 1). {ablation.about()}"
     )
-    set_heading(figure, headline(ablation, rows), note.rstrip(), footer=below)
+    handles = _handles(methods, values is not None, any(row.nfe_reduction_low is not None for row in rows))
+    finish(figure, headline(ablation, rows), note.rstrip(), handles)
     return figure
 
 
 def headline(ablation: Ablation, rows: list[AblationRow]) -> str:
-    """Where the best method gains most and least."""
-    best = best_method(rows)
+    """Where the method that is best on search prompts gains most and least; it compares no two settings."""
+    best = best_method(ablation, rows[0].budget)
     own = {row.setting: row.nfe_reduction for row in rows if row.method == best}
     most, least = max(own, key=lambda name: own[name]), min(own, key=lambda name: own[name])
-    label = method_style(best).label
     what = PHRASES.get(ablation.study, f"at {ablation.study}")
-    start = f"D = {rows[0].budget}: the {label} graph needs"
-    if most == least:
-        return f"{start} {own[most]:.2f}× fewer forwards {what} {most}"
-    return f"{start} {own[most]:.2f}× fewer forwards {what} {most}, {own[least]:.2f}× {what} {least}"
+    text = f"D = {rows[0].budget}: the {method_style(best).label} graph needs {own[most]:.2f}× fewer forwards "
+    text += f"{what} {most}" if most == least else f"{what} {most}, {own[least]:.2f}× {what} {least}"
+    return cautious(text, [row.prompts for row in rows])
 
 
 def _as_numbers(settings: list[str]) -> dict[str, float] | None:
@@ -140,37 +126,18 @@ def _draw_method(axes: Axes, rows: list[AblationRow], places: dict[str, float], 
         x, y, linestyle="none", color=style.colour, marker=style.marker, markersize=marker_size(style), zorder=4,
         gid=f"{rows[0].method}/points",
     )  # fmt: skip
-    band = [(place, row) for place, row in zip(x, rows, strict=True) if row.nfe_reduction_low is not None]
-    if not band:
+    low, high = [row.nfe_reduction_low for row in rows], [row.nfe_reduction_high for row in rows]
+    gid = f"{rows[0].method}/band"
+    if not named and sum(end is not None for end in low) > 1:
+        draw_band(axes, x, low, high, style.colour, gid)
         return
-    low, high = [row.nfe_reduction_low or 0.0 for _, row in band], [row.nfe_reduction_high or 0.0 for _, row in band]
-    at = [place for place, _ in band]
-    if named or len(band) == 1:
-        axes.vlines(at, low, high, color=style.colour, linewidth=1.6, alpha=0.6, gid=f"{rows[0].method}/band")
-    else:
-        axes.fill_between(at, low, high, color=style.colour, alpha=0.13, linewidth=0, gid=f"{rows[0].method}/band")
+    band = [(at, a, b) for at, a, b in zip(x, low, high, strict=True) if a is not None and b is not None]
+    if band:
+        axes.vlines(*zip(*band, strict=True), color=style.colour, linewidth=1.6, alpha=0.6, gid=gid)
 
 
-def _set_limits(axes: Axes, rows: list[AblationRow]) -> None:
-    ends = [value for row in rows for value in (row.nfe_reduction, row.nfe_reduction_high) if value is not None]
-    starts = [value for row in rows for value in (row.nfe_reduction, row.nfe_reduction_low) if value is not None]
-    low, high = min(1.0, *starts), max(1.1, *ends)
-    axes.set_ylim(low - 0.04 * (high - low), high + 0.06 * (high - low))
-    axes.yaxis.label.set(fontsize=LABEL_SIZE, color=INK)
-
-
-def _handles(methods: list[str], numeric: bool, intervals: bool) -> list[Line2D | Patch]:
-    handles: list[Line2D | Patch] = []
-    for method in methods:
-        style = method_style(method)
-        handles.append(
-            Line2D(
-                [], [], color=style.colour, marker=style.marker, markersize=marker_size(style), linewidth=1.8,
-                linestyle="-" if numeric else "none", label=style.label,
-            )
-        )  # fmt: skip
-    if intervals and numeric:
-        handles.append(Patch(color=FAINT, alpha=0.2, linewidth=0, label="95 % interval"))
-    elif intervals:
-        handles.append(Line2D([], [], color=FAINT, linewidth=1.6, alpha=0.6, label="95 % interval"))
+def _handles(methods: list[str], numeric: bool, intervals: bool) -> list[Any]:
+    handles: list[Any] = [method_mark(method_style(name), linestyle="-" if numeric else "none") for name in methods]
+    if intervals:
+        handles.append(band_mark() if numeric else line_mark(INTERVAL, FAINT, linewidth=1.6, alpha=0.6))
     return handles

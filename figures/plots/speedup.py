@@ -15,27 +15,18 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator
 
+from figures.canvas.marks import band_mark, draw_band, line_mark
 from figures.canvas.output import Table
-from figures.canvas.style import (
-    FAINT,
-    INK,
-    LABEL_SIZE,
-    TEXT_SIZE,
-    figure_legend,
-    legend_inches,
-    new_figure,
-    set_heading,
-    style_axes,
-)
+from figures.canvas.page import BUDGET_LABEL, budget_axis, finish, new_figure, style_axes, value_limits
+from figures.canvas.style import FAINT, INK, LABEL_SIZE, TEXT_SIZE
+from figures.canvas.words import facts
 from figures.records import fields
 from figures.records.fields import BUDGET_FORMAT, Item
 from verify.files.strict_json import Words, fail
 
 COLOUR, SAVED, LONGER = "#0072B2", "#009E73", "#D55E00"
+STAR = "#E69F00"
 _TABLE = (
     "budget", "forwards", "milliseconds_with_all_drafts", "milliseconds_per_prompt", "speedup", "low", "high",
     "times_fewer_forwards", "times_longer_mean_forward", "chosen",
@@ -153,28 +144,30 @@ def table_speedup(speedup: Speedup) -> Table:
 
 def draw_speedup(speedup: Speedup) -> Figure:
     """Draw the speed-up against the budget with the chosen one marked, and beside it forwards saved and their price."""
-    banded = any(row.low is not None for row in speedup.rows)
-    handles = _handles(banded)
-    below = 0.1 + legend_inches(handles, 5)
-    figure = new_figure(height=4.1 + below)
+    rows, budgets = speedup.rows, [row.budget for row in speedup.rows]
+    figure = new_figure(height=3.4)
     left, right = figure.subplots(1, 2, width_ratios=[1.35, 1])
     for axes, label, title in (
         (left, "predicted speed-up (× plain decoding)", "what the user gets"),
         (right, "ratio to plain decoding (×)", "what it is made of"),
     ):
-        style_axes(axes, x_label="draft budget D (draft nodes per forward)", y_label=label, title=title)
+        style_axes(axes, x_label=BUDGET_LABEL, y_label=label, title=title)
         axes.axhline(1.0, color=FAINT, linewidth=0.9, zorder=1)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=9))
-        axes.set_xlim(-0.4, max(speedup.rows[-1].budget, 1) + 0.4)
         axes.axvline(speedup.best, color=FAINT, linewidth=1.0, linestyle=":", zorder=1)
-    _draw_speedups(left, speedup, banded)
-    budgets = [row.budget for row in speedup.rows]
-    for values, colour, marker, name in (
-        (speedup.fewer(), SAVED, "^", "fewer"), (speedup.longer(), LONGER, "v", "longer"),
-    ):  # fmt: skip
-        right.plot(budgets, values, color=colour, marker=marker, markersize=4.5, linewidth=1.6, zorder=3, gid=name)
-    figure_legend(figure, handles, 5, 0.02)
-    set_heading(figure, headline(speedup), _note(speedup), footer=below)
+        budget_axis(axes, budgets)
+    _draw_speedups(left, speedup)
+    handles = [line_mark("speed-up", COLOUR, marker="o", markersize=4.5)]
+    if draw_band(left, budgets, [row.low for row in rows], [row.high for row in rows], COLOUR, "band"):
+        handles.append(band_mark(colour=COLOUR))
+    star = {"markeredgecolor": INK, "markeredgewidth": 0.8}
+    handles.append(line_mark("chosen D", STAR, linestyle="none", marker="*", markersize=11, **star))
+    for values, colour, marker, gid, label in (
+        (speedup.fewer(), SAVED, "^", "fewer", "fewer forwards"),
+        (speedup.longer(), LONGER, "v", "longer", "longer mean forward"),
+    ):
+        right.plot(budgets, values, color=colour, marker=marker, markersize=4.5, linewidth=1.6, zorder=3, gid=gid)
+        handles.append(line_mark(label, colour, linewidth=1.6, marker=marker, markersize=4.5))
+    finish(figure, headline(speedup), _note(speedup), handles)
     return figure
 
 
@@ -198,63 +191,36 @@ def _note(speedup: Speedup) -> str:
     parts = []
     if speedup.chosen_on:
         parts.append(f"The budget was chosen on {speedup.chosen_on} prompts; the curve is of held-out prompts.")
-    names = ("device", "dtype")
-    said = [speedup.where[name] for name in names if isinstance(speedup.where.get(name), str)]
-    said += [
-        f"{name.split('_')[0]} {speedup.where[name]}"
-        for name in ("batch", "context_length")
-        if type(speedup.where.get(name)) is int
+    measured = [str(speedup.where[name]) for name in ("device", "dtype") if name in speedup.where]
+    measured += [
+        f"{words} {speedup.where[name]}"
+        for name, words in (("batch", "batch"), ("context_length", "context"))
+        if name in speedup.where
     ]
-    if said:
-        parts.append(f"Time of {', '.join(said)}.")
-    told = [f"{name}: {speedup.validity[name]}" for name in ("model", "policy") if name in speedup.validity]
-    if speedup.search:
-        told.append(f"search: {speedup.search}")
-    if told:
-        parts.append(f"{', '.join(told)}.".replace("model:", "Model:", 1))
-    return " ".join(parts)
+    if measured:
+        parts.append(f"Time of {', '.join(measured)}.")
+    parts.append(facts(speedup.validity, ("model", "policy"), search=speedup.search))
+    return " ".join(part for part in parts if part)
 
 
-def _draw_speedups(axes: Axes, speedup: Speedup, banded: bool) -> None:
-    rows = speedup.rows
-    budgets = [row.budget for row in rows]
+def _draw_speedups(axes: Axes, speedup: Speedup) -> None:
+    rows, best = speedup.rows, speedup.chosen()
     axes.plot(
-        budgets, [row.speedup for row in rows], color=COLOUR, marker="o", markersize=4.5, linewidth=1.8, zorder=3,
-        gid="speedup",
+        [row.budget for row in rows], [row.speedup for row in rows], color=COLOUR, marker="o", markersize=4.5,
+        linewidth=1.8, zorder=3, gid="speedup",
     )  # fmt: skip
-    if banded:
-        band = [row for row in rows if row.low is not None]
-        axes.fill_between(
-            [row.budget for row in band], [row.low or 0.0 for row in band], [row.high or 0.0 for row in band],
-            color=COLOUR, alpha=0.15, linewidth=0, gid="band",
-        )  # fmt: skip
-    ends = [1.0, *(v for row in rows for v in (row.speedup, row.low, row.high) if v is not None)]
-    low, high = min(ends), max(max(ends), min(ends) + 0.1)
-    axes.set_ylim(low - 0.06 * (high - low), high + 0.2 * (high - low))  # room for the label of the best
-    best = speedup.chosen()
+    ends = [value for row in rows for value in (row.speedup, row.low, row.high)]
+    low, top = value_limits([1.0, *ends], 0.06, 0.2)  # room for the label of the best
+    axes.set_ylim(low, top)
     axes.plot(
-        [best.budget], [best.speedup], marker="*", markersize=15, color="#E69F00", markeredgecolor=INK,
+        [best.budget], [best.speedup], marker="*", markersize=15, color=STAR, markeredgecolor=INK,
         markeredgewidth=0.8, zorder=5, gid="best", clip_on=False,
     )  # fmt: skip
     # Beside the middle of the panel, so that the label never leaves it.
     align = "left" if best.budget <= rows[-1].budget / 2 else "right"
     axes.annotate(
-        f"D = {best.budget}: {best.speedup:.2f}×", (best.budget, high + 0.12 * (high - low)),
+        f"D = {best.budget}: {best.speedup:.2f}×", (best.budget, low + 0.94 * (top - low)),
         xytext=(5 if align == "left" else -5, 0), textcoords="offset points", ha=align, va="center",
         fontsize=LABEL_SIZE, fontweight="bold", color=INK,
     )  # fmt: skip
     axes.tick_params(labelsize=TEXT_SIZE)
-
-
-def _handles(banded: bool) -> list[Line2D | Patch]:
-    best = Line2D([], [], linestyle="none", marker="*", markersize=11, color="#E69F00", label="chosen D")
-    best.set(markeredgecolor=INK, markeredgewidth=0.8)
-    handles: list[Line2D | Patch] = [
-        Line2D([], [], color=COLOUR, linewidth=1.8, marker="o", markersize=4.5, label="speed-up"),
-        best,
-        Line2D([], [], color=SAVED, linewidth=1.6, marker="^", markersize=4.5, label="fewer forwards"),
-        Line2D([], [], color=LONGER, linewidth=1.6, marker="v", markersize=4.5, label="longer mean forward"),
-    ]
-    if banded:
-        handles.insert(1, Patch(color=COLOUR, alpha=0.2, linewidth=0, label="95 % interval"))
-    return handles

@@ -22,6 +22,7 @@ from figures.records.fields import (
     counts,
     each,
     need,
+    number,
     optional_count,
     optional_number,
     optional_text,
@@ -78,6 +79,30 @@ class ResultRow:
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """Two methods at one budget on the same test prompts: NFE reduction of ``first`` minus that of ``second``.
+
+    ``low`` and ``high`` are the ends of the paired 95 % interval. ``distinguishable`` says whether the prompts can tell
+    the two apart.
+    """
+
+    policy: str
+    budget: int
+    first: str
+    second: str
+    difference: float
+    low: float
+    high: float
+    distinguishable: bool
+
+    def ahead(self) -> str | None:
+        """The method that needs fewer forwards, None where the prompts cannot tell."""
+        if not self.distinguishable:
+            return None
+        return self.first if self.difference > 0 else self.second
+
+
+@dataclass(frozen=True)
 class Histogram:
     """``counts[n]`` forwards accepted ``n`` drafts."""
 
@@ -113,6 +138,7 @@ class Run:
     rows: tuple[ResultRow, ...]
     histograms: tuple[Histogram, ...]
     rank_counts: tuple[RankCounts, ...]
+    comparisons: tuple[Comparison, ...] = ()
 
     def panels(self) -> list[tuple[str, str]]:
         """The (policy, cache) pairs in the order of the rows."""
@@ -155,20 +181,20 @@ def describe(row: ResultRow) -> str:
 def best_row(run: Run, rows: Sequence[ResultRow]) -> ResultRow:
     """The row of the best graph among ``rows`` (of one policy and budget); never a baseline or a bound.
 
-    Best is the largest nfe reduction on validation prompts, else on search prompts, else on test prompts: what is
-    reported on test prompts must not have been chosen there. Ties go to the earlier row.
+    Best is the largest nfe reduction on validation prompts, else on search prompts, never on test prompts: what is
+    reported there must not have been chosen there. Ties go to the earlier row.
 
     Raises:
-        FigureDataError: no row of a calibrated graph is among them.
+        FigureDataError: no row of a calibrated graph on validation or search prompts is among them.
     """
     calibrated = [row for row in rows if row.method not in BASELINES | BOUNDS and row.nfe_reduction is not None]
-    for split in ("validation", "search", "test"):
+    for split in ("validation", "search"):
         found = [row for row in calibrated if row.split == split]
         if found:
             return max(found, key=lambda row: row.nfe_reduction or 0.0)
     raise FigureDataError(
-        f"{run.directory}: no row of a calibrated graph "
-        f"(only {', '.join(sorted({row.method for row in rows})) or 'no rows at all'}), so there is no best one"
+        f"{run.directory}: no row of a calibrated graph on search prompts, by which the best one is chosen "
+        f"(only {', '.join(sorted({row.method for row in rows})) or 'no rows at all'})"
     )
 
 
@@ -198,6 +224,7 @@ def _run(directory: Path, outer: Item) -> Run:
         rows=rows,
         histograms=each(outer, "histograms", _histogram),
         rank_counts=each(outer, "rank_counts", _rank_counts),
+        comparisons=each(outer, "comparisons", _comparison),
     )
 
 
@@ -239,6 +266,22 @@ def _row(item: Item, where: str) -> ResultRow:
             fail(f"{where}.{name}", "a number", item.get(name, Words("no such field")))
         check_interval(getattr(row, f"{name}_low"), getattr(row, f"{name}_high"), name, where)
     return row
+
+
+def _comparison(item: Item, where: str) -> Comparison:
+    ends = [number(item, name, where, low=float("-inf")) for name in ("low", "high")]
+    if ends[0] > ends[1]:
+        fail(f"{where}.low", f"at most high = {ends[1]!r}", ends[0])
+    return Comparison(
+        policy=text(item, "policy", where),
+        budget=count(item, "budget", where),
+        first=text(item, "first", where),
+        second=text(item, "second", where),
+        difference=number(item, "difference", where, low=float("-inf")),
+        low=ends[0],
+        high=ends[1],
+        distinguishable=need(item, "distinguishable", where) is True,
+    )
 
 
 def _histogram(item: Item, where: str) -> Histogram:

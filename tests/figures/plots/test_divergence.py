@@ -43,10 +43,10 @@ def test_shares_and_margins_are_those_of_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("drafts", "batch", "tokens", "verdict", "expected"),
     [
-        (12, 1, 0, "more", "In bfloat16 neither changed a token; batching left the path in 1 of 48 prompts, "
-         "speculation in 12; that is beyond chance"),
-        (0, 3, 0, "cannot be told apart", "In bfloat16 neither changed a token; batching left the path in 3 of 48 "
-         "prompts, speculation in 0"),
+        (12, 1, 0, "more", "In bfloat16 neither changes a token; speculation changes more prompts than batching "
+         "alone: another path in 12 against 1 of 48 prompts"),
+        (0, 3, 0, "cannot be told apart", "In bfloat16 neither changes a token; speculation cannot be told from "
+         "batching alone: another path in 0 against 3 of 48 prompts"),
         (1, 12, 3, "fewer", "In bfloat16 speculation changes fewer prompts than batching alone: other tokens in 1 "
          "against 3 of 48 prompts"),
         (0, 0, 0, "cannot be told apart", "In bfloat16 neither speculation nor batching changed any of 48 prompts"),

@@ -13,10 +13,11 @@ from matplotlib.figure import Figure
 from drafting.graph import DraftGraph
 from drafting.trie import PrefixTrie
 from figures.canvas.style import SEQUENTIAL
+from figures.draw import draw_all
 from figures.plots.graph_layers import draw_graph_layers, graph_row, lay_out, node_label, table_graph_layers
 from figures.records.run import FigureDataError, Run, load_run
 from tests.support.overlaps import assert_legible
-from verify.graph.file import GraphFile, Validity, load_graph, save_graph
+from verify.graph.file import GraphFile, Validity, load_graph
 from verify.graph.formulas import ROOT, Formula
 
 
@@ -31,20 +32,8 @@ def graph_file(nodes: Sequence[Formula], policy: str = "static:1", **values: Any
     return GraphFile.from_nodes([ROOT, *nodes], validity, values={"search": values})
 
 
-@pytest.fixture
-def run_with(changed: Callable[..., Path]) -> Callable[[GraphFile], Run]:
-    """A run whose best graph of static:1 is the one given."""
-
-    def make(graph: GraphFile) -> Run:
-        def change(payload: dict[str, Any]) -> None:
-            keep = next(row for row in payload["rows"] if row["method"] == "greedy" and row["split"] == "search")
-            payload["rows"] = [keep | {"policy": "static:1", "budget": graph.budget, "graph": "graphs/own.json"}]
-
-        directory = changed(change)
-        save_graph(graph, directory / "graphs" / "own.json")
-        return load_run(directory)
-
-    return make
+def best_graph(run: Run, policy: str) -> GraphFile:
+    return run.load_graph(graph_row(run, policy))
 
 
 @pytest.mark.parametrize(
@@ -66,7 +55,7 @@ def test_labels_are_compact_and_say_all(node: Formula, label: str) -> None:
 
 @pytest.mark.parametrize("policy", ["static:1", "threshold:0.9"])
 def test_nodes_carry_counts_and_reach(run: Run, policy: str) -> None:
-    figure = draw_graph_layers(run, policy)
+    figure = draw_graph_layers(best_graph(run, policy))
     row = graph_row(run, policy)
     assert (row.method, row.budget) == ("greedy", 32)
     graph = load_graph(run.directory / str(row.graph))
@@ -89,7 +78,7 @@ def test_nodes_carry_counts_and_reach(run: Run, policy: str) -> None:
 
 @pytest.mark.parametrize("policy", ["static:1", "threshold:0.9"])
 def test_the_largest_graph_is_legible(run: Run, policy: str) -> None:
-    figure = draw_graph_layers(run, policy)
+    figure = draw_graph_layers(best_graph(run, policy))
     assert_legible(figure)
     axes = figure.axes[0]
     assert axes.get_xlabel() == "denoising steps ahead"
@@ -102,7 +91,7 @@ def test_the_largest_graph_is_legible(run: Run, policy: str) -> None:
 
 @pytest.mark.parametrize("policy", ["static:1", "threshold:0.9"])
 def test_nodes_of_a_layer_keep_their_distance_and_labels_stay_off_other_nodes(run: Run, policy: str) -> None:
-    figure = draw_graph_layers(run, policy)
+    figure = draw_graph_layers(best_graph(run, policy))
     figure.draw_without_rendering()
     axes = figure.axes[0]
     drafts = artist(figure, "drafts")
@@ -120,7 +109,7 @@ def test_layers_are_steps_ahead_and_edges_one_step(run: Run) -> None:
     laid = lay_out(graph)
     assert laid.layers == list(graph.depths)
     assert set(laid.edges) == set(graph.edges)
-    figure = draw_graph_layers(run, "static:1")
+    figure = draw_graph_layers(best_graph(run, "static:1"))
     assert list(artist(figure, "drafts").get_offsets()[:, 0]) == laid.layers[1:]
     segments = artist(figure, "edges").get_segments()
     assert len(segments) == len(graph.edges)
@@ -139,13 +128,14 @@ def test_a_threshold_graph_shows_no_edge_that_a_path_implies() -> None:
 
 
 def test_the_headline_tells_depth_and_held_out_value(run: Run) -> None:
-    headline, note = (text.get_text().replace("\n", " ").replace("\u00a0", " ")
-                      for text in draw_graph_layers(run, "static:1", budget=10).texts)  # fmt: skip
     graph = load_graph(run.directory / "graphs/static-1-greedy-D10.json")
+    headline, note = (text.get_text().replace("\n", " ").replace("\u00a0", " ")
+                      for text in draw_graph_layers(graph).texts)  # fmt: skip
     worth = graph.values["test"]["accepted_drafts"]
     depth = max(graph.depths)
     assert headline == (
-        f"static:1, greedy, D = 10: looks up to {depth} steps ahead, {worth:.2f} drafts accepted per anchor (held-out)"
+        f"static:1, greedy, D = 10: looks up to {depth} steps ahead, {worth:.2f} drafts accepted per anchor on "
+        "96 held-out (test) prompts"
     )
     best = max(graph.values["search"]["node_reach"][1:])
     assert f"accepted at {100 * best:.0f} % of anchors" in note
@@ -153,7 +143,7 @@ def test_the_headline_tells_depth_and_held_out_value(run: Run) -> None:
 
 def test_the_table_holds_every_node(run: Run) -> None:
     graph = load_graph(run.directory / str(graph_row(run, "static:1").graph))
-    lines = list(csv.DictReader(io.StringIO(table_graph_layers(run, "static:1").to_csv())))
+    lines = list(csv.DictReader(io.StringIO(table_graph_layers(graph).to_csv())))
     assert [line["formula"] for line in lines] == [" ".join(f"{i}:{j}" for i, j in node) for node in graph.nodes]
     assert [int(line["count"]) for line in lines] == graph.values["search"]["node_counts"]
     assert [float(line["reach"]) for line in lines] == graph.values["search"]["node_reach"]
@@ -162,13 +152,15 @@ def test_the_table_holds_every_node(run: Run) -> None:
     assert parents == set(graph.edges)
 
 
-def test_a_graph_without_counts_and_reach_is_drawn_plainly(run_with: Callable[[GraphFile], Run]) -> None:
-    run = run_with(graph_file([((1, 1),), ((2, 1),), ((1, 1), (2, 1))]))
-    figure = draw_graph_layers(run, "static:1")
+@pytest.mark.parametrize("bare", [False, True])
+def test_a_graph_without_counts_and_reach_is_drawn_plainly(bare: bool) -> None:
+    file = graph_file([((1, 1),), ((2, 1),), ((1, 1), (2, 1))])
+    graph = DraftGraph.from_graph_file(file) if bare else file
+    figure = draw_graph_layers(graph)
     assert len(figure.axes) == 1  # no colour bar
     assert not figure.legends
     assert len(set(artist(figure, "drafts").get_sizes())) <= 1
-    assert table_graph_layers(run, "static:1").column("count") == [None] * 4
+    assert table_graph_layers(graph).column("count") == [None] * 4
     assert_legible(figure)
 
 
@@ -177,17 +169,18 @@ def test_an_annotated_graph_is_laid_out_with_its_own_attributes() -> None:
     trie = PrefixTrie.from_chains([[a, ab]] * 3 + [[a]] * 3 + [[]] * 4)
     laid = lay_out(DraftGraph.from_formulas([ab, a], step_size=1).annotate(trie))
     assert (laid.nodes, laid.counts, laid.reach) == ((ROOT, a, ab), [10, 6, 3], [1.0, 0.6, 0.3])
+    assert_legible(draw_graph_layers(DraftGraph.from_formulas([ab, a], step_size=1).annotate(trie)))
 
 
-def test_the_shapes_at_both_ends(run_with: Callable[[GraphFile], Run]) -> None:
+def test_the_shapes_at_both_ends() -> None:
     fan = [((i, j),) for i in range(1, 17) for j in (1, 2)]
-    figure = draw_graph_layers(run_with(graph_file(fan, node_counts=[99] + [9] * 32)), "static:1")
+    figure = draw_graph_layers(graph_file(fan, node_counts=[99] + [9] * 32))
     assert_legible(figure)
 
 
-def test_a_deep_chain_is_legible(run_with: Callable[[GraphFile], Run]) -> None:
+def test_a_deep_chain_is_legible() -> None:
     chain = [tuple((i, 2) for i in range(1, n + 1)) for n in range(1, 32)]
-    figure = draw_graph_layers(run_with(graph_file(chain[:9], node_reach=[1.0] + [0.5] * 9)), "static:1")
+    figure = draw_graph_layers(graph_file(chain[:9], node_reach=[1.0] + [0.5] * 9))
     assert_legible(figure)
 
 
@@ -207,3 +200,23 @@ def test_a_graph_too_large_to_label_is_not_chosen_by_itself(changed: Callable[..
     run = load_run(changed(change))
     assert graph_row(run, "static:1").budget == 32
     assert graph_row(run, "static:1", budget=64).budget == 64
+
+
+def test_a_graph_file_is_drawn_on_its_own(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "mine.json"
+    file.write_bytes((run.directory / "graphs/static-1-greedy-D10.json").read_bytes())
+    paths = draw_all(file)
+    assert [path.relative_to(tmp_path) for path in paths] == [
+        Path(f"mine-figures/graph.{kind}") for kind in ("png", "svg", "csv")
+    ]
+    with pytest.raises(FigureDataError, match="nothing to draw in it"):
+        draw_all(tmp_path)  # a folder of graphs is not a request to draw all of them
+    file.write_text('{"format": "draftgraph", "version": 99}')
+    with pytest.raises(FigureDataError, match="version"):
+        draw_all(file)
+
+
+def test_a_graph_that_nobody_could_read_is_refused() -> None:
+    fan = [((i, j),) for i in range(1, 33) for j in range(1, 9)]
+    with pytest.raises(FigureDataError, match="the graph has 257 draft nodes, expected at most 256; a drawing of more"):
+        draw_graph_layers(graph_file([*fan, ((1, 1), (2, 1))]))

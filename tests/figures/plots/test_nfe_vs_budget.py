@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 from matplotlib.axes import Axes
 
-from figures.canvas.style import METHOD_STYLES
+from figures.canvas.style import BACKDROP, METHOD_STYLES
 from figures.plots.curves import Curve, curves, table_nfe_vs_budget
-from figures.plots.nfe_vs_budget import draw_nfe_vs_budget, headline, statement
+from figures.plots.nfe_vs_budget import draw_nfe_vs_budget, headline
+from figures.plots.verdicts import verdict
 from figures.records.run import FigureDataError, Run, load_run
+from tests.figures.conftest import Change
 from tests.support.overlaps import assert_legible
 from tests.support.synthetic_run import BUDGETS
 
@@ -38,13 +40,11 @@ def test_lines_markers_and_bands_carry_the_rows(run: Run, metric: str) -> None:
     figure = draw_nfe_vs_budget(run, metric)  # type: ignore[arg-type]
     assert len(figure.axes) == 2
     for axes, policy in zip(figure.axes, ("static:1", "threshold:0.9"), strict=True):
-        for method in ("chain", "tree_greedy", "greedy"):
-            for split in ("search", "test"):
-                line = artist(axes, f"{method}/{split}")
-                budgets, values = points(run, metric, method=method, policy=policy, split=split)
-                assert (list(line.get_xdata()), list(line.get_ydata())) == (budgets, values)
-                assert line.get_color() == METHOD_STYLES[method].colour
-                assert line.is_dashed() == (split == "search")
+        for method in ("chain", "greedy"):
+            line = artist(axes, f"{method}/test")
+            budgets, values = points(run, metric, method=method, policy=policy, split="test")
+            assert (list(line.get_xdata()), list(line.get_ydata())) == (budgets, values)
+            assert line.get_color() == METHOD_STYLES[method].colour
             markers = artist(axes, f"{method}/test/verified")
             assert list(markers.get_xdata()) == [0, 3, 5, 8, 10]
             assert markers.get_marker() == METHOD_STYLES[method].marker
@@ -60,26 +60,99 @@ def test_lines_markers_and_bands_carry_the_rows(run: Run, metric: str) -> None:
             assert end.get_text().rstrip("×") == f"{last:.2f}"
 
 
-def test_the_published_rule_is_drawn_in_its_best_reading(run: Run) -> None:
+@pytest.mark.parametrize("metric", METRICS)
+def test_methods_that_say_little_are_one_grey_line_without_marks(run: Run, metric: str) -> None:
+    axes = draw_nfe_vs_budget(run, metric).axes[0]  # type: ignore[arg-type]
+    line = artist(axes, "tree_greedy/test")
+    assert line.get_color() == BACKDROP
+    gids = {str(item.get_gid()) for item in axes.get_children()}
+    assert not {gid for gid in gids if gid.startswith("tree_greedy/test/") or gid.startswith("tree_greedy/end")}
+
+
+def test_methods_with_the_same_points_are_one_line(changed: Callable[..., Path]) -> None:
+    def change(payload: dict[str, Any]) -> None:
+        greedy = [row for row in payload["rows"] if row["method"] == "greedy"]
+        payload["rows"] += [row | {"method": "exact", "graph": None} for row in greedy]
+        payload["rows"] += [row | {"method": "cut", "graph": None} for row in greedy]
+
+    figure = draw_nfe_vs_budget(load_run(changed(change)))
+    gids = {str(item.get_gid()) for item in figure.axes[0].get_children()}
+    assert "greedy/test" in gids
+    assert not {"exact/test", "cut/test"} & gids
+    entries = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+    assert "greedy = exact = minimum cut" in entries
+    assert_legible(figure)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_only_held_out_values_stand_in_a_panel(run: Run, metric: str) -> None:
+    # The bound holds for the search prompts; beside held-out values it would look violated.
+    figure = draw_nfe_vs_budget(run, metric)  # type: ignore[arg-type]
+    for axes in figure.axes:
+        gids = {str(item.get_gid()) for item in axes.get_children()}
+        assert not {gid for gid in gids if "/search" in gid or "lp_bound" in gid}
+    note = figure.texts[1].get_text().replace("\n", " ").replace("\u00a0", " ")
+    said = "On the search prompts the best graph of every budget reaches at least 98 % of the bound"
+    assert (said in note) == (metric == "accepted_drafts")
+    table = table_nfe_vs_budget(run, metric)  # type: ignore[arg-type]
+    assert ("lp_bound" in table.column("method")) == (metric == "accepted_drafts")
+    assert set(table.column("split")) == {"search", "test"}
+
+
+def test_a_run_without_test_prompts_shows_search_prompts_and_says_so(changed: Callable[..., Path]) -> None:
+    def change(payload: dict[str, Any]) -> None:
+        payload["rows"] = [row for row in payload["rows"] if row["split"] == "search"]
+
+    figure = draw_nfe_vs_budget(load_run(changed(change)))
+    assert artist(figure.axes[0], "greedy/search").get_ydata()[0] == 1.0
+    heading = figure.texts[0].get_text().replace("\n", " ").replace("\u00a0", " ")
+    assert heading.endswith(", on the search prompts")
+
+
+def test_the_published_rule_is_drawn_in_the_reading_that_is_best_on_search_prompts(run: Run) -> None:
     axes = draw_nfe_vs_budget(run).axes[0]
     budgets, values = points(
-        run, "nfe_reduction", method="published", reading="degree1-all", policy="static:1", split="test"
+        run, "nfe_reduction", method="published", reading="degree1/all", policy="static:1", split="test"
     )
     line = artist(axes, "published/test")
     assert (list(line.get_xdata()), list(line.get_ydata())) == (budgets, values)
-    search = artist(axes, "published/search")
-    expected = points(
-        run, "nfe_reduction", method="published", reading="degree1-all", policy="static:1", split="search"
-    )
-    assert list(search.get_ydata()) == expected[1]
 
 
-def test_the_bound_is_drawn_for_accepted_drafts_only(run: Run) -> None:
-    bound = artist(draw_nfe_vs_budget(run, "accepted_drafts").axes[0], "lp_bound/search")
-    rows = run.select(method="lp_bound", policy="static:1")
-    assert list(bound.get_ydata())[1:] == [row.accepted_drafts for row in rows]
-    assert bound.get_linestyle() == ":"
-    assert not [item for item in draw_nfe_vs_budget(run).axes[0].get_children() if "lp" in str(item.get_gid())]
+def published(run: Run) -> Curve:
+    """The held-out curve of the published rule under static:1."""
+    found = curves(run, ("static:1", "dual"), "nfe_reduction")
+    return next(curve for curve in found if (curve.method, curve.split) == ("published", "test"))
+
+
+def test_a_reading_is_never_chosen_on_test_prompts(changed: Callable[..., Path]) -> None:
+    def change(payload: dict[str, Any]) -> None:
+        for row in payload["rows"]:
+            if (row["reading"], row["split"]) == ("degree0", "test"):
+                row |= {"nfe_reduction": 50.0, "nfe_reduction_low": None, "nfe_reduction_high": None}
+
+    curve = published(load_run(changed(change)))
+    assert set(curve.readings) == {None, "degree1/all"}
+    assert max(curve.values) < 50
+
+
+def test_readings_are_chosen_for_each_budget(changed: Callable[..., Path]) -> None:
+    def change(payload: dict[str, Any]) -> None:
+        for row in payload["rows"]:
+            if (row["reading"], row["split"], row["budget"]) == ("degree0", "search", 5):
+                row["nfe_reduction"] = 50.0
+
+    curve = published(load_run(changed(change)))
+    chosen = dict(zip(curve.budgets, curve.readings, strict=True))
+    assert chosen == {0: None, 3: "degree1/all", 5: "degree0"} | dict.fromkeys(BUDGETS[2:], "degree1/all")
+
+
+def test_without_search_rows_every_reading_is_a_method(changed: Callable[..., Path]) -> None:
+    def change(payload: dict[str, Any]) -> None:
+        payload["rows"] = [row for row in payload["rows"] if row["split"] == "test"]
+
+    run = load_run(changed(change))
+    found = {curve.method for curve in curves(run, ("static:1", "dual"), "nfe_reduction")}
+    assert found == {"chain", "tree_greedy", "published:degree0", "published:degree1/all", "greedy"}
 
 
 def test_bounds_that_stand_in_rows_of_graphs_give_the_tightest_line(changed: Callable[..., Path]) -> None:
@@ -105,7 +178,7 @@ def test_axes_and_legend(run: Run, metric: str) -> None:
     }
     assert left.get_ylabel() == label[metric]
     assert left.get_xlabel() == right.get_xlabel() == "draft budget D (draft nodes per forward)"
-    assert left.get_xscale() == "symlog"
+    assert left.get_xscale() == "linear"
     assert left.get_xlim() == right.get_xlim()
     assert left.get_ylim() == right.get_ylim()
     low, high = left.get_ylim()
@@ -115,12 +188,10 @@ def test_axes_and_legend(run: Run, metric: str) -> None:
     assert left.get_xlim()[0] < 0
     assert left.get_xlim()[1] > BUDGETS[-1]
     assert [int(tick) for tick in sorted(left.get_xticks())] == [0, *BUDGETS]
-    entries = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
-    expected = ["held-out prompts", "search prompts", "verified by decoding", "replay only", "95 % interval"]
-    expected += ["confidence chain", "tree greedy", "published rule", "greedy"]
-    assert entries == expected + (["bound on search prompts"] if metric == "accepted_drafts" else [])
-    assert left.get_title(loc="left").startswith("static:1\ngreedy ")
-    assert "at D = 32" in left.get_title(loc="left")
+    entries = [text.get_text() for legend in reversed(figure.legends) for text in legend.get_texts()]
+    expected = ["confidence chain", "published rule", "greedy", "tree greedy"]
+    assert entries == [*expected, "verified by decoding", "replay only", "95 % interval"]
+    assert left.get_title(loc="left") == "static:1"
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -149,31 +220,87 @@ def test_the_table_is_what_the_rows_say(run: Run) -> None:
         assert line["verified"] == str(rows[0].forwards_measured is not None)
 
 
-def curve(method: str, *values: float, split: str = "test") -> Curve:
-    budgets = [0, 3, 10][: len(values)]
-    none: list[float | None] = [None] * len(values)
-    return Curve(method, None, split, budgets, list(values), none, none, [True] * len(values))
+def compare(*verdicts: tuple[int, float, bool], first: str = "greedy", second: str = "chain") -> Change:
+    """A change that leaves the panel static:1 and these paired comparisons: (budget, difference, distinguishable)."""
+
+    def change(payload: dict[str, Any]) -> None:
+        payload["rows"] = [row for row in payload["rows"] if row["policy"] == "static:1"]
+        payload["comparisons"] = [
+            {"policy": "static:1", "budget": budget, "first": first, "second": second, "difference": difference,
+             "low": difference - 0.1, "high": difference + 0.1, "distinguishable": told}
+            for budget, difference, told in verdicts
+        ]  # fmt: skip
+
+    return change
 
 
-def test_the_headline_says_no_more_than_the_rows() -> None:
-    chain = curve("chain", 1, 2, 2.2)
-    better, worse, mixed = curve("greedy", 1, 2.1, 2.5), curve("greedy", 1, 1.9, 2.2), curve("greedy", 1, 1.9, 2.5)
-    bound = curve("lp_bound", 1, 9, 9, split="search")
-    assert headline([[chain, better]], "nfe_reduction") == (
-        "Calibrated draft graphs save more forwards than the confidence chain at every budget"
+def test_the_headline_counts_what_the_prompts_can_tell_apart(changed: Callable[..., Path]) -> None:
+    # By value greedy is ahead at all three budgets; the paired comparison can tell at two.
+    run = load_run(changed(compare((3, 0.01, False), (5, 0.3, True), (8, 0.5, True))))
+    assert headline(run, "nfe_reduction") == (
+        "Calibrated graphs need fewer forwards than the confidence chain at 2 of 3 budgets"
     )
-    assert headline([[chain, mixed]], "nfe_reduction").endswith("than the confidence chain at 1 of 2 budgets")
-    assert headline([[chain, better], [chain, mixed]], "nfe_reduction").endswith("in 3 of 4 cases")
-    assert headline([[chain, worse, bound]], "nfe_reduction") == (
-        "No calibrated draft graph saves more forwards than the confidence chain"
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "said"),
+    [
+        (
+            [(3, 0.3, True), (5, 0.3, True)],
+            "Calibrated graphs need fewer forwards than the confidence chain at every budget",
+        ),
+        ([(3, 0.3, False)], "No calibrated graph is shown to need fewer forwards than the confidence chain"),
+        (
+            [(3, -0.3, True), (5, 0.1, False)],
+            "No calibrated graph is shown to need fewer forwards than the confidence chain; the chain needs fewer at "
+            "1 of 2 budgets",
+        ),
+        (
+            [(3, -0.3, True), (5, 0.3, True)],
+            "Calibrated graphs need fewer forwards than the confidence chain at 1 of 2 budgets, more at 1 of 2 budgets",
+        ),
+    ],
+)  # fmt: skip
+def test_headlines_follow_the_comparisons(changed: Callable[..., Path], verdicts: Any, said: str) -> None:
+    assert headline(load_run(changed(compare(*verdicts))), "nfe_reduction") == said
+
+
+def test_the_other_order_of_a_comparison_says_the_same(changed: Callable[..., Path]) -> None:
+    run = load_run(changed(compare((3, -0.3, True), first="chain", second="greedy")))
+    assert headline(run, "nfe_reduction").endswith("fewer forwards than the confidence chain at every budget")
+
+
+def test_without_comparisons_nothing_is_concluded(changed: Callable[..., Path]) -> None:
+    run = load_run(changed(compare()))
+    text = headline(run, "nfe_reduction")
+    assert text.startswith("static:1, D = 32: NFE reduction 3.")
+    assert "confidence chain" in text
+    assert "fewer" not in text
+
+
+def test_degree_1_readings_are_judged_under_fixed_steps_only(run: Run) -> None:
+    both = verdict(run, run.panels())
+    assert both == (
+        "Calibrated graphs need fewer forwards than the confidence chain in 11 of 12 cases, and than the published "
+        "rule in 5 of 6 cases"
     )
-    assert headline([[better]], "accepted_drafts") == "accepted drafts against draft budget"
-    # On the search prompts our graphs always look good: held-out rows decide as soon as there are some.
-    optimistic = curve("greedy", 1, 8, 9, split="search")
-    assert headline([[chain, worse, optimistic]], "nfe_reduction").startswith("No calibrated")
-    assert statement([chain, better, bound], "nfe_reduction") == "greedy 2.50×, chain 2.20× at D = 10"
-    assert statement([chain], "accepted_drafts") == "confidence chain 2.20 at D = 10"
-    assert statement([bound], "nfe_reduction") == "bounds only"
+    under = [panel for panel in run.panels() if panel[0] == "threshold:0.9"]
+    assert "published" not in verdict(run, under)
+    note = draw_nfe_vs_budget(run).texts[1].get_text().replace("\n", " ")
+    assert "not judged under threshold:0.9" in note
+
+
+def test_few_prompts_conclude_nothing(changed: Callable[..., Path]) -> None:
+    def change(payload: dict[str, Any]) -> None:
+        for row in payload["rows"]:
+            if row["split"] == "test":
+                row["prompts"] = 1
+
+    figure = draw_nfe_vs_budget(load_run(changed(change)))
+    heading, note = (text.get_text().replace("\n", " ").replace("\u00a0", " ") for text in figure.texts[:2])
+    assert heading == "Only 1 held-out (test) prompt: too few to conclude anything"
+    assert "On 1 held-out (test) prompt." in note
+    assert not [text for axes in figure.axes for text in axes.texts if text.get_gid() == "verdict"]
 
 
 def test_one_policy_without_intervals_or_search_rows(changed: Callable[..., Path]) -> None:
@@ -186,8 +313,7 @@ def test_one_policy_without_intervals_or_search_rows(changed: Callable[..., Path
     figure = draw_nfe_vs_budget(load_run(changed(change)))
     assert len(figure.axes) == 1
     entries = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
-    assert entries[0] == "held-out prompts"
-    assert not {"search prompts", "95 % interval", "replay only"} & set(entries)
+    assert entries == ["confidence chain", "published, degree0", "published, degree1/all", "greedy = tree greedy"]
     assert_legible(figure)
 
 
