@@ -10,6 +10,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib import rc_context
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -37,8 +38,9 @@ LEGEND_LINE = 0.2  # inches
 #: Entries of a legend that stand side by side where their labels leave room.
 LEGEND_COLUMNS = 5
 EDGE = 0.1  # inches that stay free around the heading
-# A legend's entry: line, gaps, and per letter of DejaVu Sans at TEXT_SIZE, in the mean.
-_ENTRY_INCHES, _LETTER_INCHES = 0.56, 0.073
+#: Characters of a legend's entry.
+LONGEST_LABEL = 80
+_ENTRY_INCHES = 0.6  # line and gaps of a legend's entry
 #: Every budget axis of every figure is linear, as rows and time grow with D; an axis that is not says so in its label.
 BUDGET_LABEL = "draft budget D (draft nodes per forward)"
 
@@ -106,7 +108,12 @@ def finish(
         raise ValueError("finish needs a figure of new_figure, this one has no layout engine")
     width, body = figure.get_size_inches()
     shown = [handles for handles in legends if handles]
-    footer = sum(legend_inches(handles, columns) for handles in shown) + (EDGE if shown else 0.0)
+    entries = []
+    for handles in shown:
+        labels, widths = _legend_labels(figure, handles)
+        side_by_side = legend_columns(widths, columns)
+        entries.append((handles, labels, side_by_side, LEGEND_LINE * -(-len(handles) // side_by_side)))
+    footer = sum(entry[-1] for entry in entries) + (EDGE if shown else 0.0)
     texts = [
         (_wrap(figure, text.strip(), size, weight, (width - 2 * EDGE) * figure.dpi), size, weight, colour)
         for text, size, weight, colour in (
@@ -127,32 +134,36 @@ def finish(
         )  # fmt: skip
         down += used
     below = 0.02
-    for handles in reversed(shown):
+    for handles, labels, side_by_side, used in reversed(entries):
         figure.legend(
-            handles=list(handles), loc="lower center", bbox_to_anchor=(0.5, below / height),
-            ncols=legend_columns(handles, columns), fontsize=TEXT_SIZE, frameon=False, labelcolor=INK,
+            handles=list(handles), labels=labels, loc="lower center", bbox_to_anchor=(0.5, below / height),
+            ncols=side_by_side, fontsize=TEXT_SIZE, frameon=False, labelcolor=INK,
             handlelength=2.4, columnspacing=1.5, borderaxespad=0.0, borderpad=0.2, labelspacing=0.3,
         )  # fmt: skip
-        below += legend_inches(handles, columns)
+        below += used
     engine.set(rect=(0, footer / height, 1, body / height))  # type: ignore[call-arg]
 
 
-def legend_columns(handles: Sequence[Artist], most: int) -> int:
-    """How many entries of a legend stand side by side: at most ``most``, and as their labels leave room.
+def legend_columns(widths: Sequence[float], most: int) -> int:
+    """How many entries of a legend stand side by side: at most ``most``, and as ``widths`` (inches) leave room.
 
-    matplotlib fills a legend column by column and gives each column the width of its longest label.
+    matplotlib fills a legend column by column, the first columns with one entry more where they do not come out even,
+    and gives each column the width of its widest entry.
     """
-    widths = [_ENTRY_INCHES + _LETTER_INCHES * len(str(handle.get_label())) for handle in handles]
-    for columns in range(min(len(handles), most), 1, -1):
-        lines = -(-len(handles) // columns)
-        if sum(max(widths[start : start + lines]) for start in range(0, len(widths), lines)) <= WIDTH:
+    for columns in range(min(len(widths), most), 1, -1):
+        if sum(max(column) for column in np.array_split(np.array(widths), columns)) <= WIDTH:
             return columns
     return 1
 
 
-def legend_inches(handles: Sequence[Artist], most: int) -> float:
-    """The height of such a legend."""
-    return LEGEND_LINE * -(-len(handles) // legend_columns(handles, most)) if handles else 0.0
+def _legend_labels(figure: Figure, handles: Sequence[Artist]) -> tuple[list[str], list[float]]:
+    """Labels, long ones cut, and how wide their entries are in inches."""
+    font = FontProperties(size=TEXT_SIZE)
+    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    labels = [drawable(str(handle.get_label())) for handle in handles]
+    labels = [label if len(label) <= LONGEST_LABEL else label[: LONGEST_LABEL - 1] + "…" for label in labels]
+    wide = [renderer.get_text_width_height_descent(label, font, False)[0] / figure.dpi for label in labels]
+    return labels, [_ENTRY_INCHES + inches for inches in wide]
 
 
 def _wrap(figure: Figure, text: str, size: float, weight: str, pixels: float) -> list[str]:

@@ -84,7 +84,10 @@ def test_a_legend_is_never_wider_than_the_figure(most: int) -> None:
     assert box.x0 >= 0
     assert box.x1 <= figure.bbox.x1
     assert box.y1 <= axes.get_tightbbox().y0
-    assert legend_columns(handles[:1], most) == 1
+    assert legend_columns([1.0], most) == 1
+    assert legend_columns([1.0, 2.0, 1.5], 5) == 3
+    assert legend_columns([3.0, 3.0, 3.0], 5) == 2
+    assert legend_columns([2.0] * 6, 5) == 4  # two columns of two, two of one
 
 
 def test_markers_and_colours_are_used_once() -> None:
