@@ -56,8 +56,8 @@ class Page(Figure):
     def draw(self, renderer: Any) -> None:
         with rc_context({"text.parse_math": False}):  # for tick labels, which are made during this call
             for text in self.findobj(Text):
-                text.set_parse_math(False)  # type: ignore[attr-defined]
-                text.set_text(drawable(text.get_text()))  # type: ignore[attr-defined]
+                text.set_parse_math(False)
+                text.set_text(drawable(text.get_text()))
             super().draw(renderer)
 
 

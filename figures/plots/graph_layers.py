@@ -35,7 +35,7 @@ from verify.graph.formulas import ROOT, Formula
 
 #: More nodes than this cannot be labelled legibly on a page; draw_all takes the largest budget up to it.
 LARGEST_BUDGET = 32
-#: With more nodes than this, the root included, placing them takes minutes and nobody can follow a line.
+#: With more nodes than this, the root included, nobody can follow a line or read a page of that size.
 LARGEST_DRAWN = 257
 
 LARGEST_AREA, SMALLEST_AREA = 260.0, 14.0  # points squared, as matplotlib gives marker sizes
@@ -73,7 +73,7 @@ def lay_out(graph: GraphFile | DraftGraph) -> LaidOutGraph:
     return LaidOutGraph(
         nodes=nodes,
         layers=layers,
-        places=place_in_layers(layers, edges),
+        places=places,
         edges=edges,
         counts=None if counts is None else [int(count) for count in counts],
         reach=_per_node(dag, nodes, "reach"),

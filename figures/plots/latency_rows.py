@@ -7,6 +7,7 @@ which packing drafts into a forward costs more than running them one after the o
 
 from __future__ import annotations
 
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -63,7 +64,7 @@ def draw_latency_rows(latency: LatencyTable) -> Figure:
         latency.query_tokens, latency.latency, color=COLOUR, linewidth=1.4, marker="o",
         markersize=4.5, zorder=4, gid="median",
     )  # fmt: skip
-    handles = [line_mark("median", COLOUR, linewidth=1.4, marker="o", markersize=4.5)]
+    handles: list[Artist] = [line_mark("median", COLOUR, linewidth=1.4, marker="o", markersize=4.5)]
     if len(latency.query_tokens) > 1:
         draw_band(axes, latency.query_tokens, latency.low, latency.high, COLOUR, "quartiles", alpha=0.18)
         handles.append(band_mark("quartiles", COLOUR))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -156,7 +157,7 @@ def draw_speedup(speedup: Speedup) -> Figure:
         axes.axvline(speedup.best, color=FAINT, linewidth=1.0, linestyle=":", zorder=1)
         budget_axis(axes, budgets)
     _draw_speedups(left, speedup)
-    handles = [line_mark("speed-up", COLOUR, marker="o", markersize=4.5)]
+    handles: list[Artist] = [line_mark("speed-up", COLOUR, marker="o", markersize=4.5)]
     if draw_band(left, budgets, [row.low for row in rows], [row.high for row in rows], COLOUR, "band"):
         handles.append(band_mark(colour=COLOUR))
     star = {"markeredgecolor": INK, "markeredgewidth": 0.8}

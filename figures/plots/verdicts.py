@@ -118,7 +118,7 @@ def values_at_end(run: Run, panels: Iterable[Panel], metric: Metric, name: str) 
         found = curves(run, panel, metric)
         split = "test" if any(curve.split == "test" for curve in found) else "search"
         budget, method = max(ours(run, panel).items(), default=(0, CHAIN))
-        parts = []
+        parts: list[str] = []
         for curve in found:
             if curve.split == split and curve.method in (CHAIN, method) and budget in curve.budgets:
                 value = shown(curve.values[curve.budgets.index(budget)], metric)
