@@ -203,10 +203,10 @@ def _wrap(figure: Figure, text: str, size: float, weight: str, pixels: float) ->
         return lines, used
 
     lines, last = fill(pixels)
-    for part in (0.95, 0.9, 0.85):
+    for share in (0.95, 0.9, 0.85):
         if len(lines) == 1 or last >= pixels / 3:
             break
-        narrower, used = fill(part * pixels)
+        narrower, used = fill(share * pixels)
         if len(narrower) > len(lines):
             break
         lines, last = narrower, used
