@@ -17,7 +17,7 @@ done
 # What needs no further decode: the traces of the method study are searched, resampled and tuned on.
 TRACES="$RUNS/method/traces"
 "$BIN/draftgraph" calibration-size "$TRACES/static-1-L32-T0-search-bundled" --budgets 5,10,16,32 \
-    --held-out "$TRACES/static-1-L32-T0-test-own" --out "$OUT/calibration-size.json" --overwrite
+    --test "$TRACES/static-1-L32-T0-test-own" --out "$OUT/calibration-size.json" --overwrite
 for policy in static-1 threshold-0.9; do
     for kind in forwards rows domains; do
         "$BIN/draftgraph" study "$TRACES/$policy-L32-T0-search-bundled" --test "$TRACES/$policy-L32-T0-test-own" \

@@ -12,6 +12,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from calibrate.version import tool_version
+from studies.cli.metavars import PlainCommand, name_values
 from studies.cli.printing import say
 
 RECORD, SEARCH, RUN, LOOK = "Record and calibrate", "Search and judge", "Run", "Look"
@@ -82,8 +83,13 @@ class LazyCommands(TyperGroup):
             return super().get_command(ctx, cmd_name)
         name = cmd_name.replace("-", "_")
         alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-        alone.command(cmd_name)(getattr(import_module(f"studies.cli.commands.{name}"), f"{name}_command"))
+        alone.command(cmd_name, cls=PlainCommand)(
+            getattr(import_module(f"studies.cli.commands.{name}"), f"{name}_command")
+        )
         return get_command(alone)
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return name_values(super().get_params(ctx), {})
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         with self._list():
@@ -109,7 +115,7 @@ app = typer.Typer(
     help="Calibrate, search, certify and export draft graphs for diffusion language models.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
+    add_completion=True,
 )
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of folds, draws and resamples.")]
-BudgetsOption = Annotated[str, typer.Option("--budgets", help="Draft nodes, comma-separated.")]
+BudgetsOption = Annotated[str, typer.Option("--budgets", help="Draft nodes, 3,5,10 or 0-16.")]
 MethodOption = Annotated[str, typer.Option("--method", help=options.METHOD_HELP)]
 ResultOption = Annotated[Path | None, typer.Option("--out", help="A JSON file for the rows.")]
 TracesArgument = Annotated[Path, typer.Argument(help="A trace folder written by `draftgraph record`.")]

@@ -36,8 +36,8 @@ def budget_command(
     validation: Annotated[
         Path | None, typer.Option("--validation", help="Traces that choose the budget; by default those searched.")
     ] = None,
-    held_out: Annotated[
-        Path | None, typer.Option("--held-out", help="Traces that judge the choice; by default TRACES/test.")
+    test: Annotated[
+        Path | None, typer.Option("--test", help="Traces that judge the choice; by default TRACES/test.")
     ] = None,
     method: Annotated[str, typer.Option("--method", help=options.METHOD_HELP)] = "greedy",
     time_limit: Annotated[
@@ -65,7 +65,7 @@ def budget_command(
 ) -> None:
     """Price every budget with this device's latency and take the best; 0 means: do not speculate.
 
-    The budget is chosen on the prompts searched (or on --validation), its speed-up is reported on --held-out. With
+    The budget is chosen on the prompts searched (or on --validation), its speed-up is reported on --test. With
     --out, OUT.budget.json holds every budget's row and the verdict, also when that is not to speculate. Several TRACES
     are priced one by one; their files are named after them.
     """
@@ -73,8 +73,8 @@ def budget_command(
     from figures.records.latency import load_latency
 
     find_method(method)
-    if len(traces) > 1 and (validation is not None or held_out is not None):
-        raise ValueError("--validation and --held-out belong to one TRACES; give folders with 'test' in them")
+    if len(traces) > 1 and (validation is not None or test is not None):
+        raise ValueError("--validation and --test belong to one TRACES; give folders with 'test' in them")
     if figures and out is None:
         raise ValueError("--figures draws what --out wrote; give --out")
     outs = _outputs(traces, out)
@@ -82,7 +82,7 @@ def budget_command(
         check_output(path, overwrite)
         check_output(_report_path(path), overwrite)
     table = load_latency(latency)
-    priced = [_price(folder, table, latency, validation, held_out, method, time_limit, any_model) for folder in traces]
+    priced = [_price(folder, table, latency, validation, test, method, time_limit, any_model) for folder in traces]
     chosen_on = "validation" if validation else "search"
     for one in priced:
         _show(one.choice, f"{one.folder}, {method}, budget chosen on {chosen_on} prompts")
@@ -138,7 +138,7 @@ def _price(
     table: LatencyTable,
     latency: Path,
     validation: Path | None,
-    held_out: Path | None,
+    test: Path | None,
     method: str,
     time_limit: float,
     any_model: bool,
@@ -149,11 +149,11 @@ def _price(
     from studies.runs.splits import read_splits
 
     search_folder = traces / "search" if (traces / "search").is_dir() else traces
-    if held_out is None and not (traces / "test").is_dir():
+    if test is None and not (traces / "test").is_dir():
         policies = _policy_folders(traces)
         named = f", or name a policy's folder: {', '.join(map(str, policies))}" if policies else ""
-        raise ValueError(f"{traces} holds no folder 'test'; give the traces of other prompts with --held-out{named}")
-    folders = [search_folder, *([validation] if validation is not None else []), held_out or traces / "test"]
+        raise ValueError(f"{traces} holds no folder 'test'; give the traces of other prompts with --test{named}")
+    folders = [search_folder, *([validation] if validation is not None else []), test or traces / "test"]
     splits = read_splits(folders)
     check_prices(table, splits.run, str(latency), str(search_folder), any_model)
     search, chooser, judge = splits.tables[0], splits.tables[-2], splits.tables[-1]

@@ -21,10 +21,10 @@ def calibrate_command(
     out: Annotated[Path, typer.Option("--out", help="The run directory.")] = Path("runs/calibrate"),
     model: options.ModelOption = "bundled",
     prompts: options.PromptsOption = "bundled",
-    held_out: Annotated[
+    test: Annotated[
         str | None,
         typer.Option(
-            "--held-out",
+            "--test",
             help="Prompts no search sees; by default the test split of --prompts, or half of a file.",
         ),
     ] = None,
@@ -40,7 +40,7 @@ def calibrate_command(
     generation_length: options.GenerationLengthOption = 96,
     cache: options.CacheOption = None,
     backend: options.BackendOption = "packed",
-    budgets: Annotated[str, typer.Option("--budgets", help="Draft nodes, 0 is plain decoding.")] = "0,3,5,8,10",
+    budgets: Annotated[str, typer.Option("--budgets", help="Draft nodes, as 0,3,5 or 0-16; 0: plain.")] = "0,3,5,8,10",
     methods: Annotated[
         str, typer.Option("--methods", help="Search methods; 'published' takes its best reading.")
     ] = "chain,published,greedy",
@@ -80,7 +80,7 @@ def calibrate_command(
     config = CalibrationConfig(
         model=model,
         prompts=prompts,
-        held_out=held_out,
+        held_out=test,
         policies=tuple(policy or ["threshold:0.9"]),
         temperature=temperature,
         block_length=block_length,

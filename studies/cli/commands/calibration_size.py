@@ -16,8 +16,8 @@ from studies.cli.lists import parse_list
 @command()
 def calibration_size_command(
     traces: stats.TracesArgument,
-    held_out: Annotated[
-        Path | None, typer.Option("--held-out", help="Traces of other prompts; by default a third is kept apart.")
+    test: Annotated[
+        Path | None, typer.Option("--test", help="Traces of other prompts; by default a third is kept apart.")
     ] = None,
     method: stats.MethodOption = "greedy",
     budgets: stats.BudgetsOption = "10",
@@ -32,7 +32,7 @@ def calibration_size_command(
     from studies.statistics.calibration_size import calibration_size_curve
 
     stats.check_out(out, overwrite)
-    split = read_splits([traces, held_out]) if held_out is not None else cut_splits(traces, (2, 1), seed)
+    split = read_splits([traces, test]) if test is not None else cut_splits(traces, (2, 1), seed)
     stats.say_repeated(split.repeated)
     drafts = parse_list(budgets, int, "--budgets")
     search, others = split.tables

@@ -10,7 +10,7 @@ import typer
 from studies.cli import options, printing
 from studies.cli.checkpoints import shaped_checkpoint
 from studies.cli.guard import command
-from studies.cli.lists import parse_drafts, parse_loads
+from studies.cli.lists import parse_list
 from studies.cli.outputs import check_output
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def latency_command(
     context_length: Annotated[str, typer.Option("--context-length", help="Cached rows; 256,1024 for two tables.")] = (
         "128"
     ),
-    batch: Annotated[str, typer.Option("--batch", help="Sequences per forward; 1,4 for two tables.")] = "1",
+    batch_size: Annotated[str, typer.Option("--batch-size", help="Sequences per forward; 1,4 for two tables.")] = "1",
     cache: Annotated[
         str | None,
         typer.Option("--cache", help="dual or block_causal, as the traces were recorded. [default: what it is for]"),
@@ -55,8 +55,9 @@ def latency_command(
     from figures.records.record import save_record
 
     check_cuda_graphs(device, cuda_graphs)
-    wanted = parse_drafts(drafts)
-    batches, caches = parse_loads(batch, context_length)
+    wanted = parse_list(drafts, int, "--drafts", least=0)
+    batches = parse_list(batch_size, int, "--batch-size", "1,4,16", least=1)
+    caches = parse_list(context_length, int, "--context-length", "256,1024", least=1)
     pairs = [(size, length) for size in batches for length in caches]
     paths = [out] if len(pairs) == 1 else [out / f"batch-{size}-context-{length}.json" for size, length in pairs]
     if len(pairs) > 1 and out.is_file():

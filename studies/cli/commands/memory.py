@@ -10,7 +10,7 @@ import typer
 from studies.cli import options, printing
 from studies.cli.checkpoints import shaped_checkpoint
 from studies.cli.guard import command
-from studies.cli.lists import parse_drafts, parse_loads
+from studies.cli.lists import parse_list
 
 if TYPE_CHECKING:
     from calibrate.measuring.memory import ModelSizes
@@ -23,7 +23,7 @@ def memory_command(
     context_length: Annotated[str, typer.Option("--context-length", help="Cached rows, one or several.")] = (
         "256,1024,4096"
     ),
-    batch: Annotated[str, typer.Option("--batch", help="Sequences per forward, one or several.")] = "1",
+    batch_size: Annotated[str, typer.Option("--batch-size", help="Sequences per forward, one or several.")] = "1",
     block_length: options.BlockLengthOption = 32,
     available: Annotated[
         float | None, typer.Option("--available", help="GiB of the device. [default: what --device has, if it is here]")
@@ -42,8 +42,9 @@ def memory_command(
 
     from calibrate.measuring.memory import GIB, MOST_DRAFTS, Load, largest_drafts, predict_memory
 
-    batches, lengths = parse_loads(batch, context_length)
-    numbers = parse_drafts(drafts)
+    batches = parse_list(batch_size, int, "--batch-size", "1,4,16", least=1)
+    lengths = parse_list(context_length, int, "--context-length", "256,1024", least=1)
+    numbers = parse_list(drafts, int, "--drafts", least=0)
     if available is not None and not available > 0:
         raise ValueError(f"--available must be above 0 GiB, got {available:g}")
     room = round(available * GIB) if available is not None else _device_memory(device)

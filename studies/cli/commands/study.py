@@ -34,7 +34,7 @@ def study_command(
     kind: Annotated[
         str, typer.Option("--kind", help="forwards; rows (Pareto: rows); domains (Pareto: two domains).")
     ] = "forwards",
-    budgets: Annotated[str, typer.Option("--budgets", help="Draft nodes, comma-separated.")] = "3,5,8,10,16",
+    budgets: Annotated[str, typer.Option("--budgets", help="Draft nodes, 3,5,10 or 0-16.")] = "3,5,8,10,16",
     trials: Annotated[
         int, typer.Option("--trials", min=1, help="Finished trials, over all workers; may end with workers - 1 more.")
     ] = 200,

@@ -15,7 +15,7 @@ from drafting.searches.methods import SearchInput, find_graphs
 from drafting.trie import PrefixTrie
 from figures.records.latency import load_latency
 from figures.records.record import save_record
-from studies.cli.lists import parse_drafts
+from studies.cli.lists import parse_list
 from studies.pricing.budget import choose_budget
 from studies.runs.splits import read_splits
 from tests.studies.cli.test_statistics_commands import LENGTH
@@ -160,10 +160,10 @@ def test_contexts_with_other_rows_than_were_timed_are_refused(tmp_path: Path, ca
 
 def test_held_out_prompts_must_be_others(folder: Path, tmp_path: Path) -> None:
     latency = latency_file(tmp_path / "latency.json", CHEAP)
-    said = run("budget", folder, "--latency", latency, "--held-out", folder / "search", code=1)
+    said = run("budget", folder, "--latency", latency, "--test", folder / "search", code=1)
     assert "12 of the 12 prompts" in said
     said = run("budget", folder / "search", "--latency", latency, code=1)
-    assert "holds no folder 'test'" in said and "--held-out" in said
+    assert "holds no folder 'test'" in said and "--test" in said
 
 
 def test_without_any_anchor_there_is_nothing_to_draft(tmp_path: Path) -> None:
@@ -176,9 +176,11 @@ def test_without_any_anchor_there_is_nothing_to_draft(tmp_path: Path) -> None:
 
 
 def test_numbers_of_drafts() -> None:
-    assert parse_drafts("0-3") == (0, 1, 2, 3) and parse_drafts("4,1") == (4, 1) and parse_drafts("2-2") == (2,)
+    for text, numbers in (("0-3", (0, 1, 2, 3)), ("4,1", (4, 1)), ("2-2", (2,)), ("0-2, 8,16", (0, 1, 2, 8, 16))):
+        assert parse_list(text, int, "--drafts") == numbers
+    assert parse_list("1-2", str, "--methods") == ("1-2",)
     with pytest.raises(ValueError, match="'4-2' runs backwards; write 2-4"):
-        parse_drafts("4-2")
+        parse_list("4-2", int, "--drafts")
 
 
 def test_a_missing_latency_file_is_called_that(folder: Path, tmp_path: Path) -> None:
@@ -200,9 +202,9 @@ def test_the_folder_of_a_run_is_sent_to_its_policies(folder: Path, tmp_path: Pat
     traces = tmp_path / "run" / "traces" / "static-1"
     shutil.copytree(folder, traces)
     said = run("budget", tmp_path / "run" / inner, "--latency", latency_file(tmp_path / "latency.json", CHEAP), code=1)
-    assert f"--held-out, or name a policy's folder: {traces}" in said
+    assert f"--test, or name a policy's folder: {traces}" in said
     said = run("budget", folder / "test", "--latency", tmp_path / "latency.json", code=1)
-    assert said.endswith("with --held-out")
+    assert said.endswith("with --test")
 
 
 def test_several_policies_are_priced_at_once(folder: Path, tmp_path: Path) -> None:
@@ -245,5 +247,5 @@ def test_several_policies_need_room_for_their_files(folder: Path, tmp_path: Path
     budget = ["budget", folder, folder, "--latency", latency]
     assert "several TRACES are called" in run(*budget, "--out", tmp_path / "out", code=1)
     assert "a file; for several TRACES give a folder" in run(*budget, "--out", latency, code=1)
-    assert "belong to one TRACES" in run(*budget, "--held-out", folder / "test", code=1)
+    assert "belong to one TRACES" in run(*budget, "--test", folder / "test", code=1)
     assert "--figures draws what --out wrote" in run(*budget[:2], *budget[3:], "--figures", code=1)

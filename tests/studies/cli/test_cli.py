@@ -306,7 +306,7 @@ def test_a_policy_may_be_spelled_otherwise(checkpoint: Path, prompts: Path, tmp_
 
 def test_held_out_prompts_must_be_others(checkpoint: Path, prompts: Path, tmp_path: Path) -> None:
     command = ["calibrate", "--model", checkpoint, "--prompts", prompts, *SIZES, "--no-figures"]
-    said = run(*command, "--held-out", prompts, "--out", tmp_path / "run", code=1)
+    said = run(*command, "--test", prompts, "--out", tmp_path / "run", code=1)
     assert "8 of the 8 prompts in the held-out split stand in the search split too" in said
     twice = tmp_path / "twice.jsonl"
     twice.write_text("".join(f"{line}\n{line}\n" for line in prompts.read_text().splitlines()))

@@ -18,30 +18,30 @@ def run(*arguments: object, code: int = 0) -> str:
 
 
 def test_several_tables_go_into_a_folder(tmp_path: Path) -> None:
-    said = run(*TINY, "--batch", "1,3", "--context-length", "8,24", "--out", tmp_path / "tables")
+    said = run(*TINY, "--batch-size", "1,3", "--context-length", "8,24", "--out", tmp_path / "tables")
     found = {path.name: load_latency(path) for path in (tmp_path / "tables").iterdir()}
     assert sorted(found) == [f"batch-{b}-context-{c}.json" for b in (1, 3) for c in (24, 8)]
     for table in found.values():
         assert table.model == "llada-tiny-shaped" and table.query_tokens == (8 * table.batch, 24 * table.batch)
     assert {(table.batch, table.context_length) for table in found.values()} == {(1, 8), (1, 24), (3, 8), (3, 24)}
     assert said.count("x plain") == 4
-    again = run(*TINY, "--batch", "1,3", "--context-length", "8,24", "--out", tmp_path / "tables", code=1)
+    again = run(*TINY, "--batch-size", "1,3", "--context-length", "8,24", "--out", tmp_path / "tables", code=1)
     assert "exists; give another --out, or --overwrite" in again
 
 
 def test_one_table_is_a_file(tmp_path: Path) -> None:
-    run(*TINY, "--batch", "2", "--context-length", "8", "--out", tmp_path / "one.json")
+    run(*TINY, "--batch-size", "2", "--context-length", "8", "--out", tmp_path / "one.json")
     assert load_latency(tmp_path / "one.json").batch == 2
-    said = run(*TINY, "--batch", "1,2", "--out", tmp_path / "one.json", "--overwrite", code=1)
+    said = run(*TINY, "--batch-size", "1,2", "--out", tmp_path / "one.json", "--overwrite", code=1)
     assert "one.json is a file, but 2 tables need a folder" in said
 
 
 def test_lists_that_cannot_be_measured_are_refused(tmp_path: Path) -> None:
     for option, given, expected in (
-        ("--batch", "1,x", "--batch: cannot read '1,x' (invalid literal for int() with base 10: 'x'); expected for "
-         "example 1,4,16"),
-        ("--drafts", "many", "expected for example 0-16 or 0,4,10"),
-        ("--batch", "0", "--batch must be at least 1, got 0"),
+        ("--batch-size", "1,x", "--batch-size: cannot read '1,x' (invalid literal for int() with base 10: 'x'); "
+         "expected for example 1,4,16"),
+        ("--drafts", "many", "expected for example 0,3,5 or 0-16"),
+        ("--batch-size", "0", "--batch-size must be at least 1, got 0"),
         ("--context-length", "0", "--context-length must be at least 1, got 0"),
     ):  # fmt: skip
         assert expected in run(option, given, "--out", tmp_path / "new" / "one.json", code=1)
@@ -62,10 +62,10 @@ def test_what_does_not_fit_is_left_out(tmp_path: Path, monkeypatch: pytest.Monke
         return measure(checkpoint, **options)
 
     monkeypatch.setattr(latency, "measure_latency", limited)
-    said = run(*TINY, "--batch", "1,4", "--context-length", "8", "--out", tmp_path / "tables")
+    said = run(*TINY, "--batch-size", "1,4", "--context-length", "8", "--out", tmp_path / "tables")
     assert "batch 4, context 8 is left out: the largest batch that fits is 1" in said
     assert [path.name for path in (tmp_path / "tables").iterdir()] == ["batch-1-context-8.json"]
-    assert "the largest batch" in run(*TINY, "--batch", "4", "--out", tmp_path / "one.json", code=1)
+    assert "the largest batch" in run(*TINY, "--batch-size", "4", "--out", tmp_path / "one.json", code=1)
     assert not (tmp_path / "one.json").exists()
 
 

@@ -35,8 +35,8 @@ def test_a_decode_that_does_not_fit_says_what_would(
 
 def test_a_shape_for_a_card_that_is_not_here() -> None:
     said = run(
-        "--model", "llada-8b-shaped", "--dtype", "bfloat16", "--device", "cuda", "--available", 80, "--batch", "1,16",
-        "--context-length", "256,4096", "--drafts", "0,10",
+        "--model", "llada-8b-shaped", "--dtype", "bfloat16", "--device", "cuda", "--available", 80,
+        "--batch-size", "1,16", "--context-length", "256,4096", "--drafts", "0,10",
     )  # fmt: skip
     assert "weights 14.93 GiB; the device has 80.0 GiB" in said
     assert "context 4096, batch 16: the largest budget that fits is D = " in said
@@ -60,7 +60,7 @@ def test_a_prediction_for_a_gpu_needs_none(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_prediction_says_what_it_is_for_in_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(console, "width", 80)
-    options = ["memory", "--model", "llada-8b-shaped", "--drafts", "0,16", "--available", "32", "--batch", "1,16"]
+    options = ["memory", "--model", "llada-8b-shaped", "--drafts", "0,16", "--available", "32", "--batch-size", "1,16"]
     said = CliRunner().invoke(app, options).output
     assert "predicted for a CPU; --device cuda predicts for a GPU" in said
     assert "measured" not in said and "error" not in said
@@ -73,7 +73,7 @@ def test_a_prediction_says_what_it_is_for_in_80_columns(monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     "arguments, expected",
     [
-        (["--batch", "0"], "--batch must be at least 1, got 0"),
+        (["--batch-size", "0"], "--batch-size must be at least 1, got 0"),
         (["--context-length=-5"], "--context-length must be at least 1, got -5"),
         (["--drafts=-3"], "--drafts must be at least 0, got -3"),
         (["--available", "0"], "--available must be above 0 GiB, got 0"),

@@ -83,7 +83,7 @@ def test_cross_validate_names_the_better_method(folders: list[Path], tmp_path: P
 
 def test_calibration_size_answers(folders: list[Path], tmp_path: Path) -> None:
     out = tmp_path / "size.json"
-    said = run("calibration-size", folders[0], "--held-out", folders[2], "--budgets", 6, "--draws", 3, "--out", out)
+    said = run("calibration-size", folders[0], "--test", folders[2], "--budgets", 6, "--draws", 3, "--out", out)
     assert "more prompts would help" in said or "More prompts are likely to help" in said
     written = json.loads(out.read_text())
     assert [row["search_prompts"] for row in written["rows"]] == [5, 10, 12, 20, 24]
