@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 #: A command declares its options before anything heavy is imported, so these names stand here a second time;
-#: tests/studies/cli/test_options.py compares them with ``drafting.searches.methods.METHODS`` and
+#: tests/studies/cli/test_help.py compares them with ``drafting.searches.methods.METHODS`` and
 #: ``calibrate.models.shapes.SHAPES``.
 METHOD_NAMES = (
     "chain", "tree_greedy", "sequoia", "published", "published:degree0", "published:degree1/all",
