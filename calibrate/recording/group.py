@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
 
 from calibrate.models.checkpoint import Checkpoint
 from calibrate.recording.recorder import RecordingSpeed, Share, run_facts
-from calibrate.recording.workers import POLL, Recording, WorkerError, Workers
+from calibrate.recording.workers import POLL, PeerFailedError, WorkerError, Workers, reaching
 from calibrate.traces.folder import FolderLock, check_folder, claim_folder, recorded_prompts
 from calibrate.traces.table import TraceError, Traces, read_traces
 from verify.decoding import DecodeConfig, DecodeResult, StepFact
 from verify.policies.contract import Policy
 
-#: Seconds that a network file system may take to show one machine what another wrote.
-_FILE_SECONDS = 90.0
-_LOOK_SECONDS = 1.0
+#: Seconds that a network file system may take to show one machine what another wrote, and between two looks at the
+#: others while there is work of one's own.
+_FILE_SECONDS, _LOOK_SECONDS = 90.0, 1.0
 
 
 def record_in_group(
@@ -28,11 +32,10 @@ def record_in_group(
     folder: str | Path,
     *,
     batch_size: int = 1,
-    chat: bool = False,
-    prompt_source: str | None = None,
     shard_prompts: int = 4,
     on_prompt: Callable[[int, int], None] | None = None,
     on_end: Callable[[RecordingSpeed], None] | None = None,
+    **facts_of_prompts: Any,
 ) -> Traces | None:
     """Record ``prompts`` together with the other ``workers``, all of which make this call with the same arguments.
 
@@ -42,36 +45,38 @@ def record_in_group(
 
     Args:
         workers: from :func:`calibrate.recording.workers.join_workers`.
-        checkpoint, prompts, policy, config, folder, batch_size, chat, prompt_source, shard_prompts: as in
+        checkpoint, prompts, policy, config, folder, batch_size, shard_prompts: as in
             :func:`calibrate.recording.recorder.record`; the batch is that of one worker.
         on_prompt, on_end: as there, called on the leader and about all workers.
+        facts_of_prompts: ``chat`` and ``prompt_source``, as there.
 
     Returns:
         The whole trace on the leader, None on the others.
 
     Raises:
         TraceError: as in ``record``; or a worker that does not see the folder, or sees other prompts or weights.
-        WorkerError: on the leader, a worker that failed or is lost, once the others are done; what they
-            finished is kept.
+        WorkerError: on the leader, a worker that failed, once the others are done; what they finished is kept. Or the
+            store of the launch is gone.
         PeerFailedError: on the others, the leader failed (and said why) before it announced the prompts.
     """
     folder = Path(folder)
     lock: FolderLock | None = None
     try:
-        meeting = workers.recording()
-        facts = run_facts(checkpoint, policy, config, prompts, chat=chat, prompt_source=prompt_source)
+        store = workers.recording()
+        facts = run_facts(checkpoint, policy, config, prompts, **facts_of_prompts)
         if workers.leads:
             lock = claim_folder(folder, facts, share=True)
             done = recorded_prompts(folder)
             todo = [prompt_index for prompt_index in range(len(prompts)) if prompt_index not in done]
-            meeting.announce(todo)
+            with reaching():
+                store.set("todo", json.dumps(todo))
         else:
-            todo = meeting.plan()
+            todo = _announced(workers, store)
             unseen = f"worker {workers.number} does not see the trace in {folder}"
             _wait_for(lambda: check_folder(folder, facts), unseen)
             lock = FolderLock(folder)
             lock.acquire(share=True)
-        watch = _Watch(meeting, len(prompts) - len(todo), len(prompts), on_prompt if workers.leads else None)
+        watch = _Watch(store, len(prompts) - len(todo), len(prompts), on_prompt if workers.leads else None)
         share = Share(
             checkpoint,
             prompts,
@@ -86,19 +91,13 @@ def record_in_group(
         watch.look()
         start = time.perf_counter()
         share.record(todo[workers.number :: workers.count], watch.count)
-        meeting.finish(share.shards)
+        with reaching():
+            store.set(f"finished/{workers.number}", json.dumps(share.shards))
         if not workers.leads:
             return None
-        try:
-            shards = meeting.wait_for_all(watch.look)
-        except WorkerError as error:
-            there = len(recorded_prompts(folder))
-            raise WorkerError(
-                f"{error}; {there} of {len(prompts)} prompts are recorded in {folder}, run the same command again for "
-                "the rest, with any number of workers"
-            ) from error
+        shards = _shards_of_all(workers, store, watch, folder)
         if on_end is not None:
-            on_end(RecordingSpeed(*meeting.totals(), time.perf_counter() - start))
+            on_end(RecordingSpeed(*watch.totals(), time.perf_counter() - start))
         _wait_for(lambda: all((folder / name).exists() for name in shards), f"not all shards can be seen in {folder}")
         return read_traces(folder)
     except BaseException as error:
@@ -107,6 +106,36 @@ def record_in_group(
     finally:
         if lock is not None:
             lock.release()
+
+
+def _announced(workers: Workers, store: dist.Store) -> list[int]:
+    """The prompts that are still to be done, once the leader has announced them."""
+    with reaching():
+        while not store.check(["todo"]):
+            if (reason := workers.failure(0)) is not None:
+                raise PeerFailedError(reason)
+            time.sleep(POLL)
+        todo: list[int] = json.loads(store.get("todo"))
+    return todo
+
+
+def _shards_of_all(workers: Workers, store: dist.Store, watch: _Watch, folder: Path) -> list[str]:
+    """Wait until every worker has finished or failed; the names of their shards."""
+    keys = [f"finished/{number}" for number in range(workers.count)]
+    with reaching():
+        while True:
+            missing = [number for number, key in enumerate(keys) if not store.check([key])]
+            failures = [reason for number in missing if (reason := workers.failure(number)) is not None]
+            watch.look()
+            if len(failures) == len(missing):
+                break
+            time.sleep(POLL)
+        if failures:
+            raise WorkerError(
+                f"{failures[0]}; {len(recorded_prompts(folder))} of {watch.total} prompts are recorded in {folder}, "
+                "run the same command again for the rest, with any number of workers"
+            )
+        return [name for key in keys for name in json.loads(store.get(key))]
 
 
 def _wait_for(there: Callable[[], bool], failure: str, seconds: float = _FILE_SECONDS) -> None:
@@ -121,10 +150,10 @@ class _Watch:
     """Counts this worker's prompts for all; on the leader it also tells how far all are, at most once a second."""
 
     def __init__(
-        self, meeting: Recording, before: int, total: int, on_prompt: Callable[[int, int], None] | None
+        self, store: dist.Store, before: int, total: int, on_prompt: Callable[[int, int], None] | None
     ) -> None:
-        self._meeting, self._before, self._total, self._on_prompt = meeting, before, total, on_prompt
-        self._told, self._next = -1, 0.0
+        self._store, self._before, self.total, self._on_prompt = store, before, total, on_prompt
+        self._shown, self._next = -1, 0.0
 
     def on_step(self, fact: StepFact) -> None:
         """The leader's own steps are when it looks at the others: its prompts may take minutes."""
@@ -132,13 +161,21 @@ class _Watch:
             self.look()
 
     def count(self, result: DecodeResult) -> None:
-        self._meeting.count(result.end)
+        """One more prompt is done."""
+        with reaching():
+            self._store.add("tokens", result.end)
+            self._store.add("prompts", 1)
         self.look()
+
+    def totals(self) -> tuple[int, int]:
+        """Prompts and tokens that all workers have done since the start."""
+        with reaching():
+            return self._store.add("prompts", 0), self._store.add("tokens", 0)
 
     def look(self) -> None:
         self._next = time.monotonic() + _LOOK_SECONDS
         if self._on_prompt is not None:
-            done = self._before + self._meeting.totals()[0]
-            if done != self._told:
-                self._told = done
-                self._on_prompt(done, self._total)
+            done = self._before + self.totals()[0]
+            if done != self._shown:
+                self._shown = done
+                self._on_prompt(done, self.total)

@@ -60,8 +60,6 @@ def together(count, folder, denoisers=None, prompts=None, **options):
         thread.start()
     for thread in threads:
         thread.join(120)
-    for worker in workers:
-        worker.leave()
     return got
 
 

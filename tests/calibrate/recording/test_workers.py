@@ -7,113 +7,68 @@ import pytest
 import torch.distributed as dist
 
 from calibrate.recording import workers as module
-from calibrate.recording.workers import PeerFailedError, WorkerError, Workers, join_workers
+from calibrate.recording.workers import WorkerError, Workers, join_workers
 
 
 @pytest.fixture
-def pair(monkeypatch):
-    monkeypatch.setattr(module, "BEAT", 0.02)
-    monkeypatch.setattr(module, "POLL", 0.01)
+def pair():
     store = dist.HashStore()
-    both = [Workers(store, number, 2, number, silence=1.0) for number in range(2)]
-    yield both
-    for worker in both:
-        worker.leave()
+    return [Workers(store, number, 2, number) for number in range(2)]
 
 
-def test_a_plan_reaches_the_others_and_totals_the_leader(pair):
-    meetings = [worker.recording() for worker in pair]
-    got = []
-    waiting = threading.Thread(target=lambda: got.append(meetings[1].plan()))
-    waiting.start()
-    time.sleep(0.05)
-    assert not got
-    meetings[0].announce([4, 5, 9])
-    waiting.join(10)
-    assert got == [[4, 5, 9]]
-    meetings[1].count(7)
-    meetings[0].count(5)
-    assert meetings[0].totals() == (2, 12)
-    meetings[1].finish(["b"])
-    meetings[0].finish(["a"])
-    assert sorted(meetings[0].wait_for_all(lambda: None)) == ["a", "b"]
+def met(store, number, count, found):
+    """Call ``meet`` in a thread, as it waits for the others."""
+    thread = threading.Thread(target=lambda: found.__setitem__(number, module.meet(store, number, count)))
+    thread.start()
+    return thread
 
 
 def test_nobody_hears_the_dead(monkeypatch):
     """A launcher starts its processes again and keeps its store: plans, failures and counts of the first are there."""
-    monkeypatch.setattr(module, "BEAT", 0.02)
     monkeypatch.setattr(module, "POLL", 0.01)
-    store = dist.HashStore()
-    dead = [Workers(store, number, 2, number, silence=5) for number in range(2)]
-    first = [worker.recording() for worker in dead]
-    first[0].announce([0, 1, 2, 3])
-    first[1].count(9)
-    first[1].finish(["old"])
-    assert dead[1].says_first("stopped")
-    for worker in dead:
-        worker.fail("killed")
-        worker.leave()
+    store, dead, found = dist.HashStore(), {}, {}
+    for thread in [met(store, number, 3, dead) for number in (1, 0, 2)]:
+        thread.join(10)
+    first = [Workers(dead[number], number, 3, number) for number in range(3)]
+    first[0].recording().set("todo", "[0, 1, 2, 3]")
+    first[1].recording().add("tokens", 9)
+    assert first[1].says_first("stopped") and not first[2].says_first("stopped")
+    first[1].fail("killed")
+    late = [met(store, number, 3, found) for number in (2, 1)]  # they come before the new leader
     time.sleep(0.1)
-    late, got = Workers(store, 1, 2, 1, silence=5), []  # comes before the new leader: the old one's words are there
-
-    def join():
-        got.append(late.recording().plan())
-
-    joining = threading.Thread(target=join)
-    joining.start()
-    time.sleep(0.2)
-    assert not got
-    leader = Workers(store, 0, 2, 0, silence=5)
-    meeting = leader.recording()
-    leader.check(1)  # the failure of the dead is not its failure
-    meeting.announce([3])
-    joining.join(10)
-    assert got == [[3]] and meeting.totals() == (0, 0)
-    assert leader.says_first("stopped")
-    for worker in (leader, late):
-        worker.leave()
+    assert not found
+    for thread in [*late, met(store, 0, 3, found)]:
+        thread.join(10)
+    leader, other = Workers(found[0], 0, 3, 0), Workers(found[1], 1, 3, 1)
+    store, others = leader.recording(), other.recording()
+    assert leader.failure(1) is None and leader.says_first("stopped")
+    assert not others.check(["todo"]) and store.add("tokens", 0) == 0
+    store.set("todo", "[3]")
+    assert others.get("todo") == b"[3]"
 
 
-def test_a_leader_that_never_comes():
-    alone = Workers(dist.HashStore(), 1, 2, 1, silence=0.3)
-    with pytest.raises(WorkerError, match="worker 0 of 2 did not come within 0 s"):
-        alone.recording()
-    alone.leave()
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_worker_that_never_comes(monkeypatch, number):
+    monkeypatch.setattr(module, "JOIN_SECONDS", 0.3)
+    with pytest.raises(WorkerError, match=f"worker {number} of 2 waited 0 s for the others; start all of them"):
+        module.meet(dist.HashStore(), number, 2)
 
 
 def test_recordings_do_not_mix(pair):
     first, second = pair[0].recording(), pair[0].recording()
-    first.count(3)
-    assert first.totals() == (1, 3) and second.totals() == (0, 0)
+    first.add("tokens", 3)
+    assert (first.add("tokens", 0), second.add("tokens", 0)) == (3, 0)
 
 
 def test_a_failed_worker_is_named(pair):
-    meetings = [worker.recording() for worker in pair]
-    meetings[0].finish([])
     pair[1].fail("the model returned NaN")
-    with pytest.raises(WorkerError, match="worker 1 of 2 gave up: the model returned NaN"):
-        meetings[0].wait_for_all(lambda: None)
+    assert pair[0].failure(1) == "worker 1 of 2 gave up: the model returned NaN" and pair[0].failure(0) is None
 
 
-def test_a_silent_worker_is_lost_and_a_slow_one_is_not(pair):
-    meetings = [worker.recording() for worker in pair]
-    meetings[0].finish([])
-    told = []
-    timer = threading.Timer(1.5, lambda: meetings[1].finish(["late"]))
-    timer.start()  # longer than the silence allowed, but it beats meanwhile
-    assert meetings[0].wait_for_all(lambda: told.append(1)) == ["late"] and told
-    again = [worker.recording() for worker in pair]
-    again[0].finish([])
-    pair[1].leave()
-    with pytest.raises(WorkerError, match=r"worker 1 of 2 has given no sign of life for 1 s and is lost"):
-        again[0].wait_for_all(lambda: None)
-
-
-def test_a_leader_that_failed_before_its_plan_ends_the_others(pair):
-    meeting = pair[1].recording()
-    pair[0].fail("no such folder")
-    with pytest.raises(PeerFailedError, match="worker 0 of 2 gave up: no such folder"):
-        meeting.plan()
+def test_a_store_that_went_away_is_a_message():
+    message = r"the store of the launch cannot be reached any more \(gone\): the launcher"
+    with pytest.raises(WorkerError, match=message), module.reaching():
+        raise dist.DistError("gone\nframe 1")
 
 
 def test_what_concerns_all_is_said_once(pair):

@@ -55,8 +55,6 @@ def test_calibrate_records_together_and_goes_on_alone(
         thread.start()
     for thread in threads:
         thread.join(120)
-    for worker in workers:
-        worker.leave()
     assert got[1] is None and got[0]["rows"]
     assert asked == ["cpu", "cpu"]
     assert rows(tmp_path / "together") == rows(tmp_path / "alone")
