@@ -1,13 +1,12 @@
-"""Draft graphs as models: chains, the prefix trie, the networkx DAG, values, searches, replay. No torch.
+"""Draft graphs as models: chains, the prefix trie, the networkx DAG, values, replay, searches. No torch.
 
-The public names are imported on first use (PEP 562).
+The public names are imported on first use.
 """
 
-from importlib import import_module
-from typing import Any
+from verify.lazy import public_names
 
 # public name -> the module that defines it
-_HOME = {
+_HOMES = {
     "AnchorTable": "drafting.anchors",
     "DepthError": "drafting.values",
     "DraftGraph": "drafting.graph",
@@ -19,19 +18,8 @@ _HOME = {
     "connected_weight": "drafting.values",
     "parent_graph": "drafting.parents",
     "path_value": "drafting.values",
+    "search": "drafting.searching",
 }
 # ``replay`` is left out: it names the module drafting.replay, which holds the function.
 
-__all__ = sorted(_HOME)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'drafting' has no attribute {name!r}; it has {', '.join(__all__)}")
-    value = getattr(import_module(_HOME[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__, __all__ = public_names(__name__, _HOMES)

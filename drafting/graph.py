@@ -6,19 +6,26 @@ Traces give nodes and edges their values (:meth:`DraftGraph.annotate`); docs/gra
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 
 from drafting.anchors import AnchorTable
 from drafting.annotation import trace_attributes
+from drafting.replay import replay
+from drafting.searches.result import SearchResult
 from drafting.trie import PrefixTrie
 from drafting.values import path_value
-from verify.graph.file import GraphFile, Validity
+from verify.graph.file import GraphFile, Validity, save_graph
 from verify.graph.formulas import ROOT, Formula, FormulaError, format_formula, formula, is_subset
 from verify.graph.structure import followers, members
 from verify.policies.contract import PolicyError
 from verify.policies.specification import step_sizes
+
+if TYPE_CHECKING:
+    from calibrate.traces.table import Traces
 
 #: Lists of one number a node in a graph file, and the node attributes that they hold.
 _NODE_VALUES = (("node_counts", "count"), ("node_reach", "reach"))
@@ -36,8 +43,9 @@ class DraftGraph(nx.DiGraph):
     edges are there. Every algorithm of networkx applies; :meth:`validate` says whether what you changed is still a
     draft graph, and :meth:`annotate` writes on nodes and edges what the traces say of them.
 
-    Iterating gives the formulas, root included. The step size is kept in ``graph.graph["step_size"]`` and the
-    annotating traces in ``graph.graph["trie"]``, so copies and subgraphs have them too.
+    Iterating gives the formulas, root included. What belongs to the graph as a whole is kept in the dictionary
+    ``graph.graph``, as networkx does it, so copies and subgraphs have it too: ``step_size``; ``trie``, the traces that
+    annotated it; and of a graph that ``drafting.search`` found, ``search``, ``validity`` and ``provenance``.
 
     >>> graph = DraftGraph.from_formulas([((1, 1),), ((2, 1),), ((1, 1), (2, 1))], step_size=1)
     >>> graph.budget, graph.depths()[((1, 1), (2, 1))]
@@ -155,7 +163,7 @@ class DraftGraph(nx.DiGraph):
         self.graph["trie"] = trie
         return self
 
-    def expected_accepted_length(self, source: PrefixTrie | AnchorTable | None = None) -> float:
+    def expected_accepted_length(self, source: PrefixTrie | AnchorTable | Traces | None = None) -> float:
         """The drafts that an anchor accepts in the mean, the root not counted: ``drafting.values.path_value``.
 
         Args:
@@ -168,9 +176,35 @@ class DraftGraph(nx.DiGraph):
         source = self.graph.get("trie") if source is None else source
         if source is None:
             raise DraftGraphError(
-                "the graph knows no traces; call annotate(trie) first, or pass a PrefixTrie or an AnchorTable"
+                "the graph knows no traces; call annotate(trie) first, or pass traces, an AnchorTable or a PrefixTrie"
             )
-        return path_value(self, source)
+        known = isinstance(source, PrefixTrie | AnchorTable)
+        return path_value(self, source if known else AnchorTable.from_traces(source, max_depth=None))
+
+    @property
+    def value(self) -> float:
+        """:meth:`expected_accepted_length` on the annotating traces; errors as there."""
+        return self.expected_accepted_length()
+
+    @property
+    def bound(self) -> float | None:
+        """No graph of this many draft nodes has a larger value on the traces that ``drafting.search`` searched.
+
+        None where nothing was proved, or where nodes were added since.
+        """
+        found = self._search()
+        return None if found is None else found.bound
+
+    @property
+    def gap(self) -> float | None:
+        """(bound - value) / bound: the share of the optimum that may be missing at most; 0 is a proof. None likewise."""
+        found = self._search()
+        return None if found is None else found.gap
+
+    def _search(self) -> SearchResult | None:
+        """What the search found out, for the nodes that the graph has now."""
+        found: SearchResult | None = self.graph.get("search")
+        return None if found is None or self.budget > found.budget else replace(found, value=self.value)
 
     def validate(self) -> None:
         """Check that this is a draft graph; the error names the first node or edge that is wrong.
@@ -210,19 +244,28 @@ class DraftGraph(nx.DiGraph):
 
     def to_graph_file(
         self,
-        validity: Validity,
+        validity: Validity | None = None,
         provenance: Mapping[str, Any] | None = None,
         values: Mapping[str, Any] | None = None,
         latency: Mapping[str, Any] | None = None,
     ) -> GraphFile:
         """This graph as the content of a graph file, nodes in the order of :meth:`draft_nodes`.
 
-        Of an annotated graph, ``values["search"]`` also holds ``node_counts`` and ``node_reach``, root first.
+        Of an annotated graph ``values["search"]`` also holds ``node_counts`` and ``node_reach``, root first, and what
+        replay counts on the annotating traces, unless ``values`` has a "search" of its own. Validity and provenance
+        that are None are those that ``drafting.search`` gave the graph.
 
         Raises:
+            DraftGraphError: no validity, and the graph comes from no search.
             DraftGraphError: the step size of the graph is not that of the policy it is to be valid for.
             verify.graph.file.GraphFileError: a rank out of range for the validity, or another breach.
         """
+        validity = self.graph.get("validity") if validity is None else validity
+        if validity is None:
+            raise DraftGraphError(
+                "a graph file says for whom the graph is valid; pass validity=Validity(...), or take the graph from "
+                "drafting.search(traces), which knows it"
+            )
         step_size = _step_size(validity.policy, self.step_size)
         if step_size != self.step_size:
             raise DraftGraphError(
@@ -232,11 +275,29 @@ class DraftGraph(nx.DiGraph):
         nodes = self.draft_nodes()
         stated = {split: dict(fields) for split, fields in (values or {}).items()}
         if "trie" in self.graph:
-            of_node, _ = trace_attributes(self, self.graph["trie"])
-            stated["search"] = stated.get("search", {}) | {
+            trie: PrefixTrie = self.graph["trie"]
+            of_node, _ = trace_attributes(self, trie)
+            stated["search"] = (stated["search"] if "search" in stated else self._search_values(trie)) | {
                 name: [of_node[node][attribute] for node in (ROOT, *nodes)] for name, attribute in _NODE_VALUES
             }
+        provenance = self.graph.get("provenance") if provenance is None else provenance
         return GraphFile.from_nodes(nodes, validity, provenance=provenance, values=stated, latency=latency)
+
+    def _search_values(self, trie: PrefixTrie) -> dict[str, Any]:
+        """What the graph is worth on the annotating traces, as a graph file states it."""
+        # Literal chains belong to no decode that could be replayed.
+        values = replay(self, trie.anchors).row() if trie.anchors.n_blocks else {"accepted_drafts": self.value}
+        proof = {"bound": self.bound, "gap": self.gap}
+        return values | {name: number for name, number in proof.items() if number is not None}
+
+    def save(self, path: str | Path) -> None:
+        """Write the graph file of a graph that ``drafting.search`` found: whole or not at all.
+
+        Raises:
+            DraftGraphError, verify.graph.file.GraphFileError: as :meth:`to_graph_file`.
+            OSError: the file cannot be written.
+        """
+        save_graph(self.to_graph_file(), path)
 
     @classmethod
     def from_graph_file(cls, file: GraphFile) -> DraftGraph:

@@ -1,13 +1,12 @@
 """Figures of study results, drawn from saved files alone; nothing computes here that a table would need.
 
-The public names are imported on first use (PEP 562), so that ``import figures`` does not load matplotlib.
+The public names are imported on first use, so that ``import figures`` does not load matplotlib.
 """
 
-from importlib import import_module
-from typing import Any
+from verify.lazy import public_names
 
 # public name -> the module that defines it
-_HOME = {
+_HOMES = {
     "FigureDataError": "figures.records.fields",
     "FigureWarning": "figures.records.saved",
     "Run": "figures.records.run",
@@ -35,16 +34,4 @@ _HOME = {
     "save_figure": "figures.canvas.output",
 }
 
-__all__ = sorted(_HOME)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'figures' has no attribute {name!r}; it has {', '.join(__all__)}")
-    value = getattr(import_module(_HOME[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__, __all__ = public_names(__name__, _HOMES)

@@ -1,12 +1,63 @@
-"""The documents name what is there."""
+"""The documents name what is there, and their examples run."""
 
+import doctest
 import re
+from pathlib import Path
 
+import pytest
+
+import calibrate.models.checkpoint
+import calibrate.recording.recorder
+import drafting.graph
+import drafting.searching
+import verify.decoding
+import verify.graph.file
+import verify.policies.specification
+import verify.verifier
 from studies.cli.app import COMMANDS
 from tests.support.paths import DOCS
+
+#: Modules whose docstrings hold examples of what users import first.
+EXAMPLES = (
+    calibrate.models.checkpoint,
+    calibrate.recording.recorder,
+    drafting.graph,
+    drafting.searching,
+    verify.decoding,
+    verify.graph.file,
+    verify.policies.specification,
+    verify.verifier,
+)
 
 
 def test_the_command_table_holds_every_command() -> None:
     text = (DOCS / "cli.md").read_text(encoding="utf-8").partition("\n## ")[0]
     table = re.findall(r"^\| `([a-z-]+)` \|", text, flags=re.MULTILINE)
     assert set(table) == set(COMMANDS)
+
+
+def test_the_page_on_networkx_says_what_comes_out() -> None:
+    found = doctest.testfile(str(DOCS / "graph.md"), module_relative=False)
+    assert found.attempted >= 10 and found.failed == 0
+
+
+@pytest.mark.parametrize("module", EXAMPLES, ids=lambda module: module.__name__)
+def test_examples_in_docstrings_run(module: object) -> None:
+    found = doctest.testmod(module)  # type: ignore[arg-type]
+    assert found.attempted and found.failed == 0
+
+
+def test_the_script_of_the_library_page_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = (DOCS / "library.md").read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+    monkeypatch.chdir(tmp_path)
+    found: dict = {}
+    exec(compile(script, "docs/library.md", "exec"), found)
+    assert found["graph"].gap == 0.0 and found["graph"].budget == 10
+    assert found["fast"].forwards < found["plain"].forwards
+    assert "forward passes\n" in capsys.readouterr().out
+    assert {name.partition(".")[0] for name in re.findall(r"^from (\S+)", script, flags=re.MULTILINE)} == {
+        "calibrate", "drafting", "verify",
+    }  # fmt: skip
+    assert not re.search(r"^from \w+\.", script, flags=re.MULTILINE)

@@ -1,13 +1,17 @@
 """The runtime: policies, the block decode loop, the graph file, lossless verification. torch and numpy only.
 
-The public names are imported on first use (PEP 562), so that reading a graph file costs no import of torch.
+The public names are imported on first use, so that reading a graph file costs no import of torch.
 """
 
-from importlib import import_module
-from typing import Any
+from verify.lazy import public_names
 
 # public name -> the module that defines it
-_HOME = {
+_HOMES = {
+    "DecodeConfig": "verify.decoding",
+    "DecodeResult": "verify.sequence",
+    "decode": "verify.decoding",
+    "Verifier": "verify.verifier",
+    "ValidityMismatchError": "verify.verifier",
     "Formula": "verify.graph.formulas",
     "FormulaError": "verify.graph.formulas",
     "ROOT": "verify.graph.formulas",
@@ -21,19 +25,8 @@ _HOME = {
     "check_graph": "verify.graph.file",
     "load_graph": "verify.graph.file",
     "save_graph": "verify.graph.file",
+    "make_policy": "verify.policies.specification",
     "static_buffers": "verify.graph.buffers",
 }
 
-__all__ = sorted(_HOME)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'verify' has no attribute {name!r}; it has {', '.join(__all__)}")
-    value = getattr(import_module(_HOME[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__, __all__ = public_names(__name__, _HOMES)

@@ -102,6 +102,13 @@ def decode(
             outside the vocabulary, the mask token), nothing where it must not, or nothing ``MAX_EMPTY_STEPS`` times in
             a row; or the prompt holds the mask token or an id outside the vocabulary.
         FloatingPointError: the model returned logits that cannot be ranked.
+
+    >>> from calibrate import load_checkpoint
+    >>> from verify import make_policy
+    >>> checkpoint, policy = load_checkpoint("bundled"), make_policy("threshold:0.9")
+    >>> found = decode(checkpoint.denoiser, [5, 6, 7], policy, DecodeConfig(generation_length=32))
+    >>> len(found.tokens), found.forwards == found.steps
+    (32, True)
     """
     results = decode_batch(
         denoiser, [(prompt_index, prompt)], policy, config, graph, observer=observer, ranker=ranker, engine=engine

@@ -45,6 +45,17 @@ class Verifier:
     Raises:
         ValidityMismatchError: the graph was calibrated for another model, policy, block length, cache mode or
             temperature; such a graph would still give the right tokens, but not the forwards it promises.
+
+    >>> from calibrate import load_checkpoint
+    >>> from verify import DecodeConfig, GraphFile, Validity, make_policy
+    >>> checkpoint = load_checkpoint("bundled")
+    >>> chain = [((1, 1),), ((1, 1), (2, 1)), ((1, 1), (2, 1), (3, 1))]
+    >>> graph = GraphFile.from_nodes(chain, Validity("bundled", None, "static:1", 32, "dual", 0.0, 8))
+    >>> config = DecodeConfig(generation_length=32)
+    >>> verifier = Verifier(graph, checkpoint.denoiser, make_policy("static:1"), config, model="bundled")
+    >>> plain, fast = verifier.decode_plain([5, 6, 7]), verifier.decode([5, 6, 7])
+    >>> fast.tokens == plain.tokens, plain.forwards, fast.forwards < plain.forwards
+    (True, 32, True)
     """
 
     def __init__(

@@ -142,6 +142,10 @@ def load_checkpoint(
             a family that no adapter covers, no mask token known or another one than the checkpoint's family has, a
             model that ignores its attention mask, an unknown dtype, a device that is not there, CUDA graphs on
             another device, a revision of something that is not on the hub, or a shape of ``calibrate.models.shapes``.
+
+    >>> checkpoint = load_checkpoint("bundled")
+    >>> checkpoint.name, checkpoint.dtype, checkpoint.tokenizer is not None
+    ('bundled', 'float32', True)
     """
     check_cuda_graphs(device, cuda_graphs)
     folder = MODEL_DIR if source == BUNDLED else Path(source).expanduser()

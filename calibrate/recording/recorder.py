@@ -199,6 +199,16 @@ def record(
         TraceError: the folder holds a trace of other facts, a broken shard, or files that are no trace; or another
             recording is writing there.
         verify.layout.LayoutError: a batch size below 1, or lengths that do not fit.
+
+    >>> import tempfile
+    >>> from calibrate import load_checkpoint, read_traces
+    >>> from verify import make_policy
+    >>> checkpoint, policy = load_checkpoint("bundled"), make_policy("static:1")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     traces = record(checkpoint, [[5, 6, 7]], policy, DecodeConfig(generation_length=32), folder)
+    ...     same = read_traces(folder)
+    >>> traces.n_steps, same.trace_hash() == traces.trace_hash()
+    (32, True)
     """
     folder = Path(folder)
     facts = run_facts(checkpoint, policy, config, prompts, chat=chat, prompt_source=prompt_source)

@@ -194,6 +194,16 @@ def load_graph(path: str | Path) -> GraphFile:
 
     Takes time linear in the file plus, for the check that all edges are there, ``(N / 64) * total formula
     size`` machine words for ``N`` nodes.
+
+    >>> import tempfile
+    >>> validity = Validity("toy", None, policy="static:1", block_length=8, cache="dual", temperature=0.0, top_j=4)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_graph(GraphFile.from_nodes([((1, 1),), ((1, 1), (2, 1))], validity), f"{folder}/graph.json")
+    ...     graph = load_graph(f"{folder}/graph.json")
+    >>> graph.budget, graph.nodes, graph.edges
+    (2, ((), ((1, 1),), ((1, 1), (2, 1))), ((0, 1), (1, 2)))
+    >>> graph.validity.policy
+    'static:1'
     """
     try:
         return _graph(read_json(path, MAX_BYTES, MAX_KEYS))

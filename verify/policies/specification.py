@@ -51,6 +51,11 @@ def make_policy(spec: str, temperature: float = 0.0) -> Policy:
 
     Raises:
         PolicyError: the text names no policy, or a parameter is missing, too many, unreadable or out of range.
+
+    >>> make_policy("threshold:0.90").spec
+    'threshold:0.9'
+    >>> make_policy("low_confidence:8/32").spec, make_policy("static:4").step_size
+    ('static:4', 4)
     """
     if not (isinstance(temperature, int | float) and 0 <= temperature < float("inf")):
         raise PolicyError(f"temperature is {temperature!r}, expected a finite number of at least 0")
