@@ -178,8 +178,9 @@ class DraftGraph(nx.DiGraph):
             raise DraftGraphError(
                 "the graph knows no traces; call annotate(trie) first, or pass traces, an AnchorTable or a PrefixTrie"
             )
-        known = isinstance(source, PrefixTrie | AnchorTable)
-        return path_value(self, source if known else AnchorTable.from_traces(source, max_depth=None))
+        if not isinstance(source, PrefixTrie | AnchorTable):
+            source = AnchorTable.from_traces(source, max_depth=None)
+        return path_value(self, source)
 
     @property
     def value(self) -> float:
@@ -197,7 +198,7 @@ class DraftGraph(nx.DiGraph):
 
     @property
     def gap(self) -> float | None:
-        """(bound - value) / bound: the share of the optimum that may be missing at most; 0 is a proof. None likewise."""
+        """(bound - value) / bound: the most that may be missing; 0 is a proof. None where :attr:`bound` is."""
         found = self._search()
         return None if found is None else found.gap
 
@@ -251,9 +252,9 @@ class DraftGraph(nx.DiGraph):
     ) -> GraphFile:
         """This graph as the content of a graph file, nodes in the order of :meth:`draft_nodes`.
 
-        Of an annotated graph ``values["search"]`` also holds ``node_counts`` and ``node_reach``, root first, and what
-        replay counts on the annotating traces, unless ``values`` has a "search" of its own. Validity and provenance
-        that are None are those that ``drafting.search`` gave the graph.
+        Of an annotated graph ``values["search"]`` also holds ``node_counts`` and ``node_reach``, root first, the bound
+        and the gap where the search proved one, and, unless ``values`` has a "search" of its own, what replay counts on
+        the annotating traces. Validity and provenance that are None are those that ``drafting.search`` gave the graph.
 
         Raises:
             DraftGraphError: no validity, and the graph comes from no search.
@@ -277,18 +278,14 @@ class DraftGraph(nx.DiGraph):
         if "trie" in self.graph:
             trie: PrefixTrie = self.graph["trie"]
             of_node, _ = trace_attributes(self, trie)
-            stated["search"] = (stated["search"] if "search" in stated else self._search_values(trie)) | {
-                name: [of_node[node][attribute] for node in (ROOT, *nodes)] for name, attribute in _NODE_VALUES
-            }
+            proof = {name: number for name in ("bound", "gap") if (number := getattr(self, name)) is not None}
+            per_node = {name: [of_node[node][key] for node in (ROOT, *nodes)] for name, key in _NODE_VALUES}
+            worth = stated.get("search")
+            if worth is None:  # literal chains belong to no decode that could be replayed
+                worth = replay(self, trie.anchors).row() if trie.anchors.n_blocks else {"accepted_drafts": self.value}
+            stated["search"] = worth | proof | per_node
         provenance = self.graph.get("provenance") if provenance is None else provenance
         return GraphFile.from_nodes(nodes, validity, provenance=provenance, values=stated, latency=latency)
-
-    def _search_values(self, trie: PrefixTrie) -> dict[str, Any]:
-        """What the graph is worth on the annotating traces, as a graph file states it."""
-        # Literal chains belong to no decode that could be replayed.
-        values = replay(self, trie.anchors).row() if trie.anchors.n_blocks else {"accepted_drafts": self.value}
-        proof = {"bound": self.bound, "gap": self.gap}
-        return values | {name: number for name, number in proof.items() if number is not None}
 
     def save(self, path: str | Path) -> None:
         """Write the graph file of a graph that ``drafting.search`` found: whole or not at all.

@@ -24,9 +24,9 @@ def search(traces: Traces, method: str = "exact", budget: int = 10, *, time_limi
     """The draft graph of ``budget`` draft nodes that a method finds in recorded traces.
 
     The graph is annotated with the traces and carries what was found out about it: ``value`` (drafts accepted per
-    anchor on these traces), ``bound`` (no graph of this budget is worth more on them) and ``gap``; ``save(path)`` writes
-    a graph file. Traces of *other* prompts say what it is really worth: ``graph.expected_accepted_length(other)``, or
-    ``draftgraph evaluate``.
+    anchor on these traces), ``bound`` (no graph of this budget is worth more on them) and ``gap``; ``save(path)``
+    writes a graph file. Traces of *other* prompts say what it is really worth:
+    ``graph.expected_accepted_length(other)``, or ``draftgraph evaluate``.
 
     Args:
         traces: of the search prompts, from ``calibrate.record`` or ``calibrate.read_traces``.
@@ -67,6 +67,8 @@ def search(traces: Traces, method: str = "exact", budget: int = 10, *, time_limi
     if budget and not found.nodes:
         raise NothingToDraftError(f"{method} found no draft node: no draft was ever possible under {validity.policy}")
     graph = DraftGraph.from_formulas(found.nodes, step_size).annotate(trie)
-    provenance = search_provenance(traces.metadata, traces.trace_hash(), method, budget, chosen=found.chosen or None)
+    provenance = search_provenance(
+        traces.metadata, traces.trace_hash(), method, budget, traces.prompt_hashes(), chosen=found.chosen or None
+    )
     graph.graph.update(search=found, validity=validity, provenance=provenance)
     return graph
