@@ -139,8 +139,8 @@ def connected_weight(
     * total:   as degree1 with all ancestors of q in place of its parents.
 
     It over-counts: an anchor that reached q through a parent outside Q accepts nothing of q, yet is counted
-    for q; and a parent's anchors are counted again for each of its children. So it is no accepted drafts and
-    has no unit beyond "anchors, some of them several times". Nothing checks that Q is connected.
+    for q; and a parent's anchors are counted again for each of its children. So it is not a number of accepted
+    drafts: its unit is "anchors, some of them counted several times". Nothing checks that Q is connected.
 
     Args:
         nodes: the chosen formulas Q.

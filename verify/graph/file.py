@@ -159,15 +159,15 @@ class GraphFile:
     ) -> GraphFile:
         """The graph over ``nodes``, with all the edges that the policy's step size allows and their depths.
 
-        The root is put first, whether or not it is given; the other nodes keep their order.
+        The root is put first, whether or not it is among them; the other nodes keep their order.
 
         Raises:
             GraphFileError: the nodes or anything else break the format, as by :func:`load_graph`.
         """
         try:
             checked = _validity(_plain(vars(validity)))
-            given = _plain([[], *(node for node in nodes if node != ROOT)])
-            ordered = read_nodes(given, checked.block_length, checked.top_j, MAX_NODES)
+            rooted = _plain([[], *(node for node in nodes if node != ROOT)])
+            ordered = read_nodes(rooted, checked.block_length, checked.top_j, MAX_NODES)
             edges = all_edges(ordered, _step_size(checked.policy), MAX_EDGES)
             depths = fewest_steps(ordered, edges)
         except StrictJsonError as error:
@@ -189,7 +189,7 @@ def load_graph(path: str | Path) -> GraphFile:
     """Read the graph file at ``path``.
 
     Raises:
-        GraphFileError: the file is missing, too large, no JSON, of another version, or breaks a rule of
+        GraphFileError: the file is missing, too large, not JSON, of another version, or breaks a rule of
             docs/graph-format.md; the message names the place, what was expected and what was found.
 
     Takes time linear in the file plus, for the check that all edges are there, ``(N / 64) * total formula
