@@ -16,7 +16,15 @@ from tests.support.toy import toy_traces
 from verify.graph.file import load_graph
 from verify.graph.formulas import ROOT
 
-FACTS = {"model": "toy", "model_revision": None, "cache": "dual", "temperature": 0.0, "dtype": "float32", "prompts": 4}
+FACTS = {
+    "model": "toy",
+    "model_revision": None,
+    "cache": "dual",
+    "temperature": 0.0,
+    "dtype": "float32",
+    "prompts": 4,
+    "prompt_hashes": [f"hash of prompt {n}" for n in range(4)],
+}
 
 
 def recorded(seed: int, **options: object) -> Traces:
@@ -35,6 +43,7 @@ def test_the_graph_carries_what_the_search_proved_and_its_file_says_it(tmp_path:
     assert file.nodes == (ROOT, *graph.draft_nodes())
     assert (file.validity.policy, file.validity.block_length) == ("static:1", 8)
     assert file.provenance["search"] == "exact" and file.provenance["trace_hash"] == traces.trace_hash()
+    assert len(file.provenance["searched_prompts"]) == 4
     stated = file.values["search"]
     assert {name: stated[name] for name in replay(graph, anchors).row()} == replay(graph, anchors).row()
     assert (stated["bound"], stated["gap"]) == (graph.bound, 0.0)
