@@ -14,17 +14,17 @@ SWEEPS = 24
 Edge = tuple[int, int]
 
 
-def spread(wanted: Sequence[float], gap: float) -> list[float]:
-    """The places nearest to ``wanted`` (least squares) that keep its order and are at least ``gap`` apart.
+def spread(targets: Sequence[float], gap: float) -> list[float]:
+    """The places nearest to ``targets`` (least squares) that keep its order and are at least ``gap`` apart.
 
     Args:
-        wanted: in ascending or any other order; place n stays before place n + 1.
+        targets: in ascending or any other order; place n stays before place n + 1.
         gap: the minimum distance.
 
-    Pool adjacent violators on ``wanted[n] - n * gap``; linear time.
+    Pool adjacent violators on ``targets[n] - n * gap``; linear time.
     """
     blocks: list[tuple[float, int]] = []  # (sum, size)
-    for index, value in enumerate(wanted):
+    for index, value in enumerate(targets):
         total, size = value - index * gap, 1
         while blocks and blocks[-1][0] / blocks[-1][1] >= total / size:
             above = blocks.pop()
@@ -173,10 +173,10 @@ def _fit_places(layers: list[list[int]], edges: Sequence[Edge], real: int, gap: 
     for sweep in range(SWEEPS):
         down = sweep % 2 == 0
         for layer in layers if down else reversed(layers):
-            wanted = []
+            targets = []
             for node in layer:
                 near = (parents if down else children).get(node) or (children if down else parents).get(node, [])
-                wanted.append(sum(places[other] for other in near) / len(near) if near else places[node])
-            for node, place in zip(layer, spread(wanted, gap), strict=True):
+                targets.append(sum(places[other] for other in near) / len(near) if near else places[node])
+            for node, place in zip(layer, spread(targets, gap), strict=True):
                 places[node] = place
     return places

@@ -16,7 +16,9 @@ from studies.cli.outputs import draw
 def plot_command(
     runs: Annotated[
         list[Path],
-        typer.Argument(help="Run directories, or files of ablate, study, calibration-size, latency, budget or verify."),
+        typer.Argument(
+            help="Run directories, graph files, files of ablate, study, calibration-size, latency, budget, verify."
+        ),
     ],
 ) -> None:
     """Draw every figure of saved results: PNG, SVG and the data as CSV."""
