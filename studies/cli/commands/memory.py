@@ -24,7 +24,7 @@ def memory_command(
         "256,1024,4096"
     ),
     batch_size: Annotated[str, typer.Option("--batch-size", help="Sequences per forward, one or several.")] = "1",
-    block_length: options.BlockLengthOption = 32,
+    block_length: options.BlockLengthOption = None,
     available: Annotated[
         float | None, typer.Option("--available", help="GiB of the device. [default: what --device has, if it is here]")
     ] = None,
@@ -49,7 +49,8 @@ def memory_command(
         raise ValueError(f"--available must be above 0 GiB, got {available:g}")
     room = round(available * GIB) if available is not None else _device_memory(device)
     kind = torch.device(device).type
-    name, sizes, cache = _sizes(model, dtype, kind, mask_token_id, revision)
+    name, sizes, trained, cache = _sizes(model, dtype, kind, mask_token_id, revision)
+    block_length = block_length or trained
     loads = [Load(size, length, 0, block_length, cache) for length in lengths for size in batches]
     has = "" if room is None else f"; the device has {room / GIB:.1f} GiB"
     shown = printing.plain_table(
@@ -101,10 +102,11 @@ def _device_memory(device: str) -> int | None:
 
 def _sizes(
     model: str, dtype: str, kind: str, mask_token_id: int | None, revision: str | None
-) -> tuple[str, ModelSizes, str]:
-    """Name, sizes and cache mode of a model; a checkpoint is read on the CPU, whatever the device."""
+) -> tuple[str, ModelSizes, int, str]:
+    """Name, sizes, block length and cache mode of a model; a checkpoint is read on the CPU, whatever the device."""
     from calibrate.measuring.memory import ModelSizes
     from calibrate.models.checkpoint import DTYPES
+    from calibrate.models.settings import DEFAULT_BLOCK_LENGTH, DEFAULT_CACHE, decode_settings
     from calibrate.models.shapes import SHAPES
 
     if model in SHAPES:
@@ -112,9 +114,9 @@ def _sizes(
             raise ValueError(f"unknown dtype {dtype!r}, expected one of {', '.join(DTYPES)}")
         shape = SHAPES[model]
         sizes = ModelSizes.of_config(shape.native(), shape.parameters(), DTYPES[dtype].itemsize, kind)
-        attention: tuple[str, ...] = (shape.attention,)
-    else:
-        checkpoint = shaped_checkpoint(model, dtype, "cpu", mask_token_id, revision)
-        sizes = replace(ModelSizes.of_denoiser(checkpoint.denoiser), device=kind)
-        model, attention = checkpoint.name, checkpoint.attention
-    return model, sizes, "block_causal" if attention == ("block_causal",) else "dual"
+        cache = "block_causal" if shape.attention == "block_causal" else DEFAULT_CACHE
+        return model, sizes, DEFAULT_BLOCK_LENGTH, cache
+    checkpoint = shaped_checkpoint(model, dtype, "cpu", mask_token_id, revision)
+    config = decode_settings(checkpoint).config
+    sizes = replace(ModelSizes.of_denoiser(checkpoint.denoiser), device=kind)
+    return checkpoint.name, sizes, config.block_length, config.cache
