@@ -216,9 +216,9 @@ def _layer(sizes: ModelSizes, batch: int, rows: int, columns: int, own_mask: int
     return max(attention, rotated, forward, normed) + positions + batch * own_mask
 
 
-def _head(sizes: ModelSizes, batch: int, rows: int, wanted: int) -> int:
-    """Logits of the wanted rows and what ranking them needs: scores and keys in 16 bytes a logit, chunk by chunk."""
-    logits = batch * wanted * sizes.vocabulary
+def _head(sizes: ModelSizes, batch: int, rows: int, ranked: int) -> int:
+    """Logits of the ranked rows and what ranking them needs: scores and keys in 16 bytes a logit, chunk by chunk."""
+    logits = batch * ranked * sizes.vocabulary
     hidden = batch * rows * sizes.width * sizes.itemsize
     return logits * sizes.itemsize + max(hidden, 16 * min(logits, max(RANKING_CHUNK, sizes.vocabulary)))
 

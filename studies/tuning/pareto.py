@@ -46,7 +46,7 @@ def front(values: np.ndarray, maximize: tuple[bool, ...]) -> np.ndarray:
     return np.logical_not((no_worse & better).any(axis=0))
 
 
-def pareto_results(given: StudyInput, config: StudyConfig, study: optuna.Study) -> dict[str, Any]:
+def pareto_results(source: StudyInput, config: StudyConfig, study: optuna.Study) -> dict[str, Any]:
     """The content of ``study.json`` for a study of two objectives.
 
     ``pareto`` holds Optuna's front and, for every baseline, its own: values on held-out prompts of the folds
@@ -60,13 +60,13 @@ def pareto_results(given: StudyInput, config: StudyConfig, study: optuna.Study) 
         raise StudyError(f"the study {study.study_name!r} has no finished trial")
     axes = [dict(axis) for axis in AXES[config.kind]]
     if config.kind == "domains":
-        for axis, domain in zip(axes, _domains(given), strict=True):
+        for axis, domain in zip(axes, _domains(source), strict=True):
             axis["domain"] = domain
-    rows = _optuna_front(given, config, study)
+    rows = _optuna_front(source, config, study)
     for method in BASELINES:
-        rows += _baseline_front(given, config, method)
+        rows += _baseline_front(source, config, method)
     return {
-        **shared_header(given, config, study),
+        **shared_header(source, config, study),
         "axes": axes,
         "trials": trial_rows(study),
         "importances": importances(study),
@@ -74,33 +74,33 @@ def pareto_results(given: StudyInput, config: StudyConfig, study: optuna.Study) 
     }
 
 
-def _optuna_front(given: StudyInput, config: StudyConfig, study: optuna.Study) -> list[dict[str, Any]]:
-    candidates = final_candidates(given)
-    budgets = given.data.objective.budgets
-    test = NestedReplay(candidates.trie, given.test, budgets)
+def _optuna_front(source: StudyInput, config: StudyConfig, study: optuna.Study) -> list[dict[str, Any]]:
+    candidates = final_candidates(source)
+    budgets = source.data.objective.budgets
+    test = NestedReplay(candidates.trie, source.test, budgets)
     rows = []
     # Of trials with the very same values one is enough, the first.
     distinct = {tuple(trial.values): trial for trial in reversed(study.best_trials)}
     for _, trial in sorted(distinct.items()):
         order, _ = parametric_order(candidates, without_budget(trial.params), budgets[-1])
         budget = trial.params.get("budget")
-        values = _test_values(given, config, test.prompt_indices, test.plain, test.forwards(order), budget)
+        values = _test_values(source, config, test.prompt_indices, test.plain, test.forwards(order), budget)
         rows.append(_row(OPTUNA, trial.values, values, budget) | {"number": trial.number, "params": trial.params})
     return rows
 
 
-def _baseline_front(given: StudyInput, config: StudyConfig, method: str) -> list[dict[str, Any]]:
-    objective = given.data.objective
+def _baseline_front(source: StudyInput, config: StudyConfig, method: str) -> list[dict[str, Any]]:
+    objective = source.data.objective
     budgets = objective.budgets
-    held = objective.baseline(method, given.data.block_length)
-    graphs = search_graphs(method, objective.anchors, budgets, given.data.block_length, objective.step_size)
-    counts = [replay(graphs[budget].nodes, given.test) for budget in budgets]
+    held = objective.baseline(method, source.data.block_length)
+    graphs = search_graphs(method, objective.anchors, budgets, source.data.block_length, objective.step_size)
+    counts = [replay(graphs[budget].nodes, source.test) for budget in budgets]
     forwards = np.array([count.forwards_per_prompt for count in counts])
     points = []
     for budget in budgets if config.kind == "rows" else (None,):
-        values = objective_values(held, given.data, config, budget)
+        values = objective_values(held, source.data, config, budget)
         assert isinstance(values, list)
-        tested = _test_values(given, config, counts[0].prompt_indices, counts[0].plain_per_prompt, forwards, budget)
+        tested = _test_values(source, config, counts[0].prompt_indices, counts[0].plain_per_prompt, forwards, budget)
         bound = graphs[budget].gap if budget is not None else None
         points.append(_row(method, values, tested, budget) | {"gap": bound})
     if config.kind != "rows":
@@ -114,7 +114,7 @@ def _row(method: str, values: list[float], tested: list[float] | None, budget: i
 
 
 def _test_values(
-    given: StudyInput,
+    source: StudyInput,
     config: StudyConfig,
     prompt_indices: np.ndarray,
     plain: np.ndarray,
@@ -123,12 +123,15 @@ def _test_values(
 ) -> list[float] | None:
     if config.kind == "rows":
         assert budget is not None
-        row = given.data.objective.budgets.index(budget)
-        return [given.test_tokens / float(forwards[row].sum()), float(given.data.block_length * (1 + budget))]
-    domains = given.test_domains or {}
+        row = source.data.objective.budgets.index(budget)
+        return [
+            source.test_tokens / float(forwards[row].sum()),
+            float(source.data.block_length * (1 + budget)),
+        ]
+    domains = source.test_domains or {}
     named = np.array([domains.get(int(prompt_index), "") for prompt_index in prompt_indices])
     shares = []
-    for domain in _domains(given):
+    for domain in _domains(source):
         chosen = named == domain
         if not chosen.any():
             return None
@@ -136,6 +139,6 @@ def _test_values(
     return shares
 
 
-def _domains(given: StudyInput) -> list[str]:
-    domains = given.data.domains or {}
-    return sorted({domains[int(prompt_index)] for prompt_index in given.data.objective.prompt_indices})
+def _domains(source: StudyInput) -> list[str]:
+    domains = source.data.domains or {}
+    return sorted({domains[int(prompt_index)] for prompt_index in source.data.objective.prompt_indices})

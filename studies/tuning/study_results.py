@@ -30,18 +30,18 @@ BASELINES = ("chain", "tree_greedy", "published:degree1/all", "published:degree1
 _IMPORTANCE_TRIALS = 10
 
 
-def study_results(given: StudyInput, config: StudyConfig, study: optuna.Study) -> dict[str, Any]:
+def study_results(source: StudyInput, config: StudyConfig, study: optuna.Study) -> dict[str, Any]:
     """The content of ``study.json`` for a study of one objective.
 
     Raises:
         StudyError: no trial was finished.
     """
-    data = given.data
+    data = source.data
     objective = data.objective
     best = study.best_trial if _complete(study) else None
     if best is None:
         raise StudyError(f"the study {study.study_name!r} has no finished trial")
-    tuned = final_graph(given, best.params)
+    tuned = final_graph(source, best.params)
     rows: list[dict[str, Any]] = []
     counts: dict[str, list[ReplayResult]] = {}
     for method in (*BASELINES, OPTUNA):
@@ -52,14 +52,14 @@ def study_results(given: StudyInput, config: StudyConfig, study: optuna.Study) -
             held = objective.baseline(method, data.block_length)
             found = search_graphs(method, objective.anchors, objective.budgets, data.block_length, objective.step_size)
             graphs = {budget: found[budget].nodes for budget in objective.budgets}
-        counts[method] = [replay(graphs[budget], given.test) for budget in objective.budgets]
+        counts[method] = [replay(graphs[budget], source.test) for budget in objective.budgets]
         for budget, forwards, count in zip(objective.budgets, held.sum(axis=1), counts[method], strict=True):
             rows.append(_row(method, budget, "validation", int(objective.plain.sum()), int(forwards)))
             row = _row(method, budget, "test", count.plain_forwards, count.forwards)
             rows.append({**row, **interval_columns(count)})
     against = {method: compare(counts[OPTUNA], counts[method], objective.budgets, method) for method in BASELINES}
     return {
-        **shared_header(given, config, study),
+        **shared_header(source, config, study),
         "objective": "forward passes per denoising step on held-out prompts, mean over the budgets",
         "trials": trial_rows(study),
         "best": {
@@ -78,19 +78,19 @@ def study_results(given: StudyInput, config: StudyConfig, study: optuna.Study) -
     }
 
 
-def final_graph(given: StudyInput, params: Mapping[str, float]) -> SearchResult:
+def final_graph(source: StudyInput, params: Mapping[str, float]) -> SearchResult:
     """The graph of tuned parameters, built from all search prompts."""
-    return parametric(final_candidates(given), without_budget(params), given.data.objective.budgets[-1])
+    return parametric(final_candidates(source), without_budget(params), source.data.objective.budgets[-1])
 
 
-def final_candidates(given: StudyInput) -> Candidates:
+def final_candidates(source: StudyInput) -> Candidates:
     """Candidates over all search prompts."""
-    objective = given.data.objective
+    objective = source.data.objective
     return Candidates.from_anchors(
         objective.anchors,
         objective.budgets[-1],
         objective.step_size,
-        given.data.domains,
+        source.data.domains,
         reference_budget=objective.budgets[len(objective.budgets) // 2],
     )
 
@@ -100,9 +100,9 @@ def compare(
 ) -> dict[str, Any]:
     """Paired comparison on test prompts, over all budgets together and for each one; difference in nfe reduction."""
     bootstrap = PromptBootstrap(first[0].prompts)
-    whole = _told(bootstrap.compare(ReplayResult.mean(first), ReplayResult.mean(second)), name)
+    whole = _comparison_row(bootstrap.compare(ReplayResult.mean(first), ReplayResult.mean(second)), name)
     each = [
-        {"budget": budget, **_told(bootstrap.compare(a, b), name)}
+        {"budget": budget, **_comparison_row(bootstrap.compare(a, b), name)}
         for budget, a, b in zip(budgets, first, second, strict=True)
     ]
     return {"against": name, **whole, "by_budget": each}
@@ -163,23 +163,23 @@ def check_study_output(path: Path, config: dict[str, Any], trace_hash: str, over
         raise StudyError(f"{path} holds another study; give another --out, or --overwrite")
 
 
-def shared_header(given: StudyInput, config: StudyConfig, study: optuna.Study) -> dict[str, Any]:
+def shared_header(source: StudyInput, config: StudyConfig, study: optuna.Study) -> dict[str, Any]:
     """What every ``study.json`` begins with."""
-    facts = study_facts(given.data, config)
+    facts = study_facts(source.data, config)
     return {
         "format": STUDY_FORMAT,
         "version": STUDY_VERSION,
         "name": study.study_name,
         "trace_hash": facts["trace_hash"],
         "config": facts["config"],
-        "run": {key: given.facts.get(key) for key in ("model", "model_revision", "policy", "cache", "block_length")},
-        "search_prompts": len(given.data.objective.prompt_indices),
-        "test_prompts": len(given.test.prompt_indices()),
+        "run": {key: source.facts.get(key) for key in ("model", "model_revision", "policy", "cache", "block_length")},
+        "search_prompts": len(source.data.objective.prompt_indices),
+        "test_prompts": len(source.test.prompt_indices()),
         "optuna_version": optuna.__version__,
     }
 
 
-def _told(found: Comparison, name: str) -> dict[str, Any]:
+def _comparison_row(found: Comparison, name: str) -> dict[str, Any]:
     difference: Interval = found.nfe_reduction_difference
     return {
         "difference": difference.estimate,

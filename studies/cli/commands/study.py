@@ -76,17 +76,17 @@ def study_command(
         if out is None:
             raise StudyError("several workers need a storage they share; give --storage, or --out for a journal there")
         storage = str(out / JOURNAL_NAME)
-    given = load_study_input(traces, config, test=test, prompts=prompts)
-    facts = study_facts(given.data, config)
+    source = load_study_input(traces, config, test=test, prompts=prompts)
+    facts = study_facts(source.data, config)
     if out is not None:
         check_study_output(out / STUDY_NAME, facts["config"], facts["trace_hash"], overwrite)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    _say_what_is_there(given, config)
+    _say_what_is_there(source, config)
     others = _start_workers(workers - 1, traces, test, prompts, config, trials, storage, study_name)
     try:
         with RichReporter(printing.console).task(f"study {kind}", trials) as advance_to:
             done = run_study(
-                given.data, config, trials,
+                source.data, config, trials,
                 storage=storage, name=study_name, on_trial=advance_to,
             )  # fmt: skip
     finally:
@@ -96,13 +96,13 @@ def study_command(
     if out is None:
         return
     if config.kind != "forwards":
-        results = pareto_results(given, config, done.study)
+        results = pareto_results(source, config, done.study)
         path = write_study(out, results, overwrite)
         _print_front(results)
     else:
-        results = study_results(given, config, done.study)
+        results = study_results(source, config, done.study)
         path = write_study(out, results, overwrite)
-        _write_graphs(out, given, results)
+        _write_graphs(out, source, results)
         _print_results(results)
     printing.say("saved in ", printing.bold(path))
 
@@ -124,8 +124,8 @@ def work(
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        given = load_study_input(traces, config, test=test, prompts=prompts)
-        run_study(given.data, config, trials, storage=storage, name=name)
+        source = load_study_input(traces, config, test=test, prompts=prompts)
+        run_study(source.data, config, trials, storage=storage, name=name)
     except KeyboardInterrupt:
         raise SystemExit(EXIT_INTERRUPTED) from None
     except (ValueError, RuntimeError, OSError) as error:
@@ -144,11 +144,11 @@ def _start_workers(count: int, *arguments: Any) -> Sequence[BaseProcess]:
     return processes
 
 
-def _say_what_is_there(given: StudyInput, config: StudyConfig) -> None:
-    objective = given.data.objective
+def _say_what_is_there(source: StudyInput, config: StudyConfig) -> None:
+    objective = source.data.objective
     printing.say(
         f"{len(objective.prompt_indices)} search prompts in {len(objective.held_out)} folds, "
-        f"{len(given.test.prompt_indices())} test prompts kept apart, {len(objective.names)} parameters"
+        f"{len(source.test.prompt_indices())} test prompts kept apart, {len(objective.names)} parameters"
     )
     if objective.states < objective.budgets[-1]:
         printing.say(
@@ -159,25 +159,25 @@ def _say_what_is_there(given: StudyInput, config: StudyConfig) -> None:
         )
 
 
-def _write_graphs(out: Path, given: StudyInput, results: dict[str, Any]) -> None:
+def _write_graphs(out: Path, source: StudyInput, results: dict[str, Any]) -> None:
     from drafting.graph import DraftGraph
     from drafting.provenance import search_provenance, trace_validity
     from studies.runs.run_directory import slug
     from studies.tuning.study_results import OPTUNA
     from verify.graph.file import save_graph
 
-    validity = trace_validity(given.facts)
-    step_size = given.data.objective.step_size
+    validity = trace_validity(source.facts)
+    step_size = source.data.objective.step_size
     nodes = [tuple((int(i), int(j)) for i, j in node) for node in results["best"]["nodes"]]
     values = {(row["method"], row["budget"], row["split"]): row for row in results["baselines"]}
-    for budget in given.data.objective.budgets:
+    for budget in source.data.objective.budgets:
         graph = DraftGraph.from_formulas(nodes[:budget], step_size)
         provenance = search_provenance(
-            given.facts,
-            given.data.trace_hash,
+            source.facts,
+            source.data.trace_hash,
             OPTUNA,
             budget,
-            [given.facts["prompt_hashes"][prompt_index] for prompt_index in given.data.objective.prompt_indices],
+            [source.facts["prompt_hashes"][prompt_index] for prompt_index in source.data.objective.prompt_indices],
             params=results["best"]["params"],
             trials=len(results["trials"]),
         )
