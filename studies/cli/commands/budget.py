@@ -188,6 +188,7 @@ def _save(priced: _Priced, table: LatencyTable, method: str, chosen_on: str, out
         best.budget,
         # The validation prompts chose the budget, so they had their part in the graph too.
         [found for traces in splits.recordings[:-1] for found in traces.prompt_hashes()],
+        chosen=priced.found[best.budget].chosen or None if best.budget else None,
         budget_chosen_on=chosen_on,
         predicted_speedup=best.speedup,
         predicted_speedup_interval=[best.speedup_low, best.speedup_high],

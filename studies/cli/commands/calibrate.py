@@ -141,10 +141,14 @@ def results_table(rows: list[dict[str, Any]], policy: str) -> Table:
     cache = test[0]["cache"] if test else ""
     prompts = test[0]["prompts"] if test else 0
     run = test[0]["measured_prompts"] if test else 0
-    readings = sorted({row["reading"] for row in test if row["reading"]})
+    readings: dict[str, list[str]] = {}
+    for row in test:
+        if row["reading"]:
+            readings.setdefault(row["reading"], []).append(str(row["budget"]))
     caption = "NFE: forward passes; gap: to the proved bound on the search prompts"
     if readings:
-        caption += f"\npublished: the reading {', '.join(readings)} does best on the search prompts"
+        each = (f"{reading} (D = {', '.join(budgets)})" for reading, budgets in readings.items())
+        caption += f"\npublished, the best readings on the search prompts: {'; '.join(each)}"
     columns = (
         "method", "D", "acc.\nlength", "gap to\noptimum", "nfe red.\nsearch", "nfe red.\nheld-out",
         "NFE\npred.", "NFE\ncounted", "same\ntokens",
