@@ -25,6 +25,7 @@ from calibrate.traces.table import (
     read_shard,
     shard_paths,
 )
+from verify.files.strict_json import show
 
 if sys.platform != "win32":
     import fcntl
@@ -80,8 +81,13 @@ class FolderLock:
             self._held = None
 
 
-def check_folder(folder: Path, facts: dict[str, Any]) -> bool:
+def check_folder(folder: Path, facts: dict[str, Any], mend: str = "give another folder or delete this one") -> bool:
     """Whether ``folder`` holds a recording of ``facts`` already; nothing is written.
+
+    Args:
+        folder: the trace folder, there or not.
+        facts: of the recording that is to be made or continued.
+        mend: what the user can do when the folder holds another recording, for the message.
 
     Raises:
         TraceError: it holds a trace of other facts, files that are no trace, or is a file.
@@ -95,8 +101,8 @@ def check_folder(folder: Path, facts: dict[str, Any]) -> bool:
     found = read_manifest(folder)["run"]
     different = differing_facts(found, facts, [key for key in facts if key not in FREE_FACTS])
     if different:
-        listed = "; ".join(f"{key}: there {found.get(key)!r}, now {facts[key]!r}" for key in different)
-        raise TraceError(f"{folder} holds a trace of another run ({listed}); give another folder or delete this one")
+        listed = "; ".join(f"{key}: there {show(found.get(key))}, now {show(facts[key])}" for key in different)
+        raise TraceError(f"{folder} holds a trace of another run ({listed}); {mend}")
     return True
 
 

@@ -56,7 +56,7 @@ def command(resumes: bool = False, together: bool = False) -> Callable[[Command]
             except (typer.Exit, typer.Abort):  # typer.Exit is a RuntimeError: an exit code, not a failure
                 raise
             except KeyboardInterrupt as stop:
-                again = "again, without --overwrite," if kwargs.get("overwrite") else "again"
+                again = "again, without --overwrite-traces," if kwargs.get("overwrite_traces") else "again"
                 kept = f" What is finished is kept; run the same command {again} to go on." if resumes else ""
                 how = " by SIGTERM" if isinstance(stop, Terminated) else ""
                 others = " (launchers send it when another worker failed)" if how and _workers() else ""

@@ -109,3 +109,9 @@ SplitFractionOption = Annotated[
 ]
 LimitOption = Annotated[int | None, typer.Option("--limit", help="Use the first prompts only.")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+OverwriteRunOption = Annotated[
+    bool, typer.Option("--overwrite", help="Drop results that this run will not hold; recordings stay.")
+]
+OverwriteTracesOption = Annotated[
+    bool, typer.Option("--overwrite-traces", help="Delete the results and the recordings of a run, and record again.")
+]

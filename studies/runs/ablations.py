@@ -23,8 +23,8 @@ from drafting.searches.methods import SearchInput, find_graphs
 from drafting.searches.readings import READINGS
 from drafting.trie import PrefixTrie
 from studies.runs.configuration import CalibrationConfig, encoded_splits
-from studies.runs.recordings import decode_config, record_split
-from studies.runs.run_directory import open_run, slug, write_results
+from studies.runs.recordings import decode_config, record_split, recording_facts
+from studies.runs.run_directory import TRACES, open_run, slug, write_results
 from studies.statistics.intervals import interval_columns
 from verify.layout import exactness
 from verify.policies.specification import make_policy
@@ -124,6 +124,7 @@ def run_study(
     methods: Sequence[str] | None = None,
     budgets: Sequence[int] | None = None,
     overwrite: bool = False,
+    overwrite_traces: bool = False,
     reporter: Reporter | None = None,
 ) -> list[dict[str, Any]]:
     """Run a study into a run directory (``results.json``, ``study.csv``); a study that was stopped goes on.
@@ -134,7 +135,7 @@ def run_study(
         out: the run directory.
         methods: instead of the study's own.
         budgets: likewise.
-        overwrite: replace a run that is there.
+        overwrite, overwrite_traces: as in ``studies.runs.run_directory.open_run``.
         reporter: shows progress.
 
     Returns:
@@ -168,32 +169,52 @@ def run_study(
     for setting in settings:
         setting.config.check()
     reporter.say(note)
-    said = {"study": name, **asdict(base), "tool_version": tool_version(), "model_revision": checkpoint.revision}
-    path = open_run(out, said, overwrite)
+    facts = {"study": name, **asdict(base), "tool_version": tool_version(), "model_revision": checkpoint.revision}
+    parts = [part for setting in settings for part in _recordings(setting, checkpoint)]
+    recordings = {
+        part.folder: recording_facts(part.config, part.config.policies[0], checkpoint, part.ids) for part in parts
+    }
+    path = open_run(out, facts, recordings, overwrite=overwrite, overwrite_traces=overwrite_traces)
     rows: list[dict[str, Any]] = []
     for setting in settings:
         rows += _run_setting(name, setting, checkpoint, path, reporter)
-        write_results(path, said, {"question": study.question, "rows": rows})
+        write_results(path, facts, {"question": study.question, "rows": rows})
         write_csv(path / "study.csv", rows)
     return rows
+
+
+@dataclass(frozen=True)
+class _Recording:
+    """One split of a setting: its configuration, trace folder in the run, and prompts as token ids."""
+
+    config: CalibrationConfig
+    split: str
+    folder: str
+    ids: Sequence[Sequence[int]]
+
+
+def _recordings(setting: Setting, checkpoint: Checkpoint) -> list[_Recording]:
+    config, test_source = setting.config, setting.test_prompts_from
+    search_ids, test_ids = encoded_splits(replace(config, held_out=test_source or config.held_out), checkpoint)
+    found = []
+    for split, ids, source in (("search", search_ids, config.prompts), ("test", test_ids, test_source or "own")):
+        # Recordings are shared between settings that decode the same prompts by the same rule.
+        length = decode_config(config, checkpoint).block_length
+        name = "-".join([slug(config.policies[0]), f"L{length}", f"T{config.temperature:g}", split, slug(source)])
+        found.append(_Recording(config, split, f"{TRACES}/{name}", ids))
+    return found
 
 
 def _run_setting(
     name: str, setting: Setting, checkpoint: Checkpoint, path: Path, reporter: Reporter
 ) -> list[dict[str, Any]]:
     config = setting.config
-    test_source = setting.test_prompts_from
-    search_ids, test_ids = encoded_splits(replace(config, held_out=test_source or config.held_out), checkpoint)
     tables = {}
-    for split, ids, source in (("search", search_ids, config.prompts), ("test", test_ids, test_source or "own")):
-        # Recordings are shared between settings that decode the same prompts by the same rule.
-        folder = path / "traces" / "-".join(
-            [slug(config.policies[0]), f"L{config.block_length}", f"T{config.temperature:g}", split, slug(source)]
-        )  # fmt: skip
-        traces = record_split(
-            config, config.policies[0], checkpoint, ids, folder, reporter, f"{setting.label}, {split}"
-        )
-        tables[split] = AnchorTable.from_traces(traces, max_depth=None)
+    for part in _recordings(setting, checkpoint):
+        label = f"{setting.label}, {part.split}"
+        spec, folder = config.policies[0], path / part.folder
+        traces = record_split(config, spec, checkpoint, part.ids, folder, reporter, label)
+        tables[part.split] = AnchorTable.from_traces(traces, max_depth=None)
     budgets = sorted(budget for budget in set(config.budgets) if budget > 0)
     trie = PrefixTrie.from_anchors(tables["search"])
     step_size = make_policy(config.policies[0], config.temperature).step_size

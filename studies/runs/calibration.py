@@ -23,8 +23,8 @@ from drafting.searches.result import SearchResult
 from drafting.trie import PrefixTrie
 from studies.runs.configuration import CalibrationConfig, encode_splits, prompt_splits
 from studies.runs.evaluation import Measurement, measure, rank_counts, recorded_outputs
-from studies.runs.recordings import decode_config, record_split, share_split
-from studies.runs.run_directory import open_run, slug, write_results
+from studies.runs.recordings import decode_config, record_split, recording_facts, share_split
+from studies.runs.run_directory import TRACES, open_run, slug, write_results
 from studies.statistics.intervals import PromptBootstrap, interval_columns, interval_fields
 from verify.decoding import DecodeConfig
 from verify.graph.file import save_graph
@@ -79,13 +79,16 @@ def calibrate(
     out: str | Path,
     *,
     overwrite: bool = False,
+    overwrite_traces: bool = False,
     reporter: Reporter | None = None,
     workers: Workers | None = None,
 ) -> dict[str, Any] | None:
-    """Run the whole path and write the run directory; a run that was stopped goes on.
+    """Run the whole path and write the run directory; a run that was stopped goes on, also with more budgets, methods
+    or policies.
 
     With ``workers`` all of them record, and then the leader goes on alone: what follows is a search on the host and a
-    measurement that is sequential on purpose.
+    measurement whose time is compared. ``overwrite`` and ``overwrite_traces`` are those of
+    ``studies.runs.run_directory.open_run``.
 
     Returns:
         the content of ``results.json``; None on workers that do not lead.
@@ -112,10 +115,16 @@ def calibrate(
     search_ids, test_ids = encode_splits(splits, checkpoint, chat=config.chat)
     plain_config = {**asdict(config), "tool_version": tool_version(), "model_revision": checkpoint.revision}
     del plain_config["batch_size"]  # a run may be continued with another; the shards say which it was
-    path = open_run(out, plain_config, overwrite) if workers is None or workers.leads else Path(out)
+    parts = list(product(config.policies, (("search", search_ids), ("test", test_ids))))
+    path = Path(out)
+    if workers is None or workers.leads:
+        recordings = {
+            _trace_folder(spec, split): recording_facts(config, spec, checkpoint, ids) for spec, (split, ids) in parts
+        }
+        open_run(path, plain_config, recordings, overwrite=overwrite, overwrite_traces=overwrite_traces)
     if workers is not None:
-        for spec, (split, ids) in product(config.policies, (("search", search_ids), ("test", test_ids))):
-            folder = _trace_folder(path, spec, split)
+        for spec, (split, ids) in parts:
+            folder = path / _trace_folder(spec, split)
             share_split(config, spec, checkpoint, ids, folder, reporter, f"{spec}, {split}", workers)
         if not workers.leads:
             return None
@@ -133,8 +142,8 @@ def calibrate(
     return {"config": plain_config, **sections}
 
 
-def _trace_folder(path: Path, spec: str, split: str) -> Path:
-    return path / "traces" / slug(spec) / split
+def _trace_folder(spec: str, split: str) -> str:
+    return f"{TRACES}/{slug(spec)}/{split}"
 
 
 def _record_policy(
@@ -148,7 +157,7 @@ def _record_policy(
 ) -> PolicyRun:
     traces = {
         split: record_split(
-            config, spec, checkpoint, ids, _trace_folder(path, spec, split), reporter, f"{spec}, {split}"
+            config, spec, checkpoint, ids, path / _trace_folder(spec, split), reporter, f"{spec}, {split}"
         )
         for split, ids in (("search", search_ids), ("test", test_ids))
     }
@@ -194,11 +203,12 @@ def _search_policy(
             advance_to(done)
 
         for graph in graphs:
-            measured = measure(
+            measured = measured_ids and measure(
                 checkpoint, measured_ids, run.policy, run.decode, graph.found.nodes, run.plain,
+                batch_size=config.batch_size,
                 cache=path / "measured" / f"{graph.stem(run.policy)}.json", on_prompt=one_more,
             )  # fmt: skip
-            _report(config, run, path, graph, measured)
+            _report(config, run, path, graph, measured or None)
     run.comparisons += compare_on_test(run, graphs, config.seed)
 
 
@@ -247,7 +257,7 @@ def _report(
     run: PolicyRun,
     path: Path,
     graph: Candidate,
-    measured: Measurement,
+    measured: Measurement | None,
 ) -> None:
     nodes = graph.found.nodes
     replays = {split: run.replay(nodes, split) for split in SPLITS}
@@ -270,20 +280,25 @@ def _report(
             "bound": graph.found.bound if not on_test else None,
             "gap": graph.found.gap if not on_test else None,
             "search_seconds": graph.found.seconds,
-            "measured_prompts": measured.prompts if on_test else None,
-            "forwards_measured": measured.forwards if on_test else None,
-            "forwards_predicted_measured": int(found.forwards_per_prompt[: measured.prompts].sum())
-            if on_test
-            else None,
-            "tokens_identical": measured.tokens_identical if on_test else None,
-            "query_tokens": measured.rows if on_test else None,
-            "seconds": measured.seconds if on_test else None,
+            "measured_prompts": (measured.prompts if measured else 0) if on_test else None,
+            **_measured_columns(measured if on_test else None, found),
             "exact": config.exact,
             "graph": graph_path,
         }
         run.rows.append(row)
         name = {"method": graph.method, "budget": graph.budget, "policy": run.policy.spec, "split": split}
         run.histograms.append({**name, "counts": found.visited_histogram.tolist()})
+
+
+def _measured_columns(measured: Measurement | None, predicted: ReplayResult) -> dict[str, Any]:
+    """What the verifier counted, beside what replay predicts for the same prompts; all None where it did not run."""
+    return {
+        "forwards_measured": measured and measured.forwards,
+        "forwards_predicted_measured": measured and int(predicted.forwards_per_prompt[: measured.prompts].sum()),
+        "tokens_identical": measured and measured.tokens_identical,
+        "query_tokens": measured and measured.rows,
+        "seconds": measured and measured.seconds,
+    }
 
 
 def _export(

@@ -15,8 +15,9 @@ import numpy as np
 from calibrate.files import write_json
 from calibrate.models.checkpoint import Checkpoint
 from calibrate.traces.table import Traces
+from calibrate.version import tool_version
 from drafting.anchors import AnchorTable
-from verify.decoding import DecodeConfig, decode
+from verify.decoding import DecodeConfig, decode_batch
 from verify.drafts import DraftFiller
 from verify.graph.formulas import Formula
 from verify.policies.contract import Policy
@@ -71,10 +72,13 @@ def measure(
     nodes: Sequence[Formula],
     plain: Sequence[Sequence[int]],
     *,
+    batch_size: int = 1,
     cache: Path | None = None,
     on_prompt: Callable[[], None] | None = None,
 ) -> Measurement:
     """Decode ``prompts`` with the graph ``nodes`` and compare with the recorded plain tokens.
+
+    In float32 tokens and forwards of a prompt do not depend on the batch it is decoded in; only ``seconds`` do.
 
     Args:
         checkpoint: the model.
@@ -83,25 +87,27 @@ def measure(
         config: lengths, cache mode, back-end.
         nodes: the draft formulas, root left out.
         plain: the recorded tokens per prompt.
-        cache: a JSON file; a whole measurement of the same nodes found there is used instead of a new one.
+        batch_size: prompts decoded at a time.
+        cache: a JSON file; a whole measurement of the same nodes, batch and tool version found there is used instead
+            of a new one.
         on_prompt: called after every prompt.
     """
-    key = _measurement_key(nodes, prompts, config)
+    key = _measurement_key(nodes, prompts, config, batch_size)
     known = _read_measurement(cache, key) if cache is not None else None
     if known is not None:
         for _ in prompts if on_prompt else ():
             on_prompt()  # type: ignore[misc]
         return known
-    filler = DraftFiller(nodes)
     identical = rows = steps = 0
-    forwards: list[int] = []
+    forwards = [0] * len(prompts)
     start = time.perf_counter()
-    for prompt_index, prompt in enumerate(prompts):
-        result = decode(checkpoint.denoiser, prompt, policy, config, filler, prompt_index=prompt_index)
+    for prompt_index, result in decode_batch(
+        checkpoint.denoiser, list(enumerate(prompts)), policy, config, DraftFiller(nodes), batch_size=batch_size
+    ):
         identical += result.tokens == list(plain[prompt_index])
         rows += result.query_tokens
         steps += result.steps
-        forwards.append(result.forwards)
+        forwards[prompt_index] = result.forwards
         if on_prompt is not None:
             on_prompt()
     seconds = time.perf_counter() - start
@@ -120,9 +126,11 @@ def _read_measurement(cache: Path, key: str) -> Measurement | None:
         return None
 
 
-def _measurement_key(nodes: Sequence[Formula], prompts: Sequence[Sequence[int]], config: DecodeConfig) -> str:
-    said: Any = [sorted(nodes), [list(prompt) for prompt in prompts], asdict(config)]
-    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+def _measurement_key(
+    nodes: Sequence[Formula], prompts: Sequence[Sequence[int]], config: DecodeConfig, batch_size: int
+) -> str:
+    facts: Any = [sorted(nodes), [list(prompt) for prompt in prompts], asdict(config), batch_size, tool_version()]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 def rank_counts(anchors: AnchorTable, block_length: int, top_j: int, max_depth: int = 32) -> dict[str, Any]:

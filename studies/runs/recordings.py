@@ -11,7 +11,7 @@ from calibrate.models.checkpoint import Checkpoint
 from calibrate.models.settings import decode_settings
 from calibrate.progress import Reporter
 from calibrate.recording.group import record_in_group
-from calibrate.recording.recorder import RecordingSpeed, record
+from calibrate.recording.recorder import RecordingSpeed, record, run_facts
 from calibrate.recording.workers import Workers
 from calibrate.traces.table import Traces
 from studies.runs.configuration import CalibrationConfig
@@ -32,6 +32,14 @@ def decode_config(config: CalibrationConfig, checkpoint: Checkpoint) -> DecodeCo
         top_j=config.top_j,
         seed=config.seed,
     ).config
+
+
+def recording_facts(
+    config: CalibrationConfig, spec: str, checkpoint: Checkpoint, ids: Sequence[Sequence[int]]
+) -> dict[str, Any]:
+    """The facts of the recording that :func:`record_split` makes or continues."""
+    policy = make_policy(spec, config.temperature)
+    return run_facts(checkpoint, policy, decode_config(config, checkpoint), ids, chat=config.chat)
 
 
 def record_split(
@@ -92,10 +100,10 @@ def record_with_progress(
 
     The leader, or the only process, shows how far all are, and says at the end how fast it went.
     """
-    told: dict[str, Any] = {"batch_size": batch_size, "chat": chat, "prompt_source": prompt_source}
-    alone = partial(record, checkpoint, ids, policy, config, folder, **told)
+    options: dict[str, Any] = {"batch_size": batch_size, "chat": chat, "prompt_source": prompt_source}
+    alone = partial(record, checkpoint, ids, policy, config, folder, **options)
     if workers is not None:
-        together = partial(record_in_group, workers, checkpoint, ids, policy, config, folder, **told)
+        together = partial(record_in_group, workers, checkpoint, ids, policy, config, folder, **options)
         if not workers.leads:
             return together()
     speeds: list[RecordingSpeed] = []

@@ -1,21 +1,34 @@
-"""Run directories: a configuration, what was measured under it, and nothing of any other run."""
+"""Run directories: recordings, which are facts that cost model time, and analyses, which are made of them anew.
+
+A recording (a folder under ``traces``) stays good while the facts in its own manifest hold: model, policy, prompts,
+lengths, cache, temperature, seed, dtype. Everything else in a run (graphs, values, figures) follows from recordings in
+seconds, so another budget, method or tool version goes on with the recordings that are there.
+"""
 
 from __future__ import annotations
 
 import json
 import re
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from calibrate.files import write_json
-from calibrate.traces.folder import LOCK_NAME, FolderLock
+from calibrate.traces.folder import LOCK_NAME, FolderLock, check_folder
+from verify.files.strict_json import show
 
 RUN_FORMAT = "draftgraph-run"
 RESULTS_FORMAT = "draftgraph-results"
 RESULTS_VERSION = 1
 CONFIG_NAME = "config.json"
 RESULTS_NAME = "results.json"
+TRACES = "traces"
+
+#: What an analysis writes beside ``config.json``, as patterns; all of it can be made again from the recordings.
+_ANALYSES = (RESULTS_NAME, "study.csv", "graphs", "measured", "figures", "report.html", "budget*")
+#: Lists of the configuration that say which results a run holds. They may grow; they shrink only with ``overwrite``.
+_GROWING = ("policies", "methods", "budgets")
 
 
 class RunDirectoryError(ValueError):
@@ -27,52 +40,80 @@ def slug(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text)
 
 
-def open_run(out: str | Path, config: dict[str, Any], overwrite: bool = False) -> Path:
-    """Make or continue a run directory.
+def open_run(
+    out: str | Path,
+    config: dict[str, Any],
+    recordings: Mapping[str, dict[str, Any]],
+    *,
+    overwrite: bool = False,
+    overwrite_traces: bool = False,
+) -> Path:
+    """Make or continue a run directory, and write its ``config.json``.
 
-    A directory of the same configuration is continued: what is recorded and measured there is not done again.
+    What is recorded there is not recorded again. Results are made anew, so a run may go on with more budgets, methods
+    or policies, and with another version of the tool.
 
     Args:
         out: the directory.
         config: the full configuration, as it will stand in ``config.json``.
-        overwrite: delete a run that is there first. Only a directory that holds a run is ever deleted.
+        recordings: path of each trace folder in the directory -> facts of the recording that the run needs there.
+        overwrite: results that the run will not hold any more may be dropped. Recordings stay.
+        overwrite_traces: delete the results and the recordings that are there. Other files stay.
 
     Raises:
-        RunDirectoryError: the directory holds a run of another configuration (and ``overwrite`` is off), or files
-            that are no run at all.
-        calibrate.traces.table.TraceError: it is to be deleted, and another process is recording into it.
+        RunDirectoryError: the directory holds files that are no run, another kind of run, or results that this run
+            would drop without ``overwrite``.
+        calibrate.traces.table.TraceError: a trace folder holds a recording of other facts; or the run is to be
+            overwritten while another process is recording into it.
     """
     path = Path(out)
     if path.exists() and not path.is_dir():
-        raise RunDirectoryError(f"{path} exists and is no directory; give another --out")
+        raise RunDirectoryError(f"{path} exists and is not a directory; give another --out")
     # A config.json alone proves nothing: every Hugging Face checkpoint has one, and an overwrite would delete it.
     found = read_json(path / CONFIG_NAME) if (path / CONFIG_NAME).is_file() else None
     is_run = isinstance(found, dict) and found.get("format") == RUN_FORMAT
     if path.is_dir() and any(path.iterdir()) and not is_run:
-        raise RunDirectoryError(f"{path} exists and holds files that are no run; give another --out")
-    if is_run and overwrite:
-        _delete_run(path)
-        is_run = False
-    if is_run and found is not None:
-        wanted = json.loads(json.dumps({"format": RUN_FORMAT, **config}))
-        different = sorted(key for key in set(found) | set(wanted) if found.get(key) != wanted.get(key))
-        if different:
-            listed = "; ".join(f"{key}: there {found.get(key)!r}, now {wanted.get(key)!r}" for key in different)
-            raise RunDirectoryError(
-                f"{path} holds a run of another configuration ({listed}); give another --out, or --overwrite"
-            )
-    else:
-        write_json(path / CONFIG_NAME, {"format": RUN_FORMAT, **config})
+        raise RunDirectoryError(f"{path} exists and holds files that are not a run; give another --out")
+    if is_run and not overwrite_traces:
+        mend = "give another --out, or --overwrite-traces to delete the recordings and make them again"
+        for folder, facts in recordings.items():
+            check_folder(path / folder, facts, mend)
+        if not overwrite:
+            _check_growing(path, found, config)
+    if is_run and (overwrite or overwrite_traces):
+        _delete(path, (*_ANALYSES, TRACES) if overwrite_traces else _ANALYSES)
+    write_json(path / CONFIG_NAME, {"format": RUN_FORMAT, **config})
     return path
 
 
-def _delete_run(path: Path) -> None:
-    """Delete a run, unless one of its recordings is being written: the lock must not go from under its holder."""
+def _check_growing(path: Path, found: dict[str, Any], config: dict[str, Any]) -> None:
+    mend = "give another --out, or --overwrite, which keeps the recordings"
+    kind = config.get("study")
+    if found.get("study") != kind:
+        there, now = (f"the study {show(name)}" if name else "a calibration" for name in (found.get("study"), kind))
+        raise RunDirectoryError(f"{path} holds {there}, not {now}; {mend}")
+    for name in _GROWING:
+        old, new = found.get(name), list(config.get(name, ()))
+        dropped = [item for item in old if item not in new] if isinstance(old, list) else []
+        if dropped:
+            listed = ", ".join(show(item) for item in dropped)
+            raise RunDirectoryError(
+                f"{path} holds results of {name} that this run would drop ({listed}); name them too, {mend}"
+            )
+
+
+def _delete(path: Path, patterns: Sequence[str]) -> None:
+    """Delete parts of a run, unless one of its recordings is being written: the lock must not go from under its
+    holder, nor the run from under a process that is making it."""
     locks = [FolderLock(found.parent) for found in path.glob(f"**/{LOCK_NAME}")]
     try:
         for lock in locks:
             lock.acquire()
-        shutil.rmtree(path)
+        for part in (part for pattern in patterns for part in path.glob(pattern)):
+            if part.is_dir() and not part.is_symlink():
+                shutil.rmtree(part)
+            else:
+                part.unlink()
     finally:
         for lock in locks:
             lock.release()

@@ -36,7 +36,8 @@ def ablate_command(
     dtype: options.DtypeOption = "float32",
     device: options.DeviceOption = "cpu",
     mask_token_id: options.MaskOption = None,
-    overwrite: options.OverwriteOption = False,
+    overwrite: options.OverwriteRunOption = False,
+    overwrite_traces: options.OverwriteTracesOption = False,
 ) -> None:
     """Vary one thing (policy, block length, temperature, domain, ...) and hold the rest; held-out, with intervals."""
     from calibrate.progress import RichReporter
@@ -67,6 +68,7 @@ def ablate_command(
         methods=parse_list(methods, str, "--methods", "chain,greedy") if methods else None,
         budgets=parse_list(budgets, int, "--budgets") if budgets else None,
         overwrite=overwrite,
+        overwrite_traces=overwrite_traces,
         reporter=RichReporter(printing.console),
     )
     printing.show(study_table(study, rows))

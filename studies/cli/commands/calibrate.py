@@ -51,18 +51,17 @@ def calibrate_command(
         int, typer.Option("--test-prompts", min=1, help="Held-out prompts: every graph is replayed on them.")
     ] = 48,
     measured_prompts: Annotated[
-        int, typer.Option("--measured-prompts", min=1, help="Of these, prompts that the verifier really decodes.")
+        int, typer.Option("--measured-prompts", min=0, help="Of these, prompts that the verifier really decodes.")
     ] = 16,
     top_j: options.TopJOption = 8,
     seed: options.SeedOption = 0,
-    batch_size: Annotated[
-        int, typer.Option("--batch-size", min=1, help="Prompts recorded at a time; the verifier runs one by one.")
-    ] = 1,
+    batch_size: options.BatchSizeOption = 1,
     dtype: options.DtypeOption = "float32",
     device: options.DeviceOption = "cpu",
     revision: options.RevisionOption = None,
     mask_token_id: options.MaskOption = None,
-    overwrite: options.OverwriteOption = False,
+    overwrite: options.OverwriteRunOption = False,
+    overwrite_traces: options.OverwriteTracesOption = False,
     certify: Annotated[
         bool, typer.Option("--certify/--no-certify", help="Bound every graph by the best possible of its size.")
     ] = True,
@@ -108,7 +107,12 @@ def calibrate_command(
     # A launcher that starts a failed job again means it to go on, not to delete what the first attempt recorded.
     first_attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
     results = calibrate(
-        config, out, overwrite=overwrite and first_attempt, reporter=RichReporter(printing.console), workers=workers
+        config,
+        out,
+        overwrite=overwrite,
+        overwrite_traces=overwrite_traces and first_attempt,
+        reporter=RichReporter(printing.console),
+        workers=workers,
     )
     if results is None:  # the leader of the workers reports
         return
@@ -173,9 +177,9 @@ def results_table(rows: list[dict[str, Any]], policy: str) -> Table:
             "" if found["gap"] is None else f"{100 * found['gap']:.1f} %",
             f"{found['nfe_reduction']:.2f}",
             printing.bold(f"{row['nfe_reduction']:.2f}"),
-            str(row["forwards_predicted_measured"]),
-            str(row["forwards_measured"]),
-            f"{100 * row['tokens_identical']:.0f} %",
+            str(row["forwards_predicted_measured"] or row["forwards_predicted"]),
+            str(row["forwards_measured"] or ""),
+            f"{100 * row['tokens_identical']:.0f} %" if row["measured_prompts"] else "",
         )
     return table
 
@@ -195,26 +199,28 @@ def verdict(rows: list[dict[str, Any]], policy: str, out: Path) -> list[str | Te
     test = {(row["method"], row["budget"]): row for row in mine if row["split"] == "test"}
     held, plain = test[chosen["method"], chosen["budget"]], test.get(("plain", 0))
     prompts, counted = held["measured_prompts"], held["forwards_measured"]
-    expected = held["forwards_predicted_measured"]
-    needs = f"needs {counted} forward passes for {prompts} held-out prompts"
-    if plain is not None:
-        needs += f" where plain decoding needs {plain['forwards_measured']}"
-    foreseen = "as the traces predicted" if counted == expected else f"where the traces predicted {expected}"
+    if prompts:
+        expected = held["forwards_predicted_measured"]
+        needs = f"needs {counted} forward passes for {prompts} held-out prompts"
+        if plain is not None:
+            needs += f" where plain decoding needs {plain['forwards_measured']}"
+        needs += ", as the traces predicted" if counted == expected else f", where the traces predicted {expected}"
+        needs += f"; {round(held['tokens_identical'] * prompts)} of {prompts} answers are the same token by token."
+    else:
+        needs = "was not run (--measured-prompts 0); what follows is predicted from the traces."
     interval = ""
     if held["nfe_reduction_low"] is not None:
         interval = f", 95 % interval {held['nfe_reduction_low']:.2f} to {held['nfe_reduction_high']:.2f}"
     promise = "" if held["exact"] else " This mode is near-lossless: identity is measured, not promised."
     return [
         printing.bold(policy),
-        f": {held['method']} with {held['nodes']} drafts {needs}, {foreseen}; "
-        f"{round(held['tokens_identical'] * prompts)} of {prompts} answers are the same token by token.{promise} On "
-        f"all {held['prompts']} held-out prompts: ",
+        f": {held['method']} with {held['nodes']} drafts {needs}{promise} On all {held['prompts']} held-out prompts: ",
         printing.bold(f"{held['nfe_reduction']:.2f}"),
         f" times fewer forwards{interval}.\ngraph   {out / held['graph']}",
     ]
 
 
 def _holds(row: dict[str, Any]) -> bool:
-    if row["split"] != "test" or not row["exact"]:
+    if row["split"] != "test" or not row["exact"] or not row["measured_prompts"]:
         return True
     return row["tokens_identical"] == 1.0 and row["forwards_measured"] == row["forwards_predicted_measured"]

@@ -107,12 +107,20 @@ def test_calibrate_refuses_a_directory_of_another_run(checkpoint: Path, prompts:
     command = ["calibrate", "--model", checkpoint, "--prompts", prompts, *SIZES, "--policy", "static:2", "--no-figures"]
     run(*command, "--budgets", "0,2", "--out", out)
     said = run(*command, "--budgets", "0,3", "--out", out, code=1)
-    assert "budgets: there [0, 2], now [0, 3]" in said and "--overwrite" in said
+    assert "holds results of budgets that this run would drop (2); name them too" in said
+    assert "--overwrite, which keeps the recordings" in said
     run(*command, "--budgets", "0,3", "--out", out, "--overwrite")
+    assert sorted(path.name for path in (out / "graphs").iterdir()) == [
+        f"static-2-{method}-D3.json" for method in ("chain", "greedy", "published")
+    ]
+    said = run(*command, "--budgets", "0,3", "--seed", 5, "--out", out, "--overwrite", code=1)
+    assert (
+        "search holds a trace of another run (seed: there 0, now 5); give another --out, or --overwrite-traces" in said
+    )
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("words")
     said = run(*command, "--out", tmp_path / "mine", "--overwrite", code=1)
-    assert "no run" in said and (tmp_path / "mine" / "thesis.txt").read_text() == "words"
+    assert "are not a run" in said and (tmp_path / "mine" / "thesis.txt").read_text() == "words"
 
 
 def test_output_file_that_exists(traces: Path, graph: Path) -> None:
@@ -281,7 +289,8 @@ def test_overwrite_never_deletes_what_is_no_run(checkpoint: Path, prompts: Path,
     mine = tmp_path / "model"
     shutil.copytree(checkpoint, mine)
     command = ["calibrate", "--model", checkpoint, "--prompts", prompts, *SIZES, "--no-figures", "--out", mine]
-    assert "no run" in run(*command, "--overwrite", code=1)
+    for option in ("--overwrite", "--overwrite-traces"):
+        assert "are not a run" in run(*command, option, code=1)
     assert {path.name for path in mine.iterdir()} == {path.name for path in checkpoint.iterdir()}
 
 

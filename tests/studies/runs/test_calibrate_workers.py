@@ -76,27 +76,28 @@ def test_another_batch_size_goes_on_in_the_same_run(checkpoint: Path, prompts: P
 def test_a_launchers_restart_goes_on_where_overwrite_was_given(
     checkpoint: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """``torchrun --max-restarts`` runs the very same command again; only its first attempt may delete a run."""
+    """``torchrun --max-restarts`` runs the very same command again; only its first attempt may delete recordings."""
     out = tmp_path / "run"
     command = [
         "calibrate", "--model", str(checkpoint), "--prompts", str(prompts), "--policy", "static:1",
         "--methods", "greedy", "--budgets", "0,2", "--block-length", "8", "--generation-length", "16", "--top-j", "4",
-        "--no-figures", "--overwrite", "--out", str(out),
+        "--no-figures", "--overwrite-traces", "--out", str(out),
     ]  # fmt: skip
     assert CliRunner().invoke(app, command).exit_code == 0
-    (out / "mine").touch()
+    marked = out / "traces" / "mine"
+    marked.touch()
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     assert CliRunner().invoke(app, command).exit_code == 0
-    assert (out / "mine").exists()
+    assert marked.exists()
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
     assert CliRunner().invoke(app, command).exit_code == 0
-    assert not (out / "mine").exists()
+    assert not marked.exists()
 
     def stopped(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(calibration, "calibrate", stopped)
     said = " ".join(CliRunner().invoke(app, command).output.split())
-    assert "run the same command again, without --overwrite, to go on" in said
-    said = " ".join(CliRunner().invoke(app, [word for word in command if word != "--overwrite"]).output.split())
+    assert "run the same command again, without --overwrite-traces, to go on" in said
+    said = " ".join(CliRunner().invoke(app, [word for word in command if word != "--overwrite-traces"]).output.split())
     assert "run the same command again to go on" in said
