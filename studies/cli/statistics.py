@@ -33,6 +33,14 @@ def signed(value: Interval) -> str:
     return f"{value.estimate:+.3f} ({value.low:+.3f} to {value.high:+.3f})"
 
 
+def say_few(prompts: int) -> None:
+    """Warn beside intervals from too few prompts."""
+    from studies.statistics.intervals import few_prompts_note
+
+    if note := few_prompts_note(prompts):
+        printing.say(note)
+
+
 def say_repeated(prompts: int) -> None:
     """Say how many prompts a cut left out because they stand in the recording already."""
     if prompts:

@@ -33,7 +33,7 @@ from scipy.special import ndtri
 from calibrate.measuring.latency_table import LatencyTable
 from drafting.anchors import AnchorTable
 from drafting.replay import walk
-from studies.statistics.intervals import Interval, PromptBootstrap
+from studies.statistics.intervals import FEW_PROMPTS, Interval, PromptBootstrap
 from verify.graph.formulas import Formula
 
 #: Standard deviations between the quartiles of a normal law.
@@ -139,7 +139,7 @@ def choose_budget(
         )
     best = max(rows, key=lambda row: (row.choice_speedup, -row.budget))
     at_edge = best.budget == rows[-1].budget and best.budget > 0
-    return BudgetChoice(tuple(rows), best, at_edge, _sentence(rows, best, at_edge, latency))
+    return BudgetChoice(tuple(rows), best, at_edge, _sentence(rows, best, at_edge, latency, judge.prompts))
 
 
 def with_timing_noise(interval: Interval, timing_error: float) -> tuple[float, float]:
@@ -220,7 +220,7 @@ def _longer(row: BudgetRow, plain: BudgetRow) -> float:
     return row.milliseconds_per_forward / plain.milliseconds_per_forward
 
 
-def _sentence(rows: Sequence[BudgetRow], best: BudgetRow, at_edge: bool, latency: LatencyTable) -> str:
+def _sentence(rows: Sequence[BudgetRow], best: BudgetRow, at_edge: bool, latency: LatencyTable, prompts: int) -> str:
     plain = rows[0]
     where = f"{latency.device}, {latency.dtype}, batch {latency.batch}, context {latency.context_length}"
     if best.budget == 0:
@@ -244,7 +244,9 @@ def _sentence(rows: Sequence[BudgetRow], best: BudgetRow, at_edge: bool, latency
         f"{_longer(best, plain):.2f} times as long in the mean ({best.latency / plain.latency:.2f} times with every "
         "draft filled)."
     )
-    if best.speedup_high < 1:
+    if prompts < FEW_PROMPTS:
+        sentence += f" These are too few held-out prompts ({prompts}) to conclude that it is faster."
+    elif best.speedup_high < 1:
         sentence += " It is slower there: the gain on the prompts that chose it was chance. Do not speculate."
     elif best.speedup_low <= 1:
         sentence += " The interval contains 1: the gain is not certain."

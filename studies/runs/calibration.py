@@ -233,6 +233,7 @@ def compare_on_test(run: PolicyRun, graphs: Sequence[Candidate], seed: int) -> l
                 "first": first.method,
                 "second": second.method,
                 "split": "test",
+                "prompts": difference.prompts,
                 "difference": difference.estimate,
                 "low": difference.low,
                 "high": difference.high,

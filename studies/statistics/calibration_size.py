@@ -112,17 +112,19 @@ class SizeAnswer:
 
     @property
     def more_would_help(self) -> bool:
-        """Whether the last doubling paid: the interval of the gain lies above zero."""
-        return self.gain.low > 0
+        """Whether the last doubling paid: the interval of the gain lies above zero, from enough prompts to say so."""
+        return self.gain.conclusive and self.gain.low > 0
 
     def sentence(self) -> str:
         """The answer in words, with the numbers it rests on."""
         gain = self.gain
         numbers = (
             f"from {self.half} to {self.whole} search prompts the held-out nfe reduction at D = {self.budget} changed "
-            f"by {gain.estimate:+.3f}, {gain.level:.0%} interval [{gain.low:+.3f}, {gain.high:+.3f}] "
+            f"by {gain.estimate:+.3f}, {100 * gain.level:.0f} % interval [{gain.low:+.3f}, {gain.high:+.3f}] "
             f"over {gain.prompts} held-out prompts"
         )
+        if not gain.conclusive:
+            return f"Too few held-out prompts ({gain.prompts}) to conclude whether more prompts would help: {numbers}."
         if self.more_would_help:
             return f"More prompts are likely to help: {numbers}."
         if gain.high < 0:

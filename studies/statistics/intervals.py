@@ -8,6 +8,9 @@ All graphs are resampled with the *same* draws of prompts. A difference between 
 makes a prompt easy for both cancels, and the interval of the difference is much narrower than the intervals of the two
 graphs suggest.
 
+Fewer than :data:`FEW_PROMPTS` prompts conclude nothing: their intervals cover the truth much less often than they say
+(``benchmarks/interval_coverage.py``), so every verdict is withheld and every interval comes with a warning.
+
 What an interval here does not hold: the graph is taken as given. On the prompts that chose the graph the estimate is
 too good, and no resampling of the same prompts mends that; report held-out prompts.
 """
@@ -28,6 +31,8 @@ Method = Literal["bca", "percentile"]
 
 RESAMPLES = 10_000
 LEVEL = 0.95
+#: Below this many prompts no verdict is given.
+FEW_PROMPTS = 12
 _CACHED_CELLS = 1 << 22  # weights kept in memory at most (32 MiB); more are drawn anew, in parts, at every use
 
 Statistic = Callable[[np.ndarray], np.ndarray]  # sums over prompts [R, columns] -> [R]
@@ -64,12 +69,28 @@ class Interval:
         """Whether ``value`` lies in the interval, its ends included."""
         return self.low <= value <= self.high
 
+    @property
+    def conclusive(self) -> bool:
+        """Whether there are enough prompts to conclude anything from the interval."""
+        return self.prompts >= FEW_PROMPTS
+
     def pair(self) -> list[float]:
         """``[low, high]``, as graph files hold it."""
         return [self.low, self.high]
 
     def __str__(self) -> str:
-        return f"{self.estimate:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        few = "" if self.conclusive else f" ({self.prompts} prompts, too few to conclude)"
+        return f"{self.estimate:.3f} [{self.low:.3f}, {self.high:.3f}]{few}"
+
+
+def few_prompts_note(prompts: int) -> str:
+    """One sentence to stand beside intervals from too few prompts; empty where there are enough."""
+    if prompts >= FEW_PROMPTS:
+        return ""
+    return (
+        f"Intervals from {prompts} prompts are too narrow: below {FEW_PROMPTS} they hold the truth less often than they "
+        "say, so nothing is concluded from them."
+    )
 
 
 @dataclass(frozen=True)
@@ -84,16 +105,19 @@ class Comparison:
 
     @property
     def distinguishable(self) -> bool:
-        """Whether the interval of the difference in nfe reduction leaves zero out."""
-        return not self.nfe_reduction_difference.contains(0.0)
+        """Whether the interval of the difference in nfe reduction leaves zero out, from enough prompts to say so."""
+        difference = self.nfe_reduction_difference
+        return difference.conclusive and not difference.contains(0.0)
 
     def sentence(self, first: str = "the first graph", second: str = "the second") -> str:
-        """One sentence: which graph needs fewer forwards, or that these prompts cannot tell."""
+        """One sentence: which graph needs fewer forwards, that these prompts cannot tell, or that they are too few."""
         found = self.nfe_reduction_difference
         gap = (
-            f"nfe reduction {found.estimate:+.3f}, {found.level:.0%} interval [{found.low:+.3f}, {found.high:+.3f}] "
+            f"nfe reduction {found.estimate:+.3f}, {100 * found.level:.0f} % interval [{found.low:+.3f}, {found.high:+.3f}] "
             f"over {found.prompts} prompts"
         )
+        if not found.conclusive:
+            return f"{first} and {second}: too few prompts ({found.prompts}) to conclude ({gap})."
         if not self.distinguishable:
             return f"{first} and {second} cannot be told apart: the interval contains zero ({gap})."
         better = "fewer" if found.estimate > 0 else "more"
@@ -307,5 +331,7 @@ def _bca_tails(tails: np.ndarray, drawn: np.ndarray, estimate: float, left_out: 
     share = np.clip((below + up_to) / (2 * len(drawn)), 0.5 / len(drawn), 1 - 0.5 / len(drawn))
     bias = ndtri(share)
     acceleration = np.sum(influence**3) / (6 * spread**1.5)
-    shifted = bias + ndtri(tails)
+    # From two prompts the tails round to 0 and 1, whose normal quantiles are infinite. No number of draws
+    # tells a tail of a billionth from none.
+    shifted = bias + ndtri(np.clip(tails, 1e-9, 1 - 1e-9))
     return ndtr(bias + shifted / (1 - acceleration * shifted))

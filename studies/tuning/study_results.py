@@ -186,7 +186,8 @@ def _comparison_row(found: Comparison, name: str) -> dict[str, Any]:
         "interval": difference.pair(),
         "level": difference.level,
         "prompts": difference.prompts,
-        "contains_zero": not found.distinguishable,
+        "contains_zero": difference.contains(0.0),
+        "distinguishable": found.distinguishable,
         "forwards_ratio": found.nfe_reduction_ratio.estimate,
         "sentence": found.sentence("the Optuna graph", f"the {name} graph"),
     }

@@ -187,6 +187,7 @@ def results_table(rows: list[dict[str, Any]], policy: str) -> Table:
 def verdict(rows: list[dict[str, Any]], policy: str, out: Path) -> list[str | Text]:
     """One sentence, in parts to print, that says what was won, and where the graph lies."""
     from studies.report.report import choose
+    from studies.statistics.intervals import FEW_PROMPTS
 
     mine = [row for row in rows if row["policy"] == policy]
     # The graph is chosen on the search split; the held-out number is only reported.
@@ -211,6 +212,8 @@ def verdict(rows: list[dict[str, Any]], policy: str, out: Path) -> list[str | Te
     interval = ""
     if held["nfe_reduction_low"] is not None:
         interval = f", 95 % interval {held['nfe_reduction_low']:.2f} to {held['nfe_reduction_high']:.2f}"
+    if held["prompts"] < FEW_PROMPTS:
+        interval += f" (too few prompts ({held['prompts']}) to conclude)"
     promise = "" if held["exact"] else " This mode is near-lossless: identity is measured, not promised."
     return [
         printing.bold(policy),

@@ -54,6 +54,7 @@ def calibration_size_command(
             f"{row['draws_low']:.3f}-{row['draws_high']:.3f}",
         )
     printing.show(table)
+    stats.say_few(rows[0]["prompts"])
     answers = [curve.answer(budget, seed) for budget in sorted(set(drafts))]
     for answer in answers:
         printing.say(answer.sentence())

@@ -51,7 +51,7 @@ def compare_command(
     found = bootstrap.compare(*counts)
     names = stats.names(first, second)
     headings = {"": "left", names[0]: "right", names[1]: "right", "difference, paired": "right"}
-    caption = f"{level:.0%} intervals over {counts[0].prompts} prompts"
+    caption = f"{100 * level:.0f} % intervals over {counts[0].prompts} prompts"
     table = printing.plain_table(f"{valid.policy}, {valid.cache} cache", headings, caption)
     table.add_row("drafts", *(str(file.budget) for file in files), "")
     forwards = [count.forwards for count in counts]
@@ -64,6 +64,7 @@ def compare_command(
             name, *(f"{part.estimate:.2f} ({part.low:.2f}-{part.high:.2f})" for part in own), stats.signed(gap)
         )
     printing.show(table)
+    stats.say_few(found.nfe_reduction_difference.prompts)
     printing.say(found.sentence(*names))
     for name, file in zip(names, files, strict=True):
         if note := searched_note(name, file.provenance, recorded):

@@ -56,10 +56,13 @@ def cross_validate_command(
             stats.columns(row, "accepted_drafts"),
         )
     printing.show(table)
+    stats.say_few(rows[0]["prompts"])
     best, *others = sorted(results, key=lambda result: result.budgets[-1].out_of_fold.forwards)
     for other in others:
         gap = best.difference(other, max(drafts), seed)
         verdict = "cannot be told apart: the interval contains zero" if gap.contains(0.0) else "differ"
+        if not gap.conclusive:
+            verdict = f"are not compared: too few prompts ({gap.prompts}) to conclude"
         printing.say(
             f"Out of fold at D = {max(drafts)}, {best.method} and {other.method} {verdict} "
             f"(nfe reduction {stats.signed(gap)})."

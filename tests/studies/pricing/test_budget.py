@@ -33,14 +33,24 @@ def checkpoint() -> Checkpoint:
     return Checkpoint("tiny", None, denoiser, None, (END_ID,), 8, (), "float32")
 
 
-@pytest.fixture(scope="module")
-def anchors(checkpoint: Checkpoint) -> AnchorTable:
+def decoded(checkpoint: Checkpoint, prompts: list[list[int]]) -> AnchorTable:
     builder = TraceBuilder()
-    for prompt_index, prompt in enumerate(PROMPTS):
+    for prompt_index, prompt in enumerate(prompts):
         decode(
             checkpoint.denoiser, prompt, make_policy("static:1"), CONFIG, prompt_index=prompt_index, observer=builder
         )
     return AnchorTable.from_traces(builder.build(), max_depth=None)
+
+
+@pytest.fixture(scope="module")
+def anchors(checkpoint: Checkpoint) -> AnchorTable:
+    return decoded(checkpoint, PROMPTS)
+
+
+@pytest.fixture(scope="module")
+def twelve(checkpoint: Checkpoint) -> AnchorTable:
+    """As many prompts as a verdict needs."""
+    return decoded(checkpoint, PROMPTS + [[4 + (5 * number + k) % 40 for k in range(6)] for number in range(6)])
 
 
 def table(latency: list[float], refresh: float = 10.0) -> LatencyTable:
@@ -201,18 +211,20 @@ def visited_by(anchors: AnchorTable, prompt: int) -> np.ndarray:
     return visited & (anchors.prompt_index == prompt)
 
 
-def test_timing_noise_widens_the_interval_and_the_verdict_follows(anchors: AnchorTable) -> None:
+def test_timing_noise_widens_the_interval_and_the_verdict_follows(twelve: AnchorTable) -> None:
     calm = table([10.0, 11.0, 12.0, 13.0, 14.0])
     noisy = dataclasses.replace(
         calm, low=tuple(0.5 * value for value in calm.latency), high=tuple(1.6 * value for value in calm.latency)
     )
-    sure, unsure = choose(anchors, calm), choose(anchors, noisy)
+    sure, unsure = choose(twelve, calm), choose(twelve, noisy)
     assert sure.best.budget == unsure.best.budget > 0 and sure.best.speedup == unsure.best.speedup
     assert sure.best.speedup_low > 1 and "not certain" not in sure.sentence
     assert unsure.best.speedup_low < 1 and "The interval contains 1: the gain is not certain." in unsure.sentence
     assert unsure.best.speedup_high > sure.best.speedup_high
     assert unsure.rows[0].speedup_low == unsure.rows[0].speedup_high == 1.0  # plain decoding against itself
-    often = choose(anchors, dataclasses.replace(noisy, repeats=10_000))
+    few = choose(twelve.select(range(11)), calm)
+    assert "too few held-out prompts (11) to conclude that it is faster" in few.sentence
+    often = choose(twelve, dataclasses.replace(noisy, repeats=10_000))
     assert often.best.speedup_low == pytest.approx(sure.best.speedup_low, rel=0.02)
 
 

@@ -95,6 +95,16 @@ def test_a_gain_that_chance_explains_says_so_and_how_much_may_be_unseen() -> Non
     assert f"A gain of up to {found.gain.high:.3f} may have gone unseen" in found.sentence()
 
 
+def test_too_few_held_out_prompts_conclude_nothing() -> None:
+    half = 30 + np.random.default_rng(0).integers(0, 5, 20).astype(float)
+    for prompts, enough in ((11, False), (12, True)):
+        found = curve_of([half[:prompts], half[:prompts] + 1], half[:prompts] - 4).answer(8)
+        assert found.gain.low > 0
+        assert found.more_would_help is enough
+        few = f"Too few held-out prompts ({prompts}) to conclude whether more prompts would help"
+        assert found.sentence().startswith("More prompts are likely to help" if enough else few)
+
+
 def test_a_loss_is_called_a_loss() -> None:
     half = np.arange(20.0, 40.0)
     found = curve_of([half, half], half + 5).answer(8)
@@ -110,7 +120,7 @@ def test_equal_graphs_gain_nothing_to_the_last_bit() -> None:
     forwards = np.random.default_rng(3).integers(20, 50, 21).astype(float)
     found = curve_of([forwards] * 10, forwards).answer(8)
     assert (found.gain.estimate, *found.gain.pair()) == (0.0, 0.0, 0.0)
-    assert "changed by +0.000, 95% interval [+0.000, +0.000]" in found.sentence()
+    assert "changed by +0.000, 95 % interval [+0.000, +0.000]" in found.sentence()
     assert not found.more_would_help
 
 

@@ -11,7 +11,13 @@ from drafting.replay import ReplayError, ReplayResult, replay, walk
 from drafting.searches.greedy import greedy
 from drafting.trie import PrefixTrie
 from drafting.values import path_value
-from studies.statistics.intervals import IntervalError, PromptBootstrap, interval_columns, interval_fields
+from studies.statistics.intervals import (
+    IntervalError,
+    PromptBootstrap,
+    few_prompts_note,
+    interval_columns,
+    interval_fields,
+)
 from studies.statistics.intervals import _expanded_tails as expanded_tails
 from tests.support.toy import toy_traces
 from verify.graph.formulas import Formula
@@ -99,6 +105,20 @@ def test_a_graph_against_itself_is_zero_and_a_better_one_is_found() -> None:
     assert turned.sentence("small", "large").startswith("small needs more forwards than large")
     assert turned.nfe_reduction_difference.estimate == pytest.approx(-found.nfe_reduction_difference.estimate)
     assert found.nfe_reduction_ratio.estimate == pytest.approx(first.nfe_reduction / second.nfe_reduction)
+
+
+def test_fewer_than_twelve_prompts_conclude_nothing() -> None:
+    table, large, small = table_and_graphs()
+    for prompts in (2, 11, 12):
+        part = table.select(table.prompt_indices()[:prompts])
+        found = PromptBootstrap(prompts).compare(replay(large, part), replay(small, part))
+        difference = found.nfe_reduction_difference
+        assert difference.low > 0, "the interval alone would tell them apart"
+        assert found.distinguishable is difference.conclusive is (prompts >= 12)
+        told = f"large and small: too few prompts ({prompts}) to conclude (nfe reduction +"
+        assert found.sentence("large", "small").startswith(told) is (prompts < 12)
+        assert (f"({prompts} prompts, too few to conclude)" in str(difference)) is (prompts < 12)
+        assert (f"Intervals from {prompts} prompts are too narrow" in few_prompts_note(prompts)) is (prompts < 12)
 
 
 def test_counts_per_prompt_are_those_of_the_prompt_alone() -> None:
