@@ -74,7 +74,7 @@ def open_run(
     is_run = isinstance(found, dict) and found.get("format") == RUN_FORMAT
     if path.is_dir() and any(path.iterdir()) and not is_run:
         raise RunDirectoryError(f"{path} exists and holds files that are not a run; give another --out")
-    if is_run and not overwrite_traces:
+    if is_run and found is not None and not overwrite_traces:
         mend = "give another --out, or --overwrite-traces to delete the recordings and make them again"
         for folder, facts in recordings.items():
             check_folder(path / folder, facts, mend)

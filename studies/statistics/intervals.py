@@ -88,8 +88,8 @@ def few_prompts_note(prompts: int) -> str:
     if prompts >= FEW_PROMPTS:
         return ""
     return (
-        f"Intervals from {prompts} prompts are too narrow: below {FEW_PROMPTS} they hold the truth less often than they "
-        "say, so nothing is concluded from them."
+        f"Intervals from {prompts} prompts are too narrow: below {FEW_PROMPTS} they hold the truth less often than "
+        "they say, so nothing is concluded from them."
     )
 
 
@@ -113,8 +113,8 @@ class Comparison:
         """One sentence: which graph needs fewer forwards, that these prompts cannot tell, or that they are too few."""
         found = self.nfe_reduction_difference
         gap = (
-            f"nfe reduction {found.estimate:+.3f}, {100 * found.level:.0f} % interval [{found.low:+.3f}, {found.high:+.3f}] "
-            f"over {found.prompts} prompts"
+            f"nfe reduction {found.estimate:+.3f}, {100 * found.level:.0f} % interval "
+            f"[{found.low:+.3f}, {found.high:+.3f}] over {found.prompts} prompts"
         )
         if not found.conclusive:
             return f"{first} and {second}: too few prompts ({found.prompts}) to conclude ({gap})."
