@@ -7,6 +7,8 @@ second show what the study saw, the third what it is worth; the headline is the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -17,6 +19,7 @@ from figures.canvas.output import Table
 from figures.canvas.page import finish, new_figure, style_axes, value_limits
 from figures.canvas.style import FAINT, NOTE_SIZE, TEXT_SIZE, darker, marker_size, method_style
 from figures.canvas.words import cautious, plural
+from figures.plots.verdicts import misplaced
 from figures.records.fields import FigureDataError
 from figures.records.study import OPTUNA, StudyFile, Trial, Verdict, one_reading
 
@@ -49,8 +52,19 @@ def baseline_values(study: StudyFile) -> dict[str, float]:
         if row.split == "validation" and row.method != OPTUNA:
             ratios.setdefault(row.method, []).append(row.forwards / row.forwards_plain)
     values = {method: sum(found) / len(found) for method, found in ratios.items()}
+    values = {method: value for method, value in values.items() if not _misplaced(study, method)}
     kept = one_reading(list(values), {method: -value for method, value in values.items()})
     return {method: values[method] for method in kept if method.partition(":")[0] in LINES}
+
+
+def _misplaced(study: StudyFile, method: str) -> bool:
+    """Whether ``method`` is a reading of the published rule that fails under the study's policy."""
+    return misplaced(method.partition(":")[2], str(study.run.get("policy", "static")))
+
+
+def _judged(study: StudyFile) -> list[Verdict]:
+    """The verdicts that say something."""
+    return [verdict for verdict in study.verdicts if not _misplaced(study, verdict.against)]
 
 
 def best_so_far(trials: list[Trial]) -> list[float]:
@@ -70,7 +84,7 @@ def table_optuna_overview(study: StudyFile) -> Table:
     ]
     rows += [("baseline", name, None, None, value, None, None) for name, value in baseline_values(study).items()]
     rows += [("importance", name, None, None, share, None, None) for name, share in _shares(study)]
-    rows += [("difference", v.against, None, None, v.difference, *v.interval) for v in study.verdicts]
+    rows += [("difference", v.against, None, None, v.difference, *v.interval) for v in _judged(study)]
     return Table(_TABLE, tuple(rows))
 
 
@@ -82,7 +96,7 @@ def draw_optuna_overview(study: StudyFile) -> Figure:
     """
     trials = finished(study)
     shares = _shares(study)
-    side = [draw for draw, there in (("importance", bool(shares)), ("difference", bool(study.verdicts))) if there]
+    side = [draw for draw, there in (("importance", bool(shares)), ("difference", bool(_judged(study)))) if there]
     figure = new_figure(height=5.2)
     top = figure.add_gridspec(2, 1, height_ratios=[1.15, 1]) if side else figure.add_gridspec(1, 1)
     history = figure.add_subplot(top[0])
@@ -90,13 +104,15 @@ def draw_optuna_overview(study: StudyFile) -> Figure:
     if "importance" in panels:
         _draw_importances(panels["importance"], shares)
     if "difference" in panels:
-        _draw_differences(panels["difference"], study.verdicts)
+        _draw_differences(panels["difference"], _judged(study))
     handles = _draw_history(history, study, trials)
     note = (
         f"Above: on held-out folds of {plural(study.search_prompts, 'search prompt')}, which the study saw. "
         f"Differences: on {plural(study.test_prompts, 'test prompt')}, all budgets together, paired 95 % intervals; "
         f"hollow where the interval contains zero. {study.about()}"
     )
+    if len(_judged(study)) < len(study.verdicts):
+        note += " Degree-1 readings of the published rule were made for one token a step and are left out here."
     finish(figure, headline(study), note.rstrip(), handles)
     lines = []
     for method, value in baseline_values(study).items():
@@ -193,7 +209,7 @@ def _draw_importances(axes: Axes, shares: list[tuple[str, float]]) -> None:
     axes.tick_params(axis="y", length=0)
 
 
-def _draw_differences(axes: Axes, verdicts: tuple[Verdict, ...]) -> None:
+def _draw_differences(axes: Axes, verdicts: Sequence[Verdict]) -> None:
     style_axes(axes, x_label="difference in NFE reduction", title="what it won on test prompts", grid="x")
     axes.axvline(0.0, color=FAINT, linewidth=0.9, zorder=1)
     for place, verdict in enumerate(verdicts):

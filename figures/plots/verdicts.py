@@ -62,17 +62,21 @@ def tally(run: Run, panel: Panel, against: str) -> Tally:
     return found
 
 
-def not_judged(run: Run, panel: Panel) -> set[int]:
-    """The budgets at which the published rule is read with degree-1 accumulation although a step may commit several
-    tokens: it was made for single ones, and being ahead of it there says nothing.
+def misplaced(reading: str | None, policy: str) -> bool:
+    """Whether the published rule is read with degree-1 accumulation although a step may commit several tokens.
+
+    This reading was made for single tokens and fails there, so being ahead of it says nothing.
     """
-    if panel[0].partition(":")[0] == "static":
-        return set()
+    return (reading or "").startswith("degree1") and policy.partition(":")[0] != "static"
+
+
+def not_judged(run: Run, panel: Panel) -> set[int]:
+    """The budgets at which the reading of the published rule is :func:`misplaced`."""
     return {
         budget
         for curve in curves(run, panel, "nfe_reduction")
         for budget, reading in zip(curve.budgets, curve.readings, strict=True)
-        if curve.method == PUBLISHED and (reading or "").startswith("degree1")
+        if curve.method == PUBLISHED and misplaced(reading, panel[0])
     }
 
 

@@ -78,6 +78,19 @@ def test_an_interval_with_zero_is_no_verdict(tmp_path: Path) -> None:
     assert heading(draw_optuna_overview(load(tmp_path, payload))) == said
 
 
+def test_degree_1_readings_are_left_out_where_a_step_commits_several_tokens(tmp_path: Path) -> None:
+    payload = saved_inputs.study()
+    payload["run"]["policy"] = "threshold:0.9"
+    study = load(tmp_path, payload)
+    figure = draw_optuna_overview(study)
+    names = [text.get_text() for text in figure.axes[2].get_yticklabels()]
+    assert names == [f"over {name}" for name in ("confidence chain", "tree greedy", "greedy", "minimum cut", "exact")]
+    assert not [text for text in figure.axes[0].texts if "published" in text.get_text()]
+    assert "Degree-1 readings of the published rule" in figure.texts[1].get_text().replace("\n", " ")
+    assert not [row for row in table_optuna_overview(study).rows if "degree1" in str(row[1]) and row[0] != "trial"]
+    assert_legible(figure)
+
+
 def test_a_short_study_is_drawn_without_importances_and_comparisons(tmp_path: Path) -> None:
     payload = saved_inputs.study() | {"importances": [], "comparisons": {}, "baselines": []}
     payload["trials"] = payload["trials"][:2]
