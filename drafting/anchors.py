@@ -92,7 +92,7 @@ class AnchorTable:
         last_row = blocks[1:][block_of_row] - 1
         anchors = np.flatnonzero(np.arange(n_rows) < last_row)
         natural = last_row[anchors] - anchors - 1
-        wanted = natural if max_depth is None else np.minimum(natural, max_depth)
+        kept = natural if max_depth is None else np.minimum(natural, max_depth)
 
         lengths: list[np.ndarray] = []
         sizes: list[np.ndarray] = []
@@ -102,7 +102,7 @@ class AnchorTable:
             part = slice(low, low + _CHUNK)
             for store, value in zip(
                 (lengths, sizes, ranks_i, ranks_j),
-                derive_chains(traces, anchors[part], wanted[part]),
+                derive_chains(traces, anchors[part], kept[part]),
                 strict=True,
             ):
                 store.append(value)
@@ -118,7 +118,7 @@ class AnchorTable:
             state_size=join(sizes, np.int64),
             pair_i=join(ranks_i, np.int16),
             pair_j=join(ranks_j, np.int16),
-            truncated=(natural > wanted) & (length == wanted),
+            truncated=(natural > kept) & (length == kept),
             block_ptr=ptr_of(block_steps - 1),
             block_prompt=traces.prompt_index[blocks[:-1]].astype(np.int32),
             block_index=traces.block[blocks[:-1]].astype(np.int32),

@@ -38,9 +38,9 @@ def block_starts(traces: Traces) -> np.ndarray:
 
 
 def derive_chains(
-    traces: Traces, rows: np.ndarray, wanted: np.ndarray
+    traces: Traces, rows: np.ndarray, kept: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Chains of the anchors at trace rows ``rows`` [R], ``wanted`` [R] states each at most.
+    """Chains of the anchors at trace rows ``rows`` [R], at most ``kept`` [R] states of each.
 
     Returns:
         Chain lengths [R], pairs added by each chain state, their position ranks and vocabulary ranks.
@@ -68,7 +68,7 @@ def derive_chains(
     entry_at[owner, position] = entry
 
     # Chain state d of an anchor adds what the step d rows later committed.
-    state_owner, state_row = ranges(rows + 1, wanted)
+    state_owner, state_row = ranges(rows + 1, kept)
     state_size = traces.commit_ptr[state_row + 1] - traces.commit_ptr[state_row]
     state, commit = ranges(traces.commit_ptr[state_row], state_size)
     anchor = state_owner[state]
@@ -88,6 +88,6 @@ def derive_chains(
 
     unnamed = np.bincount(state[~named], minlength=len(state_owner)) > 0
     cut = np.concatenate([[0], np.cumsum(unnamed | (state_size == 0))])
-    alive = cut[1:] == cut[ptr_of(wanted)[:-1]][state_owner]
+    alive = cut[1:] == cut[ptr_of(kept)[:-1]][state_owner]
     length = np.bincount(state_owner[alive], minlength=len(rows))
     return length, state_size[alive], pair_i[alive[state]], pair_j[alive[state]]

@@ -207,7 +207,7 @@ class PrefixTrie:
         return size
 
     def formulas(self, states: np.ndarray | Sequence[int]) -> list[Formula]:
-        """Formulas of states (ids), in the order given."""
+        """Formulas of states (ids), in the same order."""
         rows = self.state_row[np.asarray(states, dtype=np.int64)]
         drafted = iter(self.anchors.formulas(rows[rows >= 0]))
         return [next(drafted) if row >= 0 else ROOT for row in rows]

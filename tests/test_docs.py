@@ -56,8 +56,9 @@ def test_the_script_of_the_library_page_runs(
     exec(compile(script, "docs/library.md", "exec"), found)
     assert found["graph"].gap == 0.0 and found["graph"].budget == 10
     assert found["fast"].forwards < found["plain"].forwards
+    assert (tmp_path / "graph.png").stat().st_size > 10_000
     assert "forward passes\n" in capsys.readouterr().out
     assert {name.partition(".")[0] for name in re.findall(r"^from (\S+)", script, flags=re.MULTILINE)} == {
-        "calibrate", "drafting", "verify",
+        "calibrate", "drafting", "figures", "verify",
     }  # fmt: skip
     assert not re.search(r"^from \w+\.", script, flags=re.MULTILINE)

@@ -189,8 +189,10 @@ def draw_graph_layers(graph: GraphFile | DraftGraph) -> Figure:
 def headline(graph: GraphFile | DraftGraph, laid: LaidOutGraph) -> str:
     """How far the graph looks ahead, and what it is worth on held-out prompts if the file says so."""
     text = f"D = {len(laid.nodes) - 1}: looks up to {plural(max(laid.layers), 'step')} ahead"
-    if not isinstance(graph, GraphFile):
-        return text
+    if isinstance(graph, DraftGraph):
+        if "validity" not in graph.graph:
+            return text
+        graph = graph.to_graph_file()
     search = graph.provenance.get("search")
     label = f", {method_style(search).label}" if isinstance(search, str) else ""
     text = f"{graph.validity.policy}{label}, {text}"

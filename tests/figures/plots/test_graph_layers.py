@@ -14,7 +14,7 @@ from drafting.graph import DraftGraph
 from drafting.trie import PrefixTrie
 from figures.canvas.style import SEQUENTIAL
 from figures.draw import draw_all
-from figures.plots.graph_layers import draw_graph_layers, graph_row, lay_out, node_label, table_graph_layers
+from figures.plots.graph_layers import draw_graph_layers, graph_row, headline, lay_out, node_label, table_graph_layers
 from figures.records.run import FigureDataError, Run, load_run
 from tests.support.overlaps import assert_legible
 from verify.graph.file import GraphFile, Validity, load_graph
@@ -129,11 +129,11 @@ def test_a_threshold_graph_shows_no_edge_that_a_path_implies() -> None:
 
 def test_the_headline_tells_depth_and_held_out_value(run: Run) -> None:
     graph = load_graph(run.directory / "graphs/static-1-greedy-D10.json")
-    headline, note = (text.get_text().replace("\n", " ").replace("\u00a0", " ")
+    title, note = (text.get_text().replace("\n", " ").replace("\u00a0", " ")
                       for text in draw_graph_layers(graph).texts)  # fmt: skip
     worth = graph.values["test"]["accepted_drafts"]
     depth = max(graph.depths)
-    assert headline == (
+    assert title == (
         f"static:1, greedy, D = 10: looks up to {depth} steps ahead, {worth:.2f} drafts accepted per anchor on "
         "96 held-out (test) prompts"
     )
@@ -220,3 +220,11 @@ def test_a_graph_that_nobody_could_read_is_refused() -> None:
     fan = [((i, j),) for i in range(1, 33) for j in range(1, 9)]
     with pytest.raises(FigureDataError, match="the graph has 257 draft nodes, expected at most 256; a drawing of more"):
         draw_graph_layers(graph_file([*fan, ((1, 1), (2, 1))]))
+
+
+def test_a_graph_that_knows_its_origin_is_headed_like_its_file() -> None:
+    graph = DraftGraph.from_formulas([((1, 1),)], step_size=1).annotate(PrefixTrie.from_chains([[((1, 1),)], []]))
+    assert headline(graph, lay_out(graph)) == "D = 1: looks up to 1 step ahead"
+    file = graph_file([((1, 1),)])
+    graph.graph.update(validity=file.validity, provenance={"search": "greedy"})
+    assert headline(graph, lay_out(graph)).startswith("static:1, greedy, D = 1: looks up to 1 step ahead, 0.50 drafts")
