@@ -26,13 +26,14 @@ import numpy as np
 from scipy.special import ndtr, ndtri, stdtrit
 
 from drafting.replay import ReplayResult, check_paired
+from figures.canvas.words import FEWEST_PROMPTS
 
 Method = Literal["bca", "percentile"]
 
 RESAMPLES = 10_000
 LEVEL = 0.95
-#: Below this many prompts no verdict is given.
-FEW_PROMPTS = 12
+#: Below this many prompts no verdict is given, here and in figures.
+FEW_PROMPTS = FEWEST_PROMPTS
 _CACHED_CELLS = 1 << 22  # weights kept in memory at most (32 MiB); more are drawn anew, in parts, at every use
 
 Statistic = Callable[[np.ndarray], np.ndarray]  # sums over prompts [R, columns] -> [R]
