@@ -10,10 +10,10 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from figures.canvas.output import Table, file_name, save_figure
-from figures.plots.ablation import SEARCH_STUDIES, Ablation, as_run, load_ablation
+from figures.canvas.output import Table, save_figure
+from figures.plots.ablation import SEARCH_STUDIES, as_run
 from figures.plots.accepted_histogram import draw_accepted_histogram, pairs, table_accepted_histogram
-from figures.plots.calibration_size import draw_calibration_size, load_calibration_size, table_calibration_size
+from figures.plots.calibration_size import draw_calibration_size, table_calibration_size
 from figures.plots.curves import Metric, table_nfe_vs_budget
 from figures.plots.divergence import draw_divergence, load_divergence, table_divergence
 from figures.plots.domain_matrix import calibrated_methods, draw_domain_matrix, matrix, table_domain_matrix
@@ -25,8 +25,10 @@ from figures.plots.pareto import draw_pareto, fronts, table_pareto
 from figures.plots.rank_heatmaps import draw_rank_heatmaps, rank_counts, table_rank_heatmaps
 from figures.plots.setting_curves import draw_setting_curves, shown_rows, table_setting_curves
 from figures.plots.speedup import draw_speedup, load_speedup, table_speedup
-from figures.records.fields import MAX_BYTES
+from figures.records.ablation import Ablation, load_ablation
+from figures.records.calibration_size import load_calibration_size
 from figures.records.latency import load_latency
+from figures.records.record import MAX_BYTES
 from figures.records.run import FigureDataError, Run, load_run
 from figures.records.saved import (
     ABLATION,
@@ -42,6 +44,7 @@ from figures.records.saved import (
     stem,
 )
 from figures.records.study import load_study
+from figures.records.words import file_name
 from verify.files.strict_json import StrictJsonError, read_json
 from verify.graph.file import GRAPH_FORMAT, GraphFileError, load_graph
 

@@ -76,9 +76,3 @@ def _render(figure: Figure, kind: str) -> bytes:
     with rc_context({"svg.hashsalt": "draftgraph", "svg.fonttype": "path"}):
         figure.savefig(buffer, format=kind, dpi=DPI, metadata=metadata, facecolor="white")
     return buffer.getvalue()
-
-
-def file_name(*parts: Any) -> str:
-    """A file name from ``parts``: "threshold:0.9" becomes "threshold-0.9"."""
-    text = "-".join(str(part) for part in parts if part not in (None, ""))
-    return "".join(char if char.isalnum() or char in "-_.+" else "-" for char in text)

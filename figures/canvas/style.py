@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from matplotlib import colormaps
 from matplotlib.colors import LinearSegmentedColormap
 
+from figures.records.run import PUBLISHED
+
 WIDTH = 8.0  # inches
 DPI = 200
 
@@ -65,12 +67,9 @@ METHOD_STYLES: dict[str, MethodStyle] = {
     "random": MethodStyle("random graph", "#999933", "d"),
     "lp_bound": MethodStyle("bound on search prompts", "#000000", "None"),
 }
-#: Not graphs but limits: drawn as dotted lines without markers, never chosen as the best method.
-BOUNDS = frozenset({"lp_bound"})
 
 _SPARE = (("#AA4499", "<"), ("#44AA99", ">"), ("#6699CC", "8"), ("#661100", "H"))
 #: Readings of the published rule where they are told apart; the first is how it looks where only one is drawn.
-PUBLISHED = "published"
 READING_STYLES: dict[str, MethodStyle] = {
     "degree1/all": METHOD_STYLES[PUBLISHED],
     "degree0": MethodStyle("", "#0072B2", "o"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 #: With fewer prompts than this an interval over prompts covers too little, so a headline concludes nothing.
 FEWEST_PROMPTS = 12
@@ -51,11 +51,3 @@ def percent(share: float) -> str:
         return "more than 99.9 %"
     rounded = 0 < share < 0.0095 or 0.995 <= share < 1
     return f"{100 * share:.1f} %" if rounded else f"{100 * share:.0f} %"
-
-
-def facts(found: Mapping[str, object], names: Iterable[str], **more: object) -> str:
-    """ "Model: M, policy: P." of the texts and numbers that ``found`` has under ``names``, then ``more``."""
-    chosen = {name: found.get(name) for name in names} | more
-    parts = [f"{name}: {value}" for name, value in chosen.items() if isinstance(value, str | int | float)]
-    text = ", ".join(parts)
-    return f"{text[0].upper()}{text[1:]}." if text else ""

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import pairwise
-from pathlib import Path
-
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -14,9 +10,7 @@ from figures.canvas.output import Table
 from figures.canvas.page import finish, panel_grid, thin_ticks
 from figures.canvas.style import FAINT, INK, TITLE_SIZE, marker_size, method_style
 from figures.canvas.words import cautious, plural
-from figures.records import fields
-from figures.records.fields import RESULTS_FORMAT, Item
-from verify.files.strict_json import Words, fail
+from figures.records.calibration_size import Answer, CalibrationSize, SizeRow
 
 MINUS = "\N{MINUS SIGN}"
 _TABLE = (
@@ -25,116 +19,12 @@ _TABLE = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class SizeRow:
-    """One size and budget: means over the draws of ``search_prompts`` prompts.
-
-    Attributes:
-        nfe_reduction: on the held-out prompts, which are the same for all sizes; ``low`` and ``high`` are the ends of
-            its 95 % interval over them.
-        draws_low, draws_high: least and largest of the draws.
-    """
-
-    method: str
-    budget: int
-    search_prompts: int
-    draws: int
-    in_sample: float
-    prompts: int
-    nfe_reduction: float
-    low: float | None
-    high: float | None
-    draws_low: float
-    draws_high: float
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The gain in held-out nfe reduction from half of the search prompts to all of them."""
-
-    budget: int
-    half: int
-    whole: int
-    gain: float
-    gain_interval: tuple[float, float]
-    more_would_help: bool
-
-
-@dataclass(frozen=True)
-class CalibrationSize:
-    """A curve that was read; ``rows`` by budget, then by size."""
-
-    path: Path
-    rows: tuple[SizeRow, ...]
-    answers: dict[int, Answer]
-
-    def budgets(self) -> list[int]:
-        """In ascending order."""
-        return sorted({row.budget for row in self.rows})
-
-
-def load_calibration_size(path: str | Path) -> CalibrationSize:
-    """Read the file that ``draftgraph calibration-size --out`` wrote.
-
-    Raises:
-        FigureDataError: no such file, another format, no rows, a field missing or of another type, an interval the
-            wrong way round, a size twice.
-    """
-    path = Path(path)
-    return fields.read_saved(path, lambda outer: _curve(path, outer))
-
-
-def _curve(path: Path, outer: Item) -> CalibrationSize:
-    fields.check_format(outer, RESULTS_FORMAT)
-    rows = sorted(fields.some_rows(outer, _row), key=lambda row: (row.budget, row.search_prompts))
-    for before, row in pairwise(rows):
-        if (before.budget, before.search_prompts) == (row.budget, row.search_prompts):
-            fail("rows", "every size once", Words(f"{row.search_prompts} prompts at budget {row.budget} twice"))
-    answers = fields.each(outer, "answers", _answer)
-    return CalibrationSize(path, tuple(rows), {answer.budget: answer for answer in answers})
-
-
-def _row(item: Item, where: str) -> SizeRow:
-    low, high = fields.interval(item, "nfe_reduction", where)
-    spread = fields.interval(item, "draws", where)
-    size = fields.count(item, "search_prompts", where)
-    if size == 0 or None in spread:
-        fail(where, "at least one search prompt, and the least and largest of the draws", Words("none"))
-    return SizeRow(
-        method=fields.text(item, "method", where),
-        budget=fields.count(item, "budget", where),
-        search_prompts=size,
-        draws=fields.count(item, "draws", where),
-        in_sample=fields.number(item, "in_sample_nfe_reduction", where),
-        prompts=fields.count(item, "prompts", where),
-        nfe_reduction=fields.number(item, "nfe_reduction", where),
-        low=low,
-        high=high,
-        draws_low=spread[0] or 0.0,
-        draws_high=spread[1] or 0.0,
-    )
-
-
-def _answer(item: Item, where: str) -> Answer:
-    helps = fields.need(item, "more_would_help", where)
-    if not isinstance(helps, bool):
-        fail(f"{where}.more_would_help", "true or false", helps)
-    return Answer(
-        budget=fields.count(item, "budget", where),
-        half=fields.count(item, "half", where),
-        whole=fields.count(item, "whole", where),
-        gain=fields.number(item, "gain", where, low=float("-inf")),
-        gain_interval=fields.pair(item, "gain_interval", where),
-        more_would_help=helps,
-    )
-
-
 def table_calibration_size(curve: CalibrationSize) -> Table:
     """Every drawn point, one row each."""
     rows = [
         (
-            row.method, row.budget, row.search_prompts, row.draws, row.nfe_reduction, row.low, row.high, row.draws_low,
-            row.draws_high, row.in_sample, row.prompts,
+            row.method, row.budget, row.search_prompts, row.draws, row.nfe_reduction, row.nfe_reduction_low,
+            row.nfe_reduction_high, row.draws_low, row.draws_high, row.in_sample_nfe_reduction, row.prompts,
         )
         for row in curve.rows
     ]  # fmt: skip
@@ -148,7 +38,7 @@ def draw_calibration_size(curve: CalibrationSize) -> Figure:
     budgets = curve.budgets()
     figure, grid = panel_grid(len(budgets), "search prompts (log scale)", "NFE reduction (× fewer forwards)")
     for axes, budget in zip(grid, budgets, strict=True):
-        _draw_panel(axes, [row for row in curve.rows if row.budget == budget], curve.answers.get(budget))
+        _draw_panel(axes, [row for row in curve.rows if row.budget == budget], curve.answer(budget))
     draws = max(row.draws for row in curve.rows)
     note = (
         f"Graphs found on random draws of n prompts ({plural(draws, 'draw')} per size, all prompts once), valued on "
@@ -170,7 +60,7 @@ def headline(curve: CalibrationSize) -> str:
     """The answer to the question, over all budgets."""
     label = method_style(curve.rows[0].method).label
     whole = plural(max(row.search_prompts for row in curve.rows), "search prompt")
-    helped = [budget for budget, answer in sorted(curve.answers.items()) if answer.more_would_help]
+    helped = [answer.budget for answer in curve.answers if answer.more_would_help]
     if not curve.answers:
         text = f"Held-out NFE reduction of {label} graphs against the number of search prompts"
     elif not helped:
@@ -195,8 +85,8 @@ def _draw_panel(axes: Axes, rows: list[SizeRow], answer: Answer | None) -> None:
     sizes = [row.search_prompts for row in rows]
     axes.set_xscale("log", base=2)
     axes.plot(
-        sizes, [row.in_sample for row in rows], color=style.colour, linestyle=DASHES, linewidth=1.0, alpha=0.6,
-        gid="in_sample",
+        sizes, [row.in_sample_nfe_reduction for row in rows], color=style.colour, linestyle=DASHES, linewidth=1.0,
+        alpha=0.6, gid="in_sample",
     )  # fmt: skip
     axes.vlines(
         sizes, [row.draws_low for row in rows], [row.draws_high for row in rows], color=style.colour, linewidth=1.6,
@@ -206,5 +96,6 @@ def _draw_panel(axes: Axes, rows: list[SizeRow], answer: Answer | None) -> None:
         sizes, [row.nfe_reduction for row in rows], color=style.colour, marker=style.marker,
         markersize=marker_size(style), linewidth=1.8, gid="held_out",
     )  # fmt: skip
-    draw_band(axes, sizes, [row.low for row in rows], [row.high for row in rows], style.colour, "band")
+    lows, highs = [row.nfe_reduction_low for row in rows], [row.nfe_reduction_high for row in rows]
+    draw_band(axes, sizes, lows, highs, style.colour, "band")
     thin_ticks(axes.xaxis, sizes, room=0.08)

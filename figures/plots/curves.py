@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from figures.canvas.output import Table
-from figures.canvas.style import BOUNDS, method_order
-from figures.records.run import BASELINES, ResultRow, Run
+from figures.canvas.style import method_order
+from figures.records.run import BASELINES, BOUNDS, ResultRow, Run
 
 Metric = Literal["nfe_reduction", "accepted_drafts"]
 Panel = tuple[str, str]  # policy, cache

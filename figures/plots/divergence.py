@@ -21,9 +21,10 @@ from figures.canvas.marks import line_mark
 from figures.canvas.output import Table
 from figures.canvas.page import finish, new_figure, style_axes
 from figures.canvas.style import FAINT, INK, TEXT_SIZE
-from figures.canvas.words import cautious, facts, plural
+from figures.canvas.words import cautious, plural
 from figures.records import fields
 from figures.records.fields import DIVERGENCE_FORMAT, Item
+from figures.records.words import facts
 from verify.files.strict_json import Words, fail
 
 BATCH, DRAFTS = "batch", "drafts"

@@ -18,7 +18,8 @@ from figures.canvas.output import Table
 from figures.canvas.page import colour_bar, finish, new_figure, style_axes
 from figures.canvas.style import LABEL_SIZE, SEQUENTIAL, SMALL_SIZE, method_style, on_colour
 from figures.canvas.words import cautious, percent, prompts_of
-from figures.plots.ablation import Ablation, AblationRow, best_method, usual_budget
+from figures.plots.ablation import best_method, usual_budget
+from figures.records.ablation import Ablation, AblationRow
 from figures.records.fields import FigureDataError
 from figures.records.run import BASELINES
 

@@ -17,7 +17,6 @@ from figures.canvas.marks import band_mark, draw_band, label_heights, line_mark,
 from figures.canvas.page import BUDGET_LABEL, budget_axis, finish, panel_grid, value_limits
 from figures.canvas.style import (
     BACKDROP,
-    BOUNDS,
     FAINT,
     INK,
     NOTE_SIZE,
@@ -29,7 +28,7 @@ from figures.canvas.style import (
 from figures.canvas.words import cautious, percent, prompts_of
 from figures.plots.curves import Cast, Curve, Metric, Panel, cast, curves, held_out
 from figures.plots.verdicts import not_judged, ours, panel_verdict, shown, values_at_end, verdict
-from figures.records.run import BASELINES, FigureDataError, Run
+from figures.records.run import BASELINES, BOUNDS, FigureDataError, Run
 
 _LABELS = {
     "nfe_reduction": "NFE reduction (× fewer forwards)",

@@ -17,7 +17,8 @@ from figures.canvas.output import Table
 from figures.canvas.page import finish, new_figure, style_axes, value_limits
 from figures.canvas.style import FAINT, TEXT_SIZE, marker_size, method_order, method_style
 from figures.canvas.words import cautious, prompts_of
-from figures.plots.ablation import Ablation, AblationRow, best_method, usual_budget
+from figures.plots.ablation import best_method, usual_budget
+from figures.records.ablation import Ablation, AblationRow
 
 #: Axis labels with units; a study of another name is labelled by its name.
 LABELS = {

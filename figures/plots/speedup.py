@@ -21,9 +21,9 @@ from figures.canvas.marks import band_mark, draw_band, line_mark
 from figures.canvas.output import Table
 from figures.canvas.page import BUDGET_LABEL, budget_axis, finish, new_figure, style_axes, value_limits
 from figures.canvas.style import FAINT, INK, LABEL_SIZE, TEXT_SIZE
-from figures.canvas.words import facts
 from figures.records import fields
 from figures.records.fields import BUDGET_FORMAT, Item
+from figures.records.words import facts
 from verify.files.strict_json import Words, fail
 
 COLOUR, SAVED, LONGER = "#0072B2", "#009E73", "#D55E00"

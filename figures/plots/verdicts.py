@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from figures.canvas.style import BOUNDS, PUBLISHED, method_style
+from figures.canvas.style import method_style
 from figures.canvas.words import too_few
 from figures.plots.curves import BACKGROUND, Metric, Panel, curves
-from figures.records.run import BASELINES, Run
+from figures.records.run import BASELINES, BOUNDS, PUBLISHED, Run
 
 CHAIN = "chain"
 

@@ -1,81 +1,120 @@
-"""Reading a run directory: results.json as tidy rows, and the graph files that its rows name.
-
-The reader is strict about what it uses - types, finite numbers, intervals the right way round, no row twice - and
-ignores fields that it does not know, so that studies may write more than figures show.
-"""
+"""``results.json`` of ``draftgraph calibrate``: every graph that was found, as rows, and the graph files they name."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any, ClassVar, Literal
 
-from figures.canvas.style import BOUNDS
-from figures.records.fields import (
-    RESULTS_FORMAT,
-    FigureDataError,
-    Item,
-    check_format,
-    check_interval,
-    count,
-    counts,
-    each,
-    need,
-    number,
-    optional_count,
-    optional_number,
-    optional_text,
-    read_saved,
-    some_rows,
-    split_name,
-    text,
-)
-from verify.files.strict_json import Words, expect_list, expect_object, fail
+from figures.records.record import FigureDataError, check_interval, load_record
+from verify.files.quoting import plain_or_quoted, quoted
+from verify.files.strict_json import Words, fail
+from verify.files.typed_json import NOT_SAVED, Amount, Count, Name
 from verify.graph.file import GraphFile, GraphFileError, load_graph
 
+#: The name of the file in a run directory.
+RESULTS_NAME = "results.json"
 #: What the confidence chain and plain decoding are: something to compare with, not a calibrated graph.
 BASELINES = frozenset({"plain", "chain"})
+#: Limits instead of graphs: drawn as dotted lines without markers, never chosen as the best method.
+BOUNDS = frozenset({"lp_bound"})
+#: The method that has several readings; as ``published:READING`` each of them is a method of its own.
+PUBLISHED = "published"
+
+Split = Literal["search", "validation", "test"]
 
 
 @dataclass(frozen=True)
 class ResultRow:
     """One graph on the prompts of one split; None is what the study did not find out.
 
+    ``*_low`` and ``*_high`` are the ends of 95 % intervals from resampling prompts. Fields that are only measured are
+    None on search prompts.
+
     Attributes:
         method: the search that made the graph; "plain" is decoding without drafts.
+        budget: draft nodes asked for; ``nodes``: how many the graph has.
         reading: which reading of the published rule, None for other methods.
-        budget: draft nodes asked for.
+        prompts: of the split.
         accepted_drafts: drafts accepted, mean over all anchors; ``_visited``: over the anchors that a decode with
             this graph comes by.
-        forwards_predicted: forward passes by replay; ``_measured``: counted by the runtime verifier (on as many
-            prompts as the study spared for it).
-        nfe_reduction: forwards of plain decoding over forwards with the graph.
-        bound: no graph of this budget has a higher accepted drafts on this split.
-        graph: path of the graph file, relative to the run directory.
-
-    ``*_low`` and ``*_high`` are the ends of 95 % intervals from resampling prompts.
+        forwards_plain: forward passes of plain decoding; ``forwards_predicted``: with the graph, by replay.
+        nfe_reduction: the first over the second.
+        tokens_per_forward: tokens committed per forward pass.
+        bound: no graph of this budget has higher accepted drafts on this split.
+        gap: how far the graph may be below the bound, as a share of it.
+        search_seconds: of the search.
+        measured_prompts: prompts that the runtime verifier decoded, and on these:
+        forwards_measured: forward passes counted; ``forwards_predicted_measured``: by replay.
+        tokens_identical: share of the prompts whose tokens are those of plain decoding.
+        query_tokens: over all forwards.
+        seconds: wall time.
+        exact: whether cache mode, back-end and dtype promise identical tokens.
+        graph: path of the graph file, relative to the run directory and inside it.
     """
 
-    method: str
-    reading: str | None
-    budget: int
-    policy: str
-    cache: str
-    split: str
-    prompts: int | None
-    accepted_drafts: float | None
-    accepted_drafts_low: float | None
-    accepted_drafts_high: float | None
-    accepted_drafts_visited: float | None
-    forwards_plain: int | None
-    forwards_predicted: int | None
-    forwards_measured: int | None
-    nfe_reduction: float | None
-    nfe_reduction_low: float | None
-    nfe_reduction_high: float | None
-    bound: float | None
-    graph: str | None
+    method: Name
+    budget: Count
+    policy: Name
+    cache: Name
+    split: Split
+    reading: Name | None = None
+    nodes: Count | None = None
+    prompts: Count | None = None
+    accepted_drafts: Amount | None = None
+    accepted_drafts_low: Amount | None = None
+    accepted_drafts_high: Amount | None = None
+    accepted_drafts_visited: Amount | None = None
+    forwards_plain: Count | None = None
+    forwards_predicted: Count | None = None
+    nfe_reduction: Amount | None = None
+    nfe_reduction_low: Amount | None = None
+    nfe_reduction_high: Amount | None = None
+    tokens_per_forward: Amount | None = None
+    bound: Amount | None = None
+    gap: Amount | None = None
+    search_seconds: Amount | None = None
+    measured_prompts: Count | None = None
+    forwards_measured: Count | None = None
+    forwards_predicted_measured: Count | None = None
+    tokens_identical: Amount | None = None
+    query_tokens: Count | None = None
+    seconds: Amount | None = None
+    exact: bool | None = None
+    graph: Name | None = None
+
+    def check(self, where: str) -> None:
+        """Refuse a graph without values, an interval the wrong way round, a graph file outside the run."""
+        for name in ("accepted_drafts", "nfe_reduction"):
+            # A bound on one objective says nothing about the other; a measured graph has both.
+            if getattr(self, name) is None and self.method not in BOUNDS:
+                fail(f"{where}.{name}", "a number", None)
+            check_interval(getattr(self, f"{name}_low"), getattr(self, f"{name}_high"), name, where)
+        if self.graph is not None and not _stays_inside(self.graph):
+            fail(f"{where}.graph", "a relative path without '..', so that the file lies in the run", self.graph)
+
+
+def _stays_inside(path: str) -> bool:
+    windows = PureWindowsPath(path)
+    return not (PurePosixPath(path).is_absolute() or windows.drive or windows.root or ".." in windows.parts)
+
+
+@dataclass(frozen=True)
+class ReadingRow:
+    """One reading of the published rule on the prompts of one split; fields as in :class:`ResultRow`."""
+
+    policy: Name
+    reading: Name
+    budget: Count
+    split: Split
+    prompts: Count
+    accepted_drafts: Amount
+    accepted_drafts_visited: Amount
+    forwards_plain: Count
+    forwards_predicted: Count
+    nfe_reduction: Amount
+    tokens_per_forward: Amount | None = None
 
 
 @dataclass(frozen=True)
@@ -86,14 +125,22 @@ class Comparison:
     the two apart.
     """
 
-    policy: str
-    budget: int
-    first: str
-    second: str
+    policy: Name
+    budget: Count
+    first: Name
+    second: Name
     difference: float
     low: float
     high: float
     distinguishable: bool
+    split: Split = "test"
+    prompts: Count | None = None
+    sentence: str = ""
+
+    def check(self, where: str) -> None:
+        """Refuse an interval the wrong way round."""
+        if self.low > self.high:
+            fail(f"{where}.low", f"at most high = {self.high!r}", self.low)
 
     def ahead(self) -> str | None:
         """The method that needs fewer forwards, None where the prompts cannot tell."""
@@ -106,12 +153,12 @@ class Comparison:
 class Histogram:
     """``counts[n]`` forwards accepted ``n`` drafts."""
 
-    method: str
-    reading: str | None
-    budget: int
-    policy: str
-    split: str
-    counts: tuple[int, ...]
+    method: Name
+    budget: Count
+    policy: Name
+    split: Split
+    counts: tuple[Count, ...]
+    reading: Name | None = None
 
 
 @dataclass(frozen=True)
@@ -123,22 +170,57 @@ class RankCounts:
         position_by_depth: [position rank - 1][steps ahead - 1].
     """
 
-    policy: str
-    split: str
-    position_by_vocabulary: tuple[tuple[int, ...], ...]
-    position_by_depth: tuple[tuple[int, ...], ...]
+    policy: Name
+    split: Split
+    position_by_vocabulary: tuple[tuple[Count, ...], ...]
+    position_by_depth: tuple[tuple[Count, ...], ...]
+
+    def check(self, where: str) -> None:
+        """Refuse tables that are empty or whose rows have different lengths."""
+        for name in ("position_by_vocabulary", "position_by_depth"):
+            table = getattr(self, name)
+            if not table or not table[0]:
+                fail(f"{where}.{name}", "a table of at least one row and one column", Words("an empty one"))
+            for index, row in enumerate(table):
+                if len(row) != len(table[0]):
+                    expected = f"{len(table[0])} columns, as in the first row"
+                    fail(f"{where}.{name}[{index}]", expected, Words(str(len(row))))
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run directory that was read."""
+    """A run: its configuration, the rows of all policies, and what figures need beside them.
 
-    directory: Path
-    config: dict[str, Any]
+    Attributes:
+        rows: by policy, then by method and budget; each (method, reading, budget, policy, cache, split) once.
+        config: of the run; which fields it has depends on the command.
+        comparisons: of methods, on test prompts.
+        readings: of the published rule, all of them.
+        histograms: one per graph and split.
+        rank_counts: one per policy.
+        directory: where the run lies; paths of graph files are relative to it.
+    """
+
+    FORMAT: ClassVar[str] = "draftgraph-results"
+
     rows: tuple[ResultRow, ...]
-    histograms: tuple[Histogram, ...]
-    rank_counts: tuple[RankCounts, ...]
+    config: dict[str, Any] = field(default_factory=dict)
     comparisons: tuple[Comparison, ...] = ()
+    readings: tuple[ReadingRow, ...] = ()
+    histograms: tuple[Histogram, ...] = ()
+    rank_counts: tuple[RankCounts, ...] = ()
+    directory: Path = field(default=Path(), metadata=NOT_SAVED, compare=False)
+
+    def check(self, where: str) -> None:
+        """Refuse a run without rows, and one with two rows for one point."""
+        if not self.rows:
+            fail("rows", "at least one result row", Words("none: the run was stopped before its first result"))
+        seen: dict[tuple[object, ...], int] = {}
+        for index, row in enumerate(self.rows):
+            key = (row.method, row.reading, row.budget, row.policy, row.cache, row.split)
+            if key in seen:
+                fail(f"rows[{index}]", "every cell once", Words(f"{describe(row)} again, as in rows[{seen[key]}]"))
+            seen[key] = index
 
     def panels(self) -> list[tuple[str, str]]:
         """The (policy, cache) pairs in the order of the rows."""
@@ -154,28 +236,36 @@ class Run:
         caches = ", ".join(dict.fromkeys(row.cache for row in self.rows))
         return f"Model: {model}, cache: {caches}." if isinstance(model, str) else ""
 
-    def select(self, **wanted: object) -> list[ResultRow]:
-        """The rows whose fields equal ``wanted``, in order."""
-        return [row for row in self.rows if all(getattr(row, key) == value for key, value in wanted.items())]
+    def select(self, **values: object) -> list[ResultRow]:
+        """The rows whose fields equal ``values``, in order."""
+        return [row for row in self.rows if all(getattr(row, key) == value for key, value in values.items())]
 
     def load_graph(self, row: ResultRow) -> GraphFile:
         """The graph file that ``row`` names.
 
         Raises:
-            FigureDataError: the row names none, or the file is missing or breaks the format.
+            FigureDataError: the row names none, the file lies outside the run (a link may lead there), or it is
+                missing or breaks the format.
         """
         if row.graph is None:
             raise FigureDataError(f"{self.directory}: {describe(row)} names no graph file, so none can be drawn")
+        path = self.directory / row.graph
+        if not _stays_inside(row.graph) or not path.resolve().is_relative_to(self.directory.resolve()):
+            raise FigureDataError(
+                f"graph of {describe(row)}: expected a file in {self.directory}, found {quoted(row.graph)}, which "
+                "leads out of it"
+            )
         try:
-            return load_graph(self.directory / row.graph)
+            return load_graph(path)
         except GraphFileError as error:
             raise FigureDataError(f"graph of {describe(row)}: {error}") from None
 
 
 def describe(row: ResultRow) -> str:
     """A row in words, for messages."""
-    reading = f" ({row.reading})" if row.reading else ""
-    return f"{row.method}{reading} with budget {row.budget}, policy {row.policy}, split {row.split}"
+    reading = f" ({plain_or_quoted(row.reading)})" if row.reading else ""
+    method, policy = plain_or_quoted(row.method), plain_or_quoted(row.policy)
+    return f"{method}{reading} with budget {row.budget}, policy {policy}, split {row.split}"
 
 
 def best_row(run: Run, rows: Sequence[ResultRow]) -> ResultRow:
@@ -203,110 +293,12 @@ def load_run(directory: str | Path) -> Run:
 
     Raises:
         FigureDataError: no directory, no results.json, no JSON, another format or version, no rows, a field that is
-            missing or of another type, an interval the wrong way round, or a row that comes twice. The message
-            names the file, the place, what was expected and what was found.
+            missing or of another type, an interval the wrong way round, a graph file outside the directory, or a row
+            that comes twice. The message names the file, the place, what was expected and what was found.
     """
     directory = Path(directory)
     if directory.is_file():
-        return read_saved(directory, lambda outer: _run(directory.parent, outer))
+        return replace(load_record(Run, directory), directory=directory.parent)
     if not directory.is_dir():
         raise FigureDataError(f"{directory}: expected a run directory, found no directory there")
-    return read_saved(directory / "results.json", lambda outer: _run(directory, outer))
-
-
-def _run(directory: Path, outer: Item) -> Run:
-    check_format(outer, RESULTS_FORMAT)
-    rows = some_rows(outer, _row)
-    _no_duplicates(rows)
-    return Run(
-        directory=directory,
-        config=expect_object(outer.get("config", {}), "config"),
-        rows=rows,
-        histograms=each(outer, "histograms", _histogram),
-        rank_counts=each(outer, "rank_counts", _rank_counts),
-        comparisons=each(outer, "comparisons", _comparison),
-    )
-
-
-def _no_duplicates(rows: Sequence[ResultRow]) -> None:
-    """Two values for one point would make a line go back and forth, and no reader could tell which one holds."""
-    seen: dict[tuple[object, ...], int] = {}
-    for index, row in enumerate(rows):
-        key = (row.method, row.reading, row.budget, row.policy, row.cache, row.split)
-        if key in seen:
-            fail(f"rows[{index}]", "every cell once", Words(f"{describe(row)} again, as in rows[{seen[key]}]"))
-        seen[key] = index
-
-
-def _row(item: Item, where: str) -> ResultRow:
-    row = ResultRow(
-        method=text(item, "method", where),
-        reading=optional_text(item, "reading", where),
-        budget=count(item, "budget", where),
-        policy=text(item, "policy", where),
-        cache=text(item, "cache", where),
-        split=split_name(item, where),
-        prompts=optional_count(item, "prompts", where),
-        accepted_drafts=optional_number(item, "accepted_drafts", where),
-        accepted_drafts_low=optional_number(item, "accepted_drafts_low", where),
-        accepted_drafts_high=optional_number(item, "accepted_drafts_high", where),
-        accepted_drafts_visited=optional_number(item, "accepted_drafts_visited", where),
-        forwards_plain=optional_count(item, "forwards_plain", where),
-        forwards_predicted=optional_count(item, "forwards_predicted", where),
-        forwards_measured=optional_count(item, "forwards_measured", where),
-        nfe_reduction=optional_number(item, "nfe_reduction", where),
-        nfe_reduction_low=optional_number(item, "nfe_reduction_low", where),
-        nfe_reduction_high=optional_number(item, "nfe_reduction_high", where),
-        bound=optional_number(item, "bound", where),
-        graph=optional_text(item, "graph", where),
-    )
-    for name in ("accepted_drafts", "nfe_reduction"):
-        # A bound on one objective says nothing about the other; a measured graph has both.
-        if getattr(row, name) is None and row.method not in BOUNDS:
-            fail(f"{where}.{name}", "a number", item.get(name, Words("no such field")))
-        check_interval(getattr(row, f"{name}_low"), getattr(row, f"{name}_high"), name, where)
-    return row
-
-
-def _comparison(item: Item, where: str) -> Comparison:
-    ends = [number(item, name, where, low=float("-inf")) for name in ("low", "high")]
-    if ends[0] > ends[1]:
-        fail(f"{where}.low", f"at most high = {ends[1]!r}", ends[0])
-    return Comparison(
-        policy=text(item, "policy", where),
-        budget=count(item, "budget", where),
-        first=text(item, "first", where),
-        second=text(item, "second", where),
-        difference=number(item, "difference", where, low=float("-inf")),
-        low=ends[0],
-        high=ends[1],
-        distinguishable=need(item, "distinguishable", where) is True,
-    )
-
-
-def _histogram(item: Item, where: str) -> Histogram:
-    return Histogram(
-        method=text(item, "method", where),
-        reading=optional_text(item, "reading", where),
-        budget=count(item, "budget", where),
-        policy=text(item, "policy", where),
-        split=split_name(item, where),
-        counts=counts(need(item, "counts", where), f"{where}.counts"),
-    )
-
-
-def _rank_counts(item: Item, where: str) -> RankCounts:
-    tables = {}
-    for name in ("position_by_vocabulary", "position_by_depth"):
-        place = f"{where}.{name}"
-        table = tuple(
-            counts(row, f"{place}[{index}]")
-            for index, row in enumerate(expect_list(need(item, name, where), place, "a list of rows"))
-        )
-        if not table or not table[0]:
-            fail(place, "a table of at least one row and one column", Words("an empty one"))
-        for index, row in enumerate(table):
-            if len(row) != len(table[0]):
-                fail(f"{place}[{index}]", f"{len(table[0])} columns, as in the first row", Words(str(len(row))))
-        tables[name] = table
-    return RankCounts(policy=text(item, "policy", where), split=split_name(item, where), **tables)
+    return replace(load_record(Run, directory / RESULTS_NAME), directory=directory)

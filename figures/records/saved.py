@@ -4,29 +4,18 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
-from figures.canvas.output import file_name
-from figures.records import fields
-from figures.records.fields import (
-    BUDGET_FORMAT,
-    DIVERGENCE_FORMAT,
-    LATENCY_FORMAT,
-    RESULTS_FORMAT,
-    STUDY_FORMAT,
-    FigureDataError,
-    Item,
-)
+from figures.records.record import FigureDataError, read_object
+from figures.records.words import file_name
 
 RUN, ABLATION, CALIBRATION_SIZE = "run", "ablation", "calibration-size"
 STUDY, LATENCY, BUDGET, DIVERGENCE = "study", "latency", "budget", "divergence"
 #: Files that a directory is a run or a study by: broken ones are errors, wherever they lie.
 MAIN_NAMES = ("results.json", "study.json")
 _SKIPPED = ("config.json",)
-_FORMATS = {
-    STUDY_FORMAT: STUDY,
-    LATENCY_FORMAT: LATENCY,
-    BUDGET_FORMAT: BUDGET,
-    DIVERGENCE_FORMAT: DIVERGENCE,
+_KINDS = {"draftgraph-results": RUN} | {
+    f"draftgraph-{kind}": kind for kind in (ABLATION, CALIBRATION_SIZE, STUDY, LATENCY, BUDGET, DIVERGENCE)
 }
 
 
@@ -34,24 +23,10 @@ class FigureWarning(UserWarning):
     """A figure was left out because the saved results hold no data for it."""
 
 
-def kind_of(outer: Item) -> str | None:
+def kind_of(content: dict[str, Any]) -> str | None:
     """The kind of a saved JSON object; None where there is no figure of it (graph files, comparisons, ...)."""
-    name = outer.get("format")
-    rows = outer.get("rows")
-    first = rows[0] if isinstance(rows, list) and rows and isinstance(rows[0], dict) else {}
-    if isinstance(name, str) and name in _FORMATS:
-        return _FORMATS[name]
-    if name is None and {"budget", "speedup"} <= set(first):
-        return BUDGET
-    if name != RESULTS_FORMAT:
-        return None
-    if "study" in first:
-        return ABLATION
-    config = outer.get("config")
-    command = config.get("command") if isinstance(config, dict) else None
-    if command == CALIBRATION_SIZE:
-        return CALIBRATION_SIZE
-    return RUN if command in (None, "calibrate") else None
+    name = content.get("format")
+    return _KINDS.get(name) if isinstance(name, str) else None
 
 
 def saved_files(path: Path) -> list[tuple[Path, str]]:
@@ -65,7 +40,7 @@ def saved_files(path: Path) -> list[tuple[Path, str]]:
             directory without a file of any kind.
     """
     if path.is_file():
-        kind = fields.read_saved(path, kind_of)
+        kind = kind_of(read_object(path))
         if kind is None:
             raise FigureDataError(f"{path}: there is no figure of this kind of file; {_known()}")
         return [(path, kind)]
@@ -75,7 +50,7 @@ def saved_files(path: Path) -> list[tuple[Path, str]]:
     for name in names:
         file = path / name
         try:
-            kind = fields.read_saved(file, kind_of)
+            kind = kind_of(read_object(file))
         except FigureDataError as error:
             if name in MAIN_NAMES:
                 raise

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from figures.canvas.style import PUBLISHED
 from figures.records import fields
 from figures.records.fields import STUDY_FORMAT, Item
+from figures.records.run import PUBLISHED
 from verify.files.strict_json import Words, expect_object, fail
 
 OPTUNA = "optuna"

@@ -16,13 +16,13 @@ def read_graph(path: Path) -> GraphFile:
     Raises:
         verify.graph.file.GraphFileError: as :func:`verify.graph.file.load_graph`.
     """
-    from studies.runs.run_directory import RESULTS_FORMAT
+    from figures.records.run import Run
     from verify.graph.file import GraphFileError, load_graph
 
     try:
         return load_graph(path)
     except GraphFileError as error:
-        if RESULTS_FORMAT not in str(error):
+        if Run.FORMAT not in str(error):
             raise
         raise GraphFileError(f"{error}; these are results, graphs are under {path.parent / 'graphs'}/") from None
 

@@ -62,13 +62,12 @@ def write(out: Path | None, config: dict[str, Any], rows: Sequence[dict[str, Any
     """Write rows under a header that names the command and its settings, where ``--out`` asks for a file."""
     from calibrate.files import write_json
     from calibrate.version import tool_version
-    from studies.runs.run_directory import RESULTS_FORMAT, RESULTS_VERSION
 
     if out is None:
         return
     header = {
-        "format": RESULTS_FORMAT,
-        "version": RESULTS_VERSION,
+        "format": f"draftgraph-{config['command']}",
+        "version": 1,
         "config": {**config, "tool_version": tool_version()},
     }
     write_json(out, {**header, "rows": list(rows), **more})

@@ -33,38 +33,12 @@ from scipy.special import ndtri
 from calibrate.measuring.latency_table import LatencyTable
 from drafting.anchors import AnchorTable
 from drafting.replay import walk
+from figures.records.budget import BudgetRow
 from studies.statistics.intervals import FEW_PROMPTS, Interval, PromptBootstrap
 from verify.graph.formulas import Formula
 
 #: Standard deviations between the quartiles of a normal law.
 _QUARTILE_DISTANCE = float(2 * ndtri(0.75))
-
-
-@dataclass(frozen=True)
-class BudgetRow:
-    """One budget.
-
-    Attributes:
-        budget: drafts ``D``.
-        latency: milliseconds of a forward that carries all ``D`` drafts.
-        choice_speedup: predicted speed-up over plain decoding on the prompts that choose.
-        forwards: forward passes on the held-out prompts, refresh forwards included; so are all fields below.
-        milliseconds_per_forward: the mean over these forwards. Refresh forwards carry no drafts and late anchors fill
-            few, so it lies below ``latency`` where drafts cost; forwards saved over it is the speed-up.
-        milliseconds_per_prompt: predicted.
-        speedup: predicted, over plain decoding.
-        speedup_low, speedup_high: its 95 % interval over prompts and timing noise.
-    """
-
-    budget: int
-    latency: float
-    choice_speedup: float
-    forwards: int
-    milliseconds_per_forward: float
-    milliseconds_per_prompt: float
-    speedup: float
-    speedup_low: float
-    speedup_high: float
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,12 @@ from drafting.replay import replay
 from drafting.searches.methods import SearchInput, find_graphs
 from drafting.searches.readings import READINGS
 from drafting.trie import PrefixTrie
+from figures.records.ablation import Ablation, AblationRow
+from figures.records.record import save_record
+from figures.records.run import RESULTS_NAME, Split
 from studies.runs.configuration import CalibrationConfig, encoded_splits
 from studies.runs.recordings import decode_config, record_split, recording_facts
-from studies.runs.run_directory import TRACES, open_run, slug, write_results
+from studies.runs.run_directory import TRACES, open_run, slug
 from studies.statistics.intervals import interval_columns
 from verify.layout import exactness
 from verify.policies.specification import make_policy
@@ -126,7 +129,7 @@ def run_study(
     overwrite: bool = False,
     overwrite_traces: bool = False,
     reporter: Reporter | None = None,
-) -> list[dict[str, Any]]:
+) -> list[AblationRow]:
     """Run a study into a run directory (``results.json``, ``study.csv``); a study that was stopped goes on.
 
     Args:
@@ -175,10 +178,10 @@ def run_study(
         part.folder: recording_facts(part.config, part.config.policies[0], checkpoint, part.ids) for part in parts
     }
     path = open_run(out, facts, recordings, overwrite=overwrite, overwrite_traces=overwrite_traces)
-    rows: list[dict[str, Any]] = []
+    rows: list[AblationRow] = []
     for setting in settings:
         rows += _run_setting(name, setting, checkpoint, path, reporter)
-        write_results(path, facts, {"question": study.question, "rows": rows})
+        save_record(Ablation(tuple(rows), facts, study.question), path / RESULTS_NAME)
         write_csv(path / "study.csv", rows)
     return rows
 
@@ -188,7 +191,7 @@ class _Recording:
     """One split of a setting: its configuration, trace folder in the run, and prompts as token ids."""
 
     config: CalibrationConfig
-    split: str
+    split: Split
     folder: str
     ids: Sequence[Sequence[int]]
 
@@ -197,7 +200,11 @@ def _recordings(setting: Setting, checkpoint: Checkpoint) -> list[_Recording]:
     config, test_source = setting.config, setting.test_prompts_from
     search_ids, test_ids = encoded_splits(replace(config, held_out=test_source or config.held_out), checkpoint)
     found = []
-    for split, ids, source in (("search", search_ids, config.prompts), ("test", test_ids, test_source or "own")):
+    parts: tuple[tuple[Split, Sequence[Sequence[int]], str], ...] = (
+        ("search", search_ids, config.prompts),
+        ("test", test_ids, test_source or "own"),
+    )
+    for split, ids, source in parts:
         # Recordings are shared between settings that decode the same prompts by the same rule.
         length = decode_config(config, checkpoint).block_length
         name = "-".join([slug(config.policies[0]), f"L{length}", f"T{config.temperature:g}", split, slug(source)])
@@ -207,9 +214,9 @@ def _recordings(setting: Setting, checkpoint: Checkpoint) -> list[_Recording]:
 
 def _run_setting(
     name: str, setting: Setting, checkpoint: Checkpoint, path: Path, reporter: Reporter
-) -> list[dict[str, Any]]:
+) -> list[AblationRow]:
     config = setting.config
-    tables = {}
+    tables: dict[Split, AnchorTable] = {}
     for part in _recordings(setting, checkpoint):
         label = f"{setting.label}, {part.split}"
         spec, folder = config.policies[0], path / part.folder
@@ -224,30 +231,31 @@ def _run_setting(
         for budget, found in find_graphs(method, problem, budgets, certify=True).items():
             for split, anchors in tables.items():
                 value = replay(found.nodes, anchors)
-                row = {
-                    "study": name,
-                    "setting": setting.label,
-                    "method": method,
-                    "budget": budget,
-                    "nodes": len(found.nodes),
-                    "split": split,
+                columns: dict[str, Any] = interval_columns(value, seed=config.seed)
+                row = AblationRow(
+                    study=name,
+                    setting=setting.label,
+                    method=method,
+                    budget=budget,
+                    nodes=len(found.nodes),
+                    split=split,
                     **value.row(),
-                    **interval_columns(value, seed=config.seed),
-                    "bound": found.bound if split == "search" else None,
-                    "gap": found.gap if split == "search" else None,
-                    "search_seconds": found.seconds,
-                }
+                    **columns,
+                    bound=found.bound if split == "search" else None,
+                    gap=found.gap if split == "search" else None,
+                    search_seconds=found.seconds,
+                )
                 rows.append(row)
     return rows
 
 
-def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+def write_csv(path: Path, rows: Sequence[AblationRow]) -> None:
     """Write rows as CSV with :data:`COLUMNS`; numbers with six significant digits, nothing for what is not known."""
     lines = [",".join(COLUMNS)]
     for row in rows:
         cells = []
         for column in COLUMNS:
-            value = row.get(column)
+            value = getattr(row, column)
             cells.append("" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value))
         lines.append(",".join(f'"{cell}"' if "," in cell else cell for cell in cells))
     with write_atomically(path) as temporary:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,12 @@ from drafting.searches.methods import SearchInput, find_graphs
 from drafting.searches.readings import READINGS
 from drafting.searches.result import SearchResult
 from drafting.trie import PrefixTrie
+from figures.records.record import save_record
+from figures.records.run import RESULTS_NAME, Comparison, Histogram, RankCounts, ReadingRow, ResultRow, Run, Split
 from studies.runs.configuration import CalibrationConfig, encode_splits, prompt_splits
 from studies.runs.evaluation import Measurement, measure, rank_counts, recorded_outputs
 from studies.runs.recordings import decode_config, record_split, recording_facts, share_split
-from studies.runs.run_directory import TRACES, open_run, slug, write_results
+from studies.runs.run_directory import TRACES, open_run, slug
 from studies.statistics.intervals import PromptBootstrap, interval_columns, interval_fields
 from verify.decoding import DecodeConfig
 from verify.graph.file import save_graph
@@ -32,7 +34,7 @@ from verify.graph.formulas import Formula
 from verify.policies.contract import Policy
 from verify.policies.specification import make_policy
 
-SPLITS = ("search", "test")
+SPLITS: tuple[Split, ...] = ("search", "test")
 
 
 @dataclass(eq=False)
@@ -46,10 +48,10 @@ class PolicyRun:
     trie: PrefixTrie
     search_traces: Traces
     plain: list[list[int]]
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    comparisons: list[dict[str, Any]] = field(default_factory=list)
-    readings: list[dict[str, Any]] = field(default_factory=list)
-    histograms: list[dict[str, Any]] = field(default_factory=list)
+    rows: list[ResultRow] = field(default_factory=list)
+    comparisons: list[Comparison] = field(default_factory=list)
+    readings: list[ReadingRow] = field(default_factory=list)
+    histograms: list[Histogram] = field(default_factory=list)
     _replays: dict[tuple[str, frozenset[Formula]], ReplayResult] = field(default_factory=dict)
 
     def replay(self, nodes: Sequence[Formula], split: str) -> ReplayResult:
@@ -82,7 +84,7 @@ def calibrate(
     overwrite_traces: bool = False,
     reporter: Reporter | None = None,
     workers: Workers | None = None,
-) -> dict[str, Any] | None:
+) -> Run | None:
     """Run the whole path and write the run directory; a run that was stopped goes on, also with more budgets, methods
     or policies.
 
@@ -91,7 +93,7 @@ def calibrate(
     ``studies.runs.run_directory.open_run``.
 
     Returns:
-        the content of ``results.json``; None on workers that do not lead.
+        what ``results.json`` holds; None on workers that do not lead.
 
     Raises:
         ValueError: (and its subclasses) a configuration that does not fit, see the parts.
@@ -128,18 +130,21 @@ def calibrate(
             share_split(config, spec, checkpoint, ids, folder, reporter, f"{spec}, {split}", workers)
         if not workers.leads:
             return None
-    sections: dict[str, Any] = {"rows": [], "comparisons": [], "readings": [], "histograms": [], "rank_counts": []}
+    results = Run((), plain_config, directory=path)
     for spec in config.policies:
         run = _record_policy(config, spec, checkpoint, search_ids, test_ids, path, reporter)
         _search_policy(config, run, checkpoint, test_ids, path, reporter, budgets)
-        sections["rows"] += run.rows
-        sections["comparisons"] += run.comparisons
-        sections["readings"] += run.readings
-        sections["histograms"] += run.histograms
         counts = rank_counts(run.search, run.decode.block_length, run.search_traces.top_j)
-        sections["rank_counts"].append({"policy": spec, "split": "search", **counts})
-        write_results(path, plain_config, sections)
-    return {"config": plain_config, **sections}
+        results = replace(
+            results,
+            rows=(*results.rows, *run.rows),
+            comparisons=(*results.comparisons, *run.comparisons),
+            readings=(*results.readings, *run.readings),
+            histograms=(*results.histograms, *run.histograms),
+            rank_counts=(*results.rank_counts, RankCounts(spec, "search", **counts)),
+        )
+        save_record(results, path / RESULTS_NAME)
+    return results
 
 
 def _trace_folder(spec: str, split: str) -> str:
@@ -212,12 +217,12 @@ def _search_policy(
     run.comparisons += compare_on_test(run, graphs, config.seed)
 
 
-def compare_on_test(run: PolicyRun, graphs: Sequence[Candidate], seed: int) -> list[dict[str, Any]]:
+def compare_on_test(run: PolicyRun, graphs: Sequence[Candidate], seed: int) -> list[Comparison]:
     """Every method against every earlier one of the same budget: the paired difference on the test prompts.
 
     Empty when the split holds fewer than two prompts, from which no interval follows.
     """
-    rows: list[dict[str, Any]] = []
+    rows: list[Comparison] = []
     if len(run.test.prompt_indices()) < 2:
         return rows
     counts = [(graph, run.replay(graph.found.nodes, "test")) for graph in graphs if graph.budget > 0]
@@ -227,19 +232,19 @@ def compare_on_test(run: PolicyRun, graphs: Sequence[Candidate], seed: int) -> l
         found = PromptBootstrap(baseline.prompts, seed=seed).compare(counted, baseline)
         difference = found.nfe_reduction_difference
         rows.append(
-            {
-                "policy": run.policy.spec,
-                "budget": first.budget,
-                "first": first.method,
-                "second": second.method,
-                "split": "test",
-                "prompts": difference.prompts,
-                "difference": difference.estimate,
-                "low": difference.low,
-                "high": difference.high,
-                "distinguishable": found.distinguishable,
-                "sentence": found.sentence(first.method, second.method),
-            }
+            Comparison(
+                policy=run.policy.spec,
+                budget=first.budget,
+                first=first.method,
+                second=second.method,
+                split="test",
+                prompts=difference.prompts,
+                difference=difference.estimate,
+                low=difference.low,
+                high=difference.high,
+                distinguishable=found.distinguishable,
+                sentence=found.sentence(first.method, second.method),
+            )
         )
     return rows
 
@@ -249,8 +254,8 @@ def _value_readings(run: PolicyRun, problem: SearchInput, budgets: Sequence[int]
     for reading in READINGS:
         for budget, found in find_graphs(f"published:{reading.rule}", problem, budgets).items():
             for split in SPLITS:
-                name = {"policy": run.policy.spec, "reading": reading.rule, "budget": budget, "split": split}
-                run.readings.append({**name, **run.replay(found.nodes, split).row()})
+                value = run.replay(found.nodes, split)
+                run.readings.append(ReadingRow(run.policy.spec, reading.rule, budget, split, **value.row()))
 
 
 def _report(
@@ -268,27 +273,28 @@ def _report(
         _export(config, run, path / graph_path, graph, replays)
     for split, found in replays.items():
         on_test = split == "test"
-        row = {
-            "method": graph.method,
-            "reading": graph.reading,
-            "budget": graph.budget,
-            "nodes": len(nodes),
-            "policy": run.policy.spec,
-            "cache": run.decode.cache,
-            "split": split,
+        columns: dict[str, Any] = interval_columns(found, seed=config.seed)
+        row = ResultRow(
+            method=graph.method,
+            reading=graph.reading,
+            budget=graph.budget,
+            nodes=len(nodes),
+            policy=run.policy.spec,
+            cache=run.decode.cache,
+            split=split,
             **found.row(),
-            **interval_columns(found, seed=config.seed),
-            "bound": graph.found.bound if not on_test else None,
-            "gap": graph.found.gap if not on_test else None,
-            "search_seconds": graph.found.seconds,
-            "measured_prompts": (measured.prompts if measured else 0) if on_test else None,
+            **columns,
+            bound=graph.found.bound if not on_test else None,
+            gap=graph.found.gap if not on_test else None,
+            search_seconds=graph.found.seconds,
+            measured_prompts=(measured.prompts if measured else 0) if on_test else None,
             **_measured_columns(measured if on_test else None, found),
-            "exact": config.exact,
-            "graph": graph_path,
-        }
+            exact=config.exact,
+            graph=graph_path,
+        )
         run.rows.append(row)
-        name = {"method": graph.method, "budget": graph.budget, "policy": run.policy.spec, "split": split}
-        run.histograms.append({**name, "counts": found.visited_histogram.tolist()})
+        counts = tuple(found.visited_histogram.tolist())
+        run.histograms.append(Histogram(graph.method, graph.budget, run.policy.spec, split, counts))
 
 
 def _measured_columns(measured: Measurement | None, predicted: ReplayResult) -> dict[str, Any]:
@@ -307,7 +313,7 @@ def _export(
     run: PolicyRun,
     path: Path,
     graph: Candidate,
-    replays: dict[str, ReplayResult],
+    replays: Mapping[Split, ReplayResult],
 ) -> None:
     draft_graph = DraftGraph.from_formulas(graph.found.nodes, run.policy.step_size).annotate(run.trie)
     values: dict[str, dict[str, Any]] = {

@@ -148,4 +148,5 @@ def rank_counts(anchors: AnchorTable, block_length: int, top_j: int, max_depth: 
     by_depth = np.zeros((block_length, max_depth), dtype=np.int64)
     shallow = depth < max_depth
     np.add.at(by_depth, (i[shallow], depth[shallow]), 1)
-    return {"position_by_vocabulary": by_vocabulary.tolist(), "position_by_depth": by_depth.tolist()}
+    tables = {"position_by_vocabulary": by_vocabulary, "position_by_depth": by_depth}
+    return {name: tuple(map(tuple, table.tolist())) for name, table in tables.items()}

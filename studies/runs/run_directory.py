@@ -16,13 +16,11 @@ from typing import Any
 
 from calibrate.files import write_json
 from calibrate.traces.folder import LOCK_NAME, FolderLock, check_folder
+from figures.records.run import RESULTS_NAME
 from verify.files.strict_json import show
 
 RUN_FORMAT = "draftgraph-run"
-RESULTS_FORMAT = "draftgraph-results"
-RESULTS_VERSION = 1
 CONFIG_NAME = "config.json"
-RESULTS_NAME = "results.json"
 TRACES = "traces"
 
 #: What an analysis writes beside ``config.json``, as patterns; all of it can be made again from the recordings.
@@ -132,9 +130,3 @@ def read_json(path: str | Path) -> Any:
         raise RunDirectoryError(f"{path} does not exist; is {path.parent} a run directory?") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise RunDirectoryError(f"{path} is not valid JSON ({error})") from error
-
-
-def write_results(path: Path, config: dict[str, Any], sections: dict[str, Any]) -> None:
-    """Write ``results.json``: format, version, configuration, then the sections (lists of rows)."""
-    header = {"format": RESULTS_FORMAT, "version": RESULTS_VERSION, "config": config}
-    write_json(path / RESULTS_NAME, {**header, **sections})

@@ -19,12 +19,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from drafting.anchors import AnchorTable
 from drafting.replay import ReplayResult, check_paired, replay
+from figures.records.calibration_size import Answer, SizeRow
 from studies.statistics.crossval import SplitError, search_graphs
 from studies.statistics.intervals import Interval, PromptBootstrap
 
@@ -59,7 +59,7 @@ class SizeCurve:
     method: str
     points: tuple[SizePoint, ...]
 
-    def rows(self, seed: int = 0) -> list[dict[str, Any]]:
+    def rows(self, seed: int = 0) -> list[SizeRow]:
         """One row per size and budget: the mean over draws with its interval, and the spread of the draws."""
         bootstrap = PromptBootstrap(self.points[0].held_out[0].prompts, seed=seed)
         rows = []
@@ -68,22 +68,22 @@ class SizeCurve:
             found = bootstrap.nfe_reduction(mean)
             each = [draw.nfe_reduction for draw in point.held_out]
             rows.append(
-                {
-                    "method": self.method,
-                    "budget": point.budget,
-                    "search_prompts": point.prompts,
-                    "draws": len(each),
-                    "in_sample_nfe_reduction": float(np.mean(point.in_sample)),
-                    "prompts": mean.prompts,
-                    "nfe_reduction": found.estimate,
-                    "nfe_reduction_low": found.low,
-                    "nfe_reduction_high": found.high,
-                    "draws_low": min(each),
-                    "draws_high": max(each),
-                    "accepted_drafts": mean.accepted_drafts,
-                    "forwards_plain": mean.plain_forwards,
-                    "forwards_mean": float(mean.forwards),
-                }
+                SizeRow(
+                    method=self.method,
+                    budget=point.budget,
+                    search_prompts=point.prompts,
+                    draws=len(each),
+                    in_sample_nfe_reduction=float(np.mean(point.in_sample)),
+                    prompts=mean.prompts,
+                    nfe_reduction=found.estimate,
+                    nfe_reduction_low=found.low,
+                    nfe_reduction_high=found.high,
+                    draws_low=min(each),
+                    draws_high=max(each),
+                    accepted_drafts=mean.accepted_drafts,
+                    forwards_plain=mean.plain_forwards,
+                    forwards_mean=float(mean.forwards),
+                )
             )
         return rows
 
@@ -114,6 +114,11 @@ class SizeAnswer:
     def more_would_help(self) -> bool:
         """Whether the last doubling paid: the interval of the gain lies above zero, from enough prompts to say so."""
         return self.gain.conclusive and self.gain.low > 0
+
+    def record(self) -> Answer:
+        """The answer as its file holds it."""
+        gain, helps = self.gain, self.more_would_help
+        return Answer(self.budget, self.half, self.whole, gain.estimate, (gain.low, gain.high), helps, self.sentence())
 
     def sentence(self) -> str:
         """The answer in words, with the numbers it rests on."""

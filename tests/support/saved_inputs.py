@@ -37,8 +37,8 @@ def calibration_size() -> Payload:
                 "gain_interval": [0.01, 0.05] if helps else [-0.04, 0.02], "more_would_help": helps, "sentence": "...",
             }
         )  # fmt: skip
-    config = {"command": "calibration-size", "seed": 0, "draws": 10, "traces": ["a", "b"], "tool_version": "0.1.0"}
-    return {"format": "draftgraph-results", "version": 1, "config": config, "rows": rows, "answers": answers}
+    config = {"seed": 0, "draws": 10, "traces": ["a", "b"], "tool_version": "0.1.0"}
+    return {"format": "draftgraph-calibration-size", "version": 1, "config": config, "rows": rows, "answers": answers}
 
 
 def ablation(study: str) -> Payload:
@@ -77,7 +77,7 @@ def ablation(study: str) -> Payload:
                         }
                     )  # fmt: skip
     config = {"study": study, "model": "synthetic", "cache": "dual", "budgets": [5, 10, 16]}
-    return {"format": "draftgraph-results", "version": 1, "config": config, "question": "What?", "rows": rows}
+    return {"format": "draftgraph-ablation", "version": 1, "config": config, "question": "What?", "rows": rows}
 
 
 def nfe(study: str, setting: str, place: int, number: int, budget: int) -> float:
@@ -212,8 +212,12 @@ def budget(best: int = 3) -> Payload:
         )  # fmt: skip
     return {
         "format": "draftgraph-budget", "version": 1, "sentence": "...", "at_edge": False, "search": "greedy",
-        "budget": best, "budget_chosen_on": "search", "validity": {"model": "synthetic", "policy": "static:1"},
-        "latency": {"device": "synthetic device", "dtype": "float32", "batch": 1, "context_length": 128}, "rows": rows,
+        "budget": best, "budget_chosen_on": "search", "rows": rows, "latency": latency(8),
+        "predicted_speedup": rows[best]["speedup"], "predicted_speedup_interval": [1.1, 1.3],
+        "validity": {
+            "model": "synthetic", "model_revision": None, "policy": "static:1", "block_length": 32, "cache": "dual",
+            "temperature": 0.0, "top_j": 8,
+        },
     }  # fmt: skip
 
 

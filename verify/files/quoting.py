@@ -7,9 +7,11 @@ sequence that clears the screen, a megabyte of text. Whatever a message repeats 
 from __future__ import annotations
 
 import json
+import re
 
 #: Characters that a message repeats of one text.
 SHOWN = 60
+_PLAIN = re.compile(r"[\w.:/ -]{1,60}", re.ASCII)
 
 
 def quoted(text: object, limit: int = SHOWN) -> str:
@@ -25,6 +27,11 @@ def quoted(text: object, limit: int = SHOWN) -> str:
     whole = str(text)
     cut = whole if len(whole) <= limit else whole[: limit - 3] + "..."
     return '"' + "".join(_escaped(character) for character in cut) + '"'
+
+
+def plain_or_quoted(text: str) -> str:
+    """A name as it is where it is a short one of letters, digits and ``_ . : / -`` and spaces; any other one quoted."""
+    return text if _PLAIN.fullmatch(text) else quoted(text)
 
 
 def _escaped(character: str) -> str:

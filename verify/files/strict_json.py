@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
 
-from verify.files.quoting import quoted
+from verify.files.quoting import plain_or_quoted, quoted
 
 # Beyond this, readers that hold numbers as doubles (JavaScript, jq, Lua) silently change an integer.
 MAX_INTEGER = 2**53 - 1
@@ -27,8 +27,6 @@ MAX_NESTING = 16
 # text, before any is made.
 MAX_KEYS = 2**18
 MAX_CONTAINERS = 2**21
-#: Keys that a message may repeat as they are: words, and names like "threshold:0.9".
-_PLAIN_KEY = re.compile(r"[\w.:/ -]{1,60}", re.ASCII)
 
 
 class StrictJsonError(ValueError):
@@ -56,7 +54,8 @@ def show(value: object) -> str:
 
 def member(where: str, key: str) -> str:
     """The place of the field ``key`` in the object at ``where``; a key that is no plain word is quoted."""
-    return f"{where}.{key}" if _PLAIN_KEY.fullmatch(key) else f"{where}[{quoted(key)}]"
+    shown = plain_or_quoted(key)
+    return f"{where}.{shown}" if shown == key else f"{where}[{shown}]"
 
 
 class Words(str):

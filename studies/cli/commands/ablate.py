@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -11,6 +12,9 @@ from rich.table import Table
 from studies.cli import options, printing
 from studies.cli.guard import command
 from studies.cli.lists import parse_list
+
+if TYPE_CHECKING:
+    from figures.records.ablation import AblationRow
 
 
 @command(resumes=True)
@@ -75,22 +79,22 @@ def ablate_command(
     printing.say(printing.bold(out / "study.csv"))
 
 
-def study_table(study: str, rows: list[dict[str, Any]]) -> Table:
+def study_table(study: str, rows: Sequence[AblationRow]) -> Table:
     """Held-out nfe reduction: a line per setting and method, a column per budget."""
     from studies.runs.ablations import STUDIES
 
-    test = [row for row in rows if row["split"] == "test"]
-    budgets = sorted({row["budget"] for row in test})
+    test = [row for row in rows if row.split == "test"]
+    budgets = sorted({row.budget for row in test})
     headings = {study: "left", "method": "left"} | {f"D = {budget}": "right" for budget in budgets}
     wide = len(budgets) > 3  # a terminal of 80 columns has no room for six intervals
     caption = "nfe reduction on held-out prompts" + ("; intervals in study.csv" if wide else ", 95 % intervals")
     table = printing.plain_table(STUDIES[study].question, headings, caption)
     cells: dict[tuple[str, str], dict[int, str]] = {}
     for row in test:
-        text = f"{row['nfe_reduction']:.2f}"
-        if row["nfe_reduction_low"] is not None and not wide:
-            text += f" ({row['nfe_reduction_low']:.2f}-{row['nfe_reduction_high']:.2f})"
-        cells.setdefault((row["setting"], row["method"]), {})[row["budget"]] = text
+        text = f"{row.nfe_reduction:.2f}"
+        if row.nfe_reduction_low is not None and not wide:
+            text += f" ({row.nfe_reduction_low:.2f}-{row.nfe_reduction_high:.2f})"
+        cells.setdefault((row.setting, row.method), {})[row.budget] = text
     last = None
     for (setting, method), values in cells.items():
         if last not in (None, setting):

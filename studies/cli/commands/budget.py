@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,12 +18,6 @@ if TYPE_CHECKING:
     from drafting.searches.result import SearchResult
     from studies.pricing.budget import BudgetChoice
     from studies.runs.splits import Splits
-
-
-BUDGET_FORMAT = "draftgraph-budget"
-
-
-BUDGET_VERSION = 1
 
 
 @command()
@@ -173,11 +167,12 @@ def _policy_folders(folder: Path) -> list[Path]:
 
 def _save(priced: _Priced, table: LatencyTable, method: str, chosen_on: str, out: Path) -> None:
     """Write the best graph, or say that there is none, and every budget's row with the verdict."""
-    from calibrate.files import write_json
     from drafting.graph import DraftGraph
-    from drafting.provenance import SEARCHED_PROMPTS, search_provenance
+    from drafting.provenance import search_provenance
     from drafting.replay import replay
     from drafting.trie import PrefixTrie
+    from figures.records.budget import Budget
+    from figures.records.record import save_record
     from verify.graph.file import save_graph
 
     splits, best = priced.splits, priced.choice.best
@@ -203,20 +198,21 @@ def _save(priced: _Priced, table: LatencyTable, method: str, chosen_on: str, out
     else:
         out.unlink(missing_ok=True)  # there only with --overwrite: a graph beside a verdict against it misleads
         printing.say(f"no graph is written for {splits.validity.policy}: plain decoding is the best budget")
-    write_json(
-        _report_path(out),
-        {
-            "format": BUDGET_FORMAT,
-            "version": BUDGET_VERSION,
-            "sentence": priced.sentence,
-            "at_edge": priced.choice.at_edge,
-            **{name: fact for name, fact in facts.items() if name != SEARCHED_PROMPTS},
-            "trace_hashes": list(splits.trace_hashes),
-            "validity": asdict(splits.validity),
-            "latency": table.graph_section(),
-            "rows": [asdict(row) for row in priced.choice.rows],
-        },
+    verdict = Budget(
+        rows=priced.choice.rows,
+        budget=best.budget,
+        sentence=priced.sentence,
+        search=method,
+        budget_chosen_on=chosen_on,
+        predicted_speedup=best.speedup,
+        predicted_speedup_interval=(best.speedup_low, best.speedup_high),
+        validity=splits.validity,
+        latency=table,
+        at_edge=priced.choice.at_edge,
+        trace_hashes=splits.trace_hashes,
+        graph=out.name if best.budget > 0 else None,
     )
+    save_record(verdict, _report_path(out))
     printing.say("budgets ", printing.bold(_report_path(out)))
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -14,6 +15,9 @@ from studies.cli import options, printing
 from studies.cli.guard import EXIT_NOT_IDENTICAL, command
 from studies.cli.lists import parse_list
 from studies.cli.outputs import draw
+
+if TYPE_CHECKING:
+    from figures.records.run import ResultRow, Run
 
 
 @command(resumes=True, together=True)
@@ -116,16 +120,16 @@ def calibrate_command(
     )
     if results is None:  # the leader of the workers reports
         return
-    policies = results["config"]["policies"]
+    policies = results.config["policies"]
     for spec in policies:
-        printing.show(results_table(results["rows"], spec))
+        printing.show(results_table(results.rows, spec))
     if figures:
         for path in draw(out):
             if path.suffix == ".png":
                 printing.say(f"figure  {path}")
     for spec in policies:
-        printing.say(*verdict(results["rows"], spec, out))
-    failed = [row for row in results["rows"] if not _holds(row)]
+        printing.say(*verdict(results, spec, out))
+    failed = [row for row in results.rows if not _holds(row)]
     if failed:
         printing.complain(
             printing.red(f"{len(failed)} rows break the promise"),
@@ -134,21 +138,21 @@ def calibrate_command(
         raise typer.Exit(EXIT_NOT_IDENTICAL)
 
 
-def results_table(rows: list[dict[str, Any]], policy: str) -> Table:
+def results_table(rows: Sequence[ResultRow], policy: str) -> Table:
     """One line per method and budget: predicted on the search split, predicted and measured on held-out prompts.
 
     A budget with a number behind it, "10 (6)", ran out of candidates: the graph has that many nodes.
     "gap to optimum" is what the graph can at most be short of the best graph of its size, on the search split.
     """
-    test = [row for row in rows if row["policy"] == policy and row["split"] == "test"]
-    search = {(r["method"], r["budget"]): r for r in rows if r["policy"] == policy and r["split"] == "search"}
-    cache = test[0]["cache"] if test else ""
-    prompts = test[0]["prompts"] if test else 0
-    run = test[0]["measured_prompts"] if test else 0
+    test = [row for row in rows if row.policy == policy and row.split == "test"]
+    search = {(r.method, r.budget): r for r in rows if r.policy == policy and r.split == "search"}
+    cache = test[0].cache if test else ""
+    prompts = test[0].prompts if test else 0
+    run = test[0].measured_prompts if test else 0
     readings: dict[str, list[str]] = {}
     for row in test:
-        if row["reading"]:
-            readings.setdefault(row["reading"], []).append(str(row["budget"]))
+        if row.reading:
+            readings.setdefault(row.reading, []).append(str(row.budget))
     caption = "NFE: forward passes; gap: to the proved bound on the search prompts"
     if readings:
         each = (f"{reading} (D = {', '.join(budgets)})" for reading, budgets in readings.items())
@@ -166,64 +170,63 @@ def results_table(rows: list[dict[str, Any]], policy: str) -> Table:
     )
     last = None
     for row in test:
-        if last not in (None, row["method"]):
+        if last not in (None, row.method):
             table.add_section()
-        last = row["method"]
-        found = search[row["method"], row["budget"]]
+        last = row.method
+        found = search[row.method, row.budget]
         table.add_row(
-            row["method"],
-            str(row["budget"]) if row["nodes"] == row["budget"] else f"{row['budget']} ({row['nodes']})",
-            f"{row['accepted_drafts']:.2f}",
-            "" if found["gap"] is None else f"{100 * found['gap']:.1f} %",
-            f"{found['nfe_reduction']:.2f}",
-            printing.bold(f"{row['nfe_reduction']:.2f}"),
-            str(row["forwards_predicted_measured"] or row["forwards_predicted"]),
-            str(row["forwards_measured"] or ""),
-            f"{100 * row['tokens_identical']:.0f} %" if row["measured_prompts"] else "",
+            row.method,
+            str(row.budget) if row.nodes == row.budget else f"{row.budget} ({row.nodes})",
+            f"{row.accepted_drafts:.2f}",
+            "" if found.gap is None else f"{100 * found.gap:.1f} %",
+            f"{found.nfe_reduction:.2f}",
+            printing.bold(f"{row.nfe_reduction:.2f}"),
+            str(row.forwards_predicted_measured or row.forwards_predicted),
+            str(row.forwards_measured or ""),
+            f"{100 * (row.tokens_identical or 0.0):.0f} %" if row.measured_prompts else "",
         )
     return table
 
 
-def verdict(rows: list[dict[str, Any]], policy: str, out: Path) -> list[str | Text]:
+def verdict(results: Run, policy: str, out: Path) -> list[str | Text]:
     """One sentence, in parts to print, that says what was won, and where the graph lies."""
-    from studies.report.report import choose
+    from studies.report.advice import choose, pair_up
     from studies.statistics.intervals import FEW_PROMPTS
 
-    mine = [row for row in rows if row["policy"] == policy]
     # The graph is chosen on the search split; the held-out number is only reported.
-    chosen = choose(row for row in mine if row["split"] == "search")
+    pairs = pair_up(results, policy)
+    chosen = choose(pairs)
     if chosen is None:
         return [
             printing.bold(policy),
             ": no graph; either no budget above 0 was asked for, or no draft was ever possible.",
         ]
-    test = {(row["method"], row["budget"]): row for row in mine if row["split"] == "test"}
-    held, plain = test[chosen["method"], chosen["budget"]], test.get(("plain", 0))
-    prompts, counted = held["measured_prompts"], held["forwards_measured"]
+    held, plain = chosen.test, next((pair.test for pair in pairs if pair.test.budget == 0), None)
+    prompts, counted = held.measured_prompts, held.forwards_measured
     if prompts:
-        expected = held["forwards_predicted_measured"]
+        expected, same = held.forwards_predicted_measured, round((held.tokens_identical or 0.0) * prompts)
         needs = f"needs {counted} forward passes for {prompts} held-out prompts"
         if plain is not None:
-            needs += f" where plain decoding needs {plain['forwards_measured']}"
+            needs += f" where plain decoding needs {plain.forwards_measured}"
         needs += ", as the traces predicted" if counted == expected else f", where the traces predicted {expected}"
-        needs += f"; {round(held['tokens_identical'] * prompts)} of {prompts} answers are the same token by token."
+        needs += f"; {same} of {prompts} answers are the same token by token."
     else:
         needs = "was not run (--measured-prompts 0); what follows is predicted from the traces."
     interval = ""
-    if held["nfe_reduction_low"] is not None:
-        interval = f", 95 % interval {held['nfe_reduction_low']:.2f} to {held['nfe_reduction_high']:.2f}"
-    if held["prompts"] < FEW_PROMPTS:
-        interval += f" (too few prompts ({held['prompts']}) to conclude)"
-    promise = "" if held["exact"] else " This mode is near-lossless: identity is measured, not promised."
+    if held.nfe_reduction_low is not None:
+        interval = f", 95 % interval {held.nfe_reduction_low:.2f} to {held.nfe_reduction_high:.2f}"
+    if (held.prompts or 0) < FEW_PROMPTS:
+        interval += f" (too few prompts ({held.prompts}) to conclude)"
+    promise = "" if held.exact else " This mode is near-lossless: identity is measured, not promised."
     return [
         printing.bold(policy),
-        f": {held['method']} with {held['nodes']} drafts {needs}{promise} On all {held['prompts']} held-out prompts: ",
-        printing.bold(f"{held['nfe_reduction']:.2f}"),
-        f" times fewer forwards{interval}.\ngraph   {out / held['graph']}",
+        f": {held.method} with {held.nodes} drafts {needs}{promise} On all {held.prompts} held-out prompts: ",
+        printing.bold(f"{held.nfe_reduction:.2f}"),
+        f" times fewer forwards{interval}.\ngraph   {out / (held.graph or '')}",
     ]
 
 
-def _holds(row: dict[str, Any]) -> bool:
-    if row["split"] != "test" or not row["exact"] or not row["measured_prompts"]:
+def _holds(row: ResultRow) -> bool:
+    if row.split != "test" or not row.exact or not row.measured_prompts:
         return True
-    return row["tokens_identical"] == 1.0 and row["forwards_measured"] == row["forwards_predicted_measured"]
+    return row.tokens_identical == 1.0 and row.forwards_measured == row.forwards_predicted_measured

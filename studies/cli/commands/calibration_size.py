@@ -28,6 +28,8 @@ def calibration_size_command(
     overwrite: options.OverwriteOption = False,
 ) -> None:
     """Would more prompts help? Held-out value of graphs found on 5, 10, 20, ... prompts."""
+    from figures.records.calibration_size import CalibrationSize
+    from figures.records.record import save_record
     from studies.runs.splits import cut_splits, read_splits
     from studies.statistics.calibration_size import calibration_size_curve
 
@@ -42,33 +44,24 @@ def calibration_size_command(
     )  # fmt: skip
     rows = curve.rows(seed)
     headings = dict.fromkeys(("D", "search prompts", "draws", "in-prompt_index", "held-out", "of the draws"), "right")
-    caption = f"nfe reduction on {rows[0]['prompts']} held-out prompts, mean over draws, 95 % intervals over prompts"
+    caption = f"nfe reduction on {rows[0].prompts} held-out prompts, mean over draws, 95 % intervals over prompts"
     table = printing.plain_table(f"{method}, {split.policy}", headings, caption)
     for row in rows:
         table.add_row(
-            str(row["budget"]),
-            str(row["search_prompts"]),
-            str(row["draws"]),
-            f"{row['in_sample_nfe_reduction']:.3f}",
-            stats.columns(row, "nfe_reduction"),
-            f"{row['draws_low']:.3f}-{row['draws_high']:.3f}",
+            str(row.budget),
+            str(row.search_prompts),
+            str(row.draws),
+            f"{row.in_sample_nfe_reduction:.3f}",
+            stats.columns(vars(row), "nfe_reduction"),
+            f"{row.draws_low:.3f}-{row.draws_high:.3f}",
         )
     printing.show(table)
-    stats.say_few(rows[0]["prompts"])
+    stats.say_few(rows[0].prompts)
     answers = [curve.answer(budget, seed) for budget in sorted(set(drafts))]
     for answer in answers:
         printing.say(answer.sentence())
-    said = [
-        {
-            "budget": answer.budget,
-            "half": answer.half,
-            "whole": answer.whole,
-            "gain": answer.gain.estimate,
-            "gain_interval": answer.gain.pair(),
-            "more_would_help": answer.more_would_help,
-            "sentence": answer.sentence(),
-        }
-        for answer in answers
-    ]
-    config = {"command": "calibration-size", "seed": seed, "draws": draws, "traces": list(split.trace_hashes)}
-    stats.write(out, config, rows, answers=said)
+    config = {"seed": seed, "draws": draws, "traces": list(split.trace_hashes)}
+    if out is not None:
+        records = tuple(answer.record() for answer in answers)
+        save_record(CalibrationSize(tuple(rows), records, config), out)
+        printing.say(printing.bold(out))

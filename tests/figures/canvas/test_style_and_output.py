@@ -14,7 +14,7 @@ from matplotlib.image import imread
 from matplotlib.lines import Line2D
 
 import figures
-from figures.canvas.output import Table, file_name, save_figure
+from figures.canvas.output import Table, save_figure
 from figures.canvas.page import drawable, finish, legend_columns, new_figure
 from figures.canvas.style import (
     METHOD_STYLES,
@@ -24,7 +24,8 @@ from figures.canvas.style import (
     method_order,
     method_style,
 )
-from figures.canvas.words import cautious, facts, percent, plural, prompts_of
+from figures.canvas.words import cautious, percent, plural, prompts_of
+from figures.records.words import facts, file_name
 
 # Machado, Oliveira and Fernandes (2009), severity 1.0, for linear RGB.
 DEFICIENCIES = {

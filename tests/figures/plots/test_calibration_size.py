@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from figures.plots.calibration_size import draw_calibration_size, load_calibration_size, table_calibration_size
+from figures.plots.calibration_size import draw_calibration_size, table_calibration_size
+from figures.records.calibration_size import load_calibration_size
 from figures.records.fields import FigureDataError
 from tests.figures.plots.test_ablation import by_gid, heading
 from tests.support import saved_inputs
@@ -87,8 +88,11 @@ def test_the_table_holds_the_rows(tmp_path: Path) -> None:
     ("change", "message"),
     [
         (lambda p: p["rows"][1].update(search_prompts=5), "every size once, found 5 prompts at budget 10 twice"),
-        (lambda p: p["rows"][1].update(search_prompts=0), r"rows\[1\]: expected at least one search prompt"),
-        (lambda p: p["rows"][1].pop("draws_low"), r"rows\[1\].draws_low and _high: expected both ends"),
+        (
+            lambda p: p["rows"][1].update(search_prompts=0),
+            r"rows\[1\].search_prompts: expected an integer of at least 1",
+        ),
+        (lambda p: p["rows"][1].pop("draws_low"), r'rows\[1\]: expected the field "draws_low"'),
         (lambda p: p["answers"][0].update(gain_interval=[2, 1]), r"answers\[0\].gain_interval: expected an interval"),
         (lambda p: p["answers"][0].update(more_would_help=1), r"answers\[0\].more_would_help: expected true or false"),
         (lambda p: p["answers"][0].pop("half"), r'answers\[0\]: expected the field "half"'),

@@ -4,11 +4,13 @@ import json
 import os
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from figures.records.record import save_record
 from figures.records.run import FigureDataError, Run, best_row, load_run
 
 
@@ -63,24 +65,32 @@ def _set(place: str, value: object) -> Callable[[dict[str, Any]], None]:
     [
         (_set("format", "other"), 'format: expected "draftgraph-results", found "other"'),
         (_set("format", ...), 'format: expected "draftgraph-results", found no such field'),
-        (_set("version", 2), "version: expected 1, the only one this release draws, found 2"),
-        (_set("version", 1.0), "version: expected 1, the only one this release draws, found 1.0"),
-        (_set("version", True), "version: expected 1, the only one this release draws, found true"),
+        (_set("version", 2), "version: expected 1, the only one this release reads, found 2"),
+        (_set("version", 1.0), "version: expected 1, the only one this release reads, found 1.0"),
+        (_set("version", True), "version: expected 1, the only one this release reads, found true"),
         (_set("rows", []), "rows: expected at least one result row, found none"),
-        (_set("rows", ...), "rows: expected at least one result row, found none"),
+        (_set("rows", ...), 'file: expected the field "rows", found only "format"'),
         (_set("rows", {}), "rows: expected a list, found an object of 0 fields"),
         (_set("rows.3", 7), "rows[3]: expected an object, found 7"),
-        (_set("rows.3.method", ...), 'rows[3]: expected the field "method", found only reading, budget'),
+        (_set("rows.3.method", ...), 'rows[3]: expected the field "method", found only "reading", "budget"'),
         (_set("rows.3.budget", -1), "rows[3].budget: expected an integer of at least 0"),
         (_set("rows.3.budget", 3.0), "rows[3].budget: expected an integer of at least 0"),
         (_set("rows.3.split", "train"), 'split: expected one of search, validation, test, found "train"'),
         (_set("rows.3.policy", ""), "rows[3].policy: expected a text"),
         (_set("rows.3.nfe_reduction", None), "rows[3].nfe_reduction: expected a number, found null"),
-        (_set("rows.3.nfe_reduction", ...), "rows[3].nfe_reduction: expected a number, found no such field"),
+        (_set("rows.3.nfe_reduction", ...), "rows[3].nfe_reduction: expected a number, found null"),
         (_set("rows.3.nfe_reduction", "2"), 'nfe_reduction: expected a finite number of at least 0, found "2"'),
         (_set("rows.3.accepted_drafts", -0.5), "accepted_drafts: expected a finite number of at least 0, found -0.5"),
         (_set("rows.3.nfe_reduction_low", None), "expected both ends of the interval or neither, found one of them"),
         (_set("rows.3.nfe_reduction_low", 99.0), "rows[3].nfe_reduction_low: expected at most nfe_reduction_high = "),
+        (_set("rows.3.graph", "../../secret.json"), "rows[3].graph: expected a relative path without '..'"),
+        (_set("rows.3.graph", "/etc/passwd"), 'so that the file lies in the run, found "/etc/passwd"'),
+        (_set("rows.3.graph", "C:\\graph.json"), 'so that the file lies in the run, found "C:\\\\graph.json"'),
+        (_set("rows.3.graph", "a\\..\\..\\graph.json"), "rows[3].graph: expected a relative path"),
+        (_set("rows.3.method", 5), "rows[3].method: expected a text of 1 to 4096 characters, found 5"),
+        (_set("rows.3.seconds", "1\x1b[2J"), 'expected a finite number of at least 0, found "1\\u001b[2J"'),
+        (_set("comparisons", [{"policy": "static:1"}]), 'comparisons[0]: expected the field "budget"'),
+        (_set("config", []), "config: expected an object, found []"),
         (_set("histograms.0.counts", [1, 1.5]), "histograms[0].counts[1]: expected an integer"),
         (_set("histograms.0.counts", ...), 'histograms[0]: expected the field "counts"'),
         (_set("rank_counts.0.position_by_depth", []), "expected a table of at least one row and one column"),
@@ -154,6 +164,45 @@ def test_graph_files_that_cannot_be_read(run_directory: Path, changed: Callable[
         run.load_graph(first)
     with pytest.raises(FigureDataError, match=r"graph of greedy with budget 3.*none\.json: path: expected a readable"):
         run.load_graph(second)
+
+
+def test_a_link_does_not_lead_out_of_the_run(changed: Callable[..., Path], tmp_path: Path) -> None:
+    def change(payload: dict[str, Any]) -> None:
+        next(row for row in payload["rows"] if row["method"] == "greedy")["graph"] = "graphs/link.json"
+
+    directory = changed(change)
+    (tmp_path / "outside.json").write_text("{}")
+    (directory / "graphs").mkdir(exist_ok=True)
+    (directory / "graphs" / "link.json").symlink_to(tmp_path / "outside.json")
+    run = load_run(directory)
+    with pytest.raises(
+        FigureDataError, match=r'expected a file in .*, found "graphs/link.json", which leads out of it'
+    ):
+        run.load_graph(run.select(method="greedy")[0])
+
+
+def test_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "results.json")
+    with pytest.raises(FigureDataError, match="path: expected a JSON file, found neither a file nor a directory"):
+        load_run(tmp_path)
+
+
+@pytest.mark.parametrize("depth", [100, 100_000])
+def test_deep_nesting_ends_in_a_sentence(tmp_path: Path, depth: int) -> None:
+    deep = "[" * depth + "]" * depth
+    header = '{"format": "draftgraph-results", "version": 1, "rows": [], "config": {"a": '
+    (tmp_path / "results.json").write_text(header + deep + "}}")
+    with pytest.raises(FigureDataError, match="nesting of at most 16 levels"):
+        load_run(tmp_path)
+
+
+def test_what_is_written_is_read(run: Run, tmp_path: Path) -> None:
+    save_record(run, tmp_path / "results.json")
+    assert load_run(tmp_path) == run
+    broken = replace(run, rows=(*run.rows, run.rows[0]))
+    with pytest.raises(FigureDataError, match="expected every cell once"):
+        save_record(broken, tmp_path / "results.json")
+    assert load_run(tmp_path) == run
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file")

@@ -20,7 +20,6 @@ import pytest
 from calibrate.traces.table import TraceError, read_traces, shard_paths
 from calibrate.version import tool_version
 from studies.report.report import write_report
-from studies.runs.run_directory import write_results
 from tests.calibrate.prompts.test_encoding import TEMPLATE, saved
 from tests.support.command_line import run
 from tests.support.paths import DOCS
@@ -187,8 +186,8 @@ def test_a_policy_that_need_not_be_given(graph: Path, checkpoint: Path, prompts:
 
 
 def test_results_are_no_graph(traces: Path, tmp_path: Path) -> None:
-    write_results(tmp_path, {}, {"rows": []})
     results = tmp_path / "results.json"
+    results.write_text('{"format": "draftgraph-results", "version": 1, "rows": []}')
     said = run("decode", "--graph", results, "--out", tmp_path / "out.jsonl", code=1)
     assert said.endswith(f"these are results, graphs are under {tmp_path / 'graphs'}/")
     assert "these are results" in run("evaluate", results, "--traces", traces, code=1)

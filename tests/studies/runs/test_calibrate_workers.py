@@ -55,7 +55,7 @@ def test_calibrate_records_together_and_goes_on_alone(
         thread.start()
     for thread in threads:
         thread.join(120)
-    assert got[1] is None and got[0]["rows"]
+    assert got[1] is None and got[0].rows
     assert asked == ["cpu", "cpu"]
     assert rows(tmp_path / "together") == rows(tmp_path / "alone")
     for split in ("search", "test"):

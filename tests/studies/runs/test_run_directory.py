@@ -105,9 +105,9 @@ def test_a_calibration_goes_on_over_its_recordings(
     out = tmp_path / "run"
     first = calibrate(CalibrationConfig(methods=("greedy",), budgets=(0, 2), measured_prompts=0, **common), out)
     assert first is not None
-    test = [row for row in first["rows"] if row["split"] == "test"]
-    assert {row["measured_prompts"] for row in test} == {0}
-    assert {row[name] for row in test for name in ("forwards_measured", "tokens_identical", "seconds")} == {None}
+    test = [row for row in first.rows if row.split == "test"]
+    assert {row.measured_prompts for row in test} == {0}
+    assert {getattr(row, name) for row in test for name in ("forwards_measured", "tokens_identical", "seconds")} == {None}
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.parquet")}
     assert before
     monkeypatch.setattr(calibration, "tool_version", lambda: "another")
@@ -117,8 +117,8 @@ def test_a_calibration_goes_on_over_its_recordings(
         found = calibrate(config, out)
         assert found is not None
         rows[batch_size] = [
-            {name: value for name, value in row.items() if name not in ("seconds", "search_seconds")}
-            for row in found["rows"]
+            {name: value for name, value in vars(row).items() if name not in ("seconds", "search_seconds")}
+            for row in found.rows
         ]
         for row in rows[batch_size]:
             if row["split"] == "test":

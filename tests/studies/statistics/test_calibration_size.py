@@ -73,9 +73,9 @@ def test_points_are_what_the_searches_found() -> None:
 def test_rows_hold_the_mean_over_draws_and_their_spread() -> None:
     curve = curve_of([np.full(8, 20.0), np.full(8, 30.0)], np.full(8, 15.0))
     first, second = curve.rows()
-    assert first["nfe_reduction"] == pytest.approx(60 / 25)
-    assert (first["draws"], first["draws_low"], first["draws_high"]) == (2, 2.0, 3.0)
-    assert (second["search_prompts"], second["forwards_mean"], second["nfe_reduction"]) == (20, 120.0, 4.0)
+    assert first.nfe_reduction == pytest.approx(60 / 25)
+    assert (first.draws, first.draws_low, first.draws_high) == (2, 2.0, 3.0)
+    assert (second.search_prompts, second.forwards_mean, second.nfe_reduction) == (20, 120.0, 4.0)
 
 
 def test_a_gain_that_paid_says_more_prompts_would_help() -> None:
