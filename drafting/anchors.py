@@ -81,7 +81,7 @@ class AnchorTable:
                 reaches deeper than the cut needs.
 
         Raises:
-            ValueError: ``max_depth`` below 1, or traces that are no monotone decode (steps of a block not
+            ValueError: ``max_depth`` below 1, or traces that are not a monotone decode (steps of a block not
                 numbered 1, 2, ...; a commit at a position that was not masked).
         """
         if max_depth is not None and max_depth < 1:
@@ -282,7 +282,7 @@ class AnchorTable:
             yield self.chain(anchor)
 
     def select(self, prompt_indices: Iterable[int]) -> AnchorTable:
-        """The anchors and blocks of the given prompts, in the order of this table. Linear."""
+        """The anchors and blocks of these prompts, in the order of this table. Linear."""
         chosen = np.asarray(list(prompt_indices), dtype=np.int64)
         keep = np.isin(self.prompt_index, chosen)
         keep_block = np.isin(self.block_prompt, chosen)

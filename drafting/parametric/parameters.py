@@ -47,7 +47,7 @@ def check_parameters(parameters: Mapping[str, float]) -> dict[str, float]:
     """All parameters, those not given at their neutral value.
 
     Raises:
-        ValueError: an unknown name, or a value that is no number in the range.
+        ValueError: an unknown name, or a value that is not a number in the range.
     """
     unknown = sorted(set(parameters) - set(_BY_NAME))
     if unknown:

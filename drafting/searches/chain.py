@@ -13,7 +13,7 @@ def confidence_chain(budget: int, block_length: int, step_size: int | None = 1) 
     """The chain {1..k}, {1..2k}, ... of position ranks, every position with vocabulary rank 1.
 
     Args:
-        budget: draft nodes wanted.
+        budget: draft nodes asked for.
         block_length: positions in a block, ``L``. Before the first anchor at least ``k`` positions are
             committed, and a draft that completes the block is worthless; so a node has at most ``L - k - 1``
             pairs, and there are ``(L - k - 1) // k`` nodes at most.

@@ -30,7 +30,7 @@ from verify.graph.formulas import Formula
 
 # HiGHS compares with absolute tolerances of about 1e-6. Weights that sum to at most this are handed over as they are;
 # larger ones are scaled down to it. One anchor then is worth more than the tolerances as long as all weights together
-# are below 2^37 anchors, and weights that are no whole numbers are resolved to 1e-12 of their sum.
+# are below 2^37 anchors, and weights that are not whole numbers are resolved to 1e-12 of their sum.
 _LARGEST_SUM = 2.0**20
 
 

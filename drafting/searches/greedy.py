@@ -24,7 +24,7 @@ def greedy(trie: PrefixTrie, budget: int) -> SearchResult:
 
     Args:
         trie: prefixes with counts or weights; prune it for speed on a million anchors.
-        budget: draft nodes wanted.
+        budget: draft nodes asked for.
 
     Returns:
         A :class:`SearchResult` with marginal gains in accepted drafts (their sum is the path_value).

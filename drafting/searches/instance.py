@@ -181,7 +181,7 @@ class Problem:
         """Read a trie for graphs of up to ``budget`` states (None: any number).
 
         A graph of D states accepts at most D states in a row, so prefixes deeper than that are left out; so are
-        prefixes without weight behind them. Counts are kept as they are. Weights that are no whole numbers are rounded
+        prefixes without weight behind them. Counts are kept as they are. Weights that are not whole numbers are rounded
         to multiples of about 2^-40 of their sum, and every claim of exactness is about these rounded weights.
 
         O(T). Says nothing about chains that were cut: a search that proves something asks :func:`provable_budget`.
@@ -210,7 +210,7 @@ class Problem:
         return tuple(np.atleast_1d(self.path_value(node_gains(self.whole, order))).tolist())
 
     def formulas(self, origins: Iterable[int]) -> tuple[Formula, ...]:
-        """Formulas of trie state ids, in the order given."""
+        """Formulas of trie state ids, in the same order."""
         return tuple(self.trie.formulas(np.fromiter(origins, dtype=np.int64)))
 
     def states(self, nodes: Iterable[Formula]) -> np.ndarray:

@@ -10,7 +10,7 @@ with digits of many bits in place of one):
    be used up, and are clipped there. Take s so that this stays below 2^30 (capacity and opposite flow are added up on
    the way), and augment.
 
-The result is a maximum flow of the capacities as they were given, whatever their size up to 2^61.
+The result is a maximum flow of the capacities, whatever their size up to 2^61.
 """
 
 from __future__ import annotations
@@ -109,11 +109,11 @@ def _augment(
     # Net flows stand in the matrix at (tail, head), with the opposite sign at (head, tail).
     row = np.repeat(np.arange(size, dtype=np.int64), np.diff(flow.indptr))
     key = row * size + flow.indices
-    wanted = np.asarray(tail, dtype=np.int64) * size + head
-    at = np.minimum(np.searchsorted(key, wanted), max(len(key) - 1, 0))
+    edge = np.asarray(tail, dtype=np.int64) * size + head
+    at = np.minimum(np.searchsorted(key, edge), max(len(key) - 1, 0))
     if not len(key):
         return np.zeros(len(tail), dtype=np.int64)
-    return np.where(key[at] == wanted, flow.data[at], 0).astype(np.int64)
+    return np.where(key[at] == edge, flow.data[at], 0).astype(np.int64)
 
 
 def _matrix(size: int, row: np.ndarray, column: np.ndarray, data: np.ndarray) -> sparse.csr_array:

@@ -12,7 +12,7 @@ was published, so three things are ours to read:
 * *How the argmax is found.* Node by node: eligible is a state with a chosen or root parent, the heaviest
   eligible state comes next.
 * *count(q)*: the number of anchors whose chain contains state q, in whatever order it was reached. The root
-  is no formula of any step and counts 0.
+  is not a formula of any step and counts 0.
 * *Which parents count.* ``parents="all"``: every state that can come before q and occurs in some chain,
   chosen or not (the formula as it is written: weights are fixed beforehand). ``parents="chosen"``: only
   those in Q. Neither follows from the text, and they give different graphs; studies report both.
@@ -50,7 +50,7 @@ def published(
     Args:
         trie: where the counts come from; prune it when rare states shall not be candidates (the paper
             does not say).
-        budget: draft nodes wanted.
+        budget: draft nodes asked for.
         step_size: pairs that one denoising step adds, None when it varies.
         accumulation: "degree0", "degree1" or "total".
         parents: which parents count, see above; has no effect with "degree0".

@@ -18,7 +18,7 @@ from drafting.searches.result import SearchResult
 from drafting.trie import PrefixTrie
 from drafting.values import require_depth
 
-#: Minimum counts to choose from: a state that fewer anchors reach is no candidate. 1 keeps every state.
+#: Minimum counts to choose from: a state that fewer anchors reach is not a candidate. 1 keeps every state.
 MINIMUM_COUNTS = (1, 5, 10, 20, 50)
 
 

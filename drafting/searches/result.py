@@ -72,17 +72,6 @@ class SearchResult:
         nodes, gains = self.nodes[:budget], self.gains[:budget]
         return replace(self, budget=budget, nodes=nodes, gains=gains, value=None, bound=None)
 
-    def summary(self) -> str:
-        """One line for a person."""
-        line = f"{self.method}: {len(self.nodes)} nodes"
-        if self.value is not None:
-            line += f", accepted drafts {self.value:.4f}"
-        if self.proved:
-            line += f", proved optimal in {self.seconds:.1f} s"
-        elif self.gap is not None:
-            line += f", NOT proved optimal: bound {self.bound:.4f}, gap {self.gap:.2%}"
-        return f"{line} ({self.chosen})" if self.chosen else line
-
 
 def check_budget(budget: int) -> None:
     """Raise :class:`ValueError` unless ``budget`` is a number of draft nodes."""

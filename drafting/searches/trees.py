@@ -37,7 +37,7 @@ def tree_greedy(trie: PrefixTrie, budget: int) -> SearchResult:
 
     Args:
         trie: where the accuracies come from.
-        budget: draft nodes wanted; the order is nested.
+        budget: draft nodes asked for; the order is nested.
 
     Returns:
         a :class:`SearchResult` whose gains are the products (reach probability under independence).
@@ -129,7 +129,7 @@ def sequoia_tree(trie: PrefixTrie, budget: int) -> SearchResult:
 
     Args:
         trie: prefixes with counts or weights.
-        budget: draft nodes wanted. The order puts likely states first; smaller budgets of it are connected graphs, but
+        budget: draft nodes asked for. The order puts likely states first; smaller budgets of it are connected graphs, but
             not what the programme would choose for them.
 
     Returns:

@@ -128,7 +128,7 @@ def test_random_weights_with_two_decimals_against_brute_force(
         for budget in range(2, min(len(best), 8)):
             found = exact(trie, budget)
             programs += found.chosen.startswith("mixed-integer program")
-            assert found.proved, found.summary()
+            assert found.proved, found.chosen
             assert path_value(found.nodes, trie) * trie.total == pytest.approx(best[budget], rel=1e-10)
             assert found.bound * trie.total == pytest.approx(best[budget], rel=1e-10)
     assert programs >= 50
@@ -155,7 +155,7 @@ def test_a_time_limit_of_nothing_gives_a_graph_a_bound_and_a_gap() -> None:
     assert found.value < found.bound == pytest.approx(price_sweep(trie).bound(5))
     assert 0 < found.gap < 0.2
     assert found.gap == pytest.approx((found.bound - found.value) / found.bound)
-    assert "NOT proved optimal" in found.summary() and "time limit" in found.chosen
+    assert "time limit" in found.chosen
     check_connected(found.nodes, 1)
 
 
@@ -177,7 +177,6 @@ def test_a_gap_that_was_asked_for_is_enough() -> None:
     trie = copies_of_the_counter_example(6)
     found = exact(trie, 5, relative_gap=0.2)
     assert not found.proved and found.gap <= 0.2
-    assert "NOT proved optimal" in found.summary()
 
 
 def test_start_nodes_are_beaten_or_kept() -> None:
