@@ -129,8 +129,8 @@ def sequoia_tree(trie: PrefixTrie, budget: int) -> SearchResult:
 
     Args:
         trie: prefixes with counts or weights.
-        budget: draft nodes asked for. The order puts likely states first; smaller budgets of it are connected graphs, but
-            not what the programme would choose for them.
+        budget: draft nodes asked for. The order puts likely states first; smaller budgets of it are connected graphs,
+            but not what the programme would choose for them.
 
     Returns:
         a :class:`SearchResult` whose gains are products of a_k (reach probability under the assumption). Incomplete
