@@ -95,7 +95,7 @@ def check_cuda_graphs(device: str, cuda_graphs: bool) -> None:
     """Refuse CUDA graphs on other devices, where they would change nothing without a word.
 
     Raises:
-        CheckpointError: ``cuda_graphs`` for a device that is no CUDA device.
+        CheckpointError: ``cuda_graphs`` for a device of another kind.
     """
     if cuda_graphs and device.partition(":")[0] != "cuda":
         raise CheckpointError(f"--cuda-graphs needs --device cuda, got --device {device}")
@@ -173,8 +173,8 @@ def load_checkpoint(
         family = family_of(stated)
         if family is not None and not folder.is_dir():
             # Neither pickles nor the repository's code: what is not fetched cannot run.
-            wanted = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
-            folder = Path(snapshot_download(where, allow_patterns=wanted, **hub))
+            fetched = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
+            folder = Path(snapshot_download(where, allow_patterns=fetched, **hub))
         if family is not None:
             config: Any = None
             model = load_native(family, folder, stated, DTYPES[dtype])

@@ -111,8 +111,8 @@ class GraphedForward:
             if recorded is None:
                 return self.run(*inputs)
         self._recorded.move_to_end(key)
-        for mine, given in zip(recorded.inputs, inputs, strict=True):
-            mine.copy_(given)
+        for static, new in zip(recorded.inputs, inputs, strict=True):
+            static.copy_(new)
         recorded.replay()
         self.replayed += 1
         return recorded.output

@@ -63,13 +63,13 @@ def read_facts(folder: Path) -> dict[str, Any]:
 
 def mask_token(
     source: str | Path,
-    asked: int | None,
+    override: int | None,
     facts: dict[str, Any],
     stated: dict[str, Any],
     tokenizer: Any,
     family: FamilySpec | None,
 ) -> int:
-    """The mask id: as asked for, else as draftgraph.json, config.json, the tokenizer or the family says.
+    """The mask id: ``override``, else as draftgraph.json, config.json, the tokenizer or the family says.
 
     Raises:
         CheckpointError: nothing says which it is, or a family's own files say another one than was asked for.
@@ -84,7 +84,7 @@ def mask_token(
     }
     agreed = {where: value for where, value in sources.items() if value is not None}
     default = family.mask_token_id if family is not None and not agreed else None
-    mask = next((value for value in (asked, *agreed.values(), default) if value is not None), None)
+    mask = next((value for value in (override, *agreed.values(), default) if value is not None), None)
     if mask is None:
         raise CheckpointError(f"checkpoint {source} names no mask token; give it with --mask-token-id")
     if family is not None and (other := {where: value for where, value in agreed.items() if value != mask}):

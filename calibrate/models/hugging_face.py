@@ -171,7 +171,7 @@ class HuggingFaceDenoiser:
         if isinstance(rotary, dict) and rotary.get("rope_type") in ("dynamic", "longrope"):
             return False
         head, seen = self.model.get_output_embeddings(), dict[str, torch.Tensor]()
-        hook = head.register_forward_hook(lambda _, given, result: seen.update(given=given[0], result=result))
+        hook = head.register_forward_hook(lambda _, inputs, result: seen.update(hidden=inputs[0], result=result))
         tokens = torch.tensor([[self.mask_token_id, 0]], device=self.device)
         try:
             with torch.inference_mode():
@@ -179,7 +179,7 @@ class HuggingFaceDenoiser:
                 hidden = self.model.get_decoder()(tokens, use_cache=False).last_hidden_state
         finally:
             hook.remove()
-        return "result" in seen and torch.equal(seen["result"], logits) and torch.equal(seen["given"], hidden)
+        return "result" in seen and torch.equal(seen["result"], logits) and torch.equal(seen["hidden"], hidden)
 
     def move_slot(self, memory: SlotMemory, source: int, target: int) -> None:
         """See :meth:`verify.denoiser.SlotDenoiser.move_slot`."""
@@ -274,12 +274,12 @@ def _rows_before(
     """
     live = hidden.shape[1]
     rows = torch.arange(live, device=hidden.device) if logit_rows is None else logit_rows
-    wanted = positions[:, rows, None] - 1
+    needed = positions[:, rows, None] - 1
     seen = attention_mask[:, rows]
     cached = seen.shape[-1] - live
-    before = seen[..., cached:] & (positions[:, None, :] == wanted)
+    before = seen[..., cached:] & (positions[:, None, :] == needed)
     if edge is not None and len(edge.columns):
-        before_edge = seen[..., edge.columns] & (edge.positions[:, None, edge.columns] == wanted)
+        before_edge = seen[..., edge.columns] & (edge.positions[:, None, edge.columns] == needed)
         before = torch.cat([before, before_edge], dim=-1)
         hidden = torch.cat([hidden, edge.hidden.expand(len(hidden), -1, -1)], dim=1)
     source = torch.where(before.any(dim=-1), before.to(torch.uint8).argmax(dim=-1), rows)

@@ -29,9 +29,7 @@ from verify.policies.contract import Policy
 
 
 class TraceBuilder:
-    """An observer that turns denoising steps into trace columns; steps of several prompt_indices may come
-    interleaved.
-    """
+    """An observer that turns denoising steps into trace columns; steps of several prompts may come interleaved."""
 
     def __init__(self) -> None:
         self._facts: dict[int, list[StepFact]] = {}
@@ -190,14 +188,14 @@ def record(
             manifest, nothing more.
         shard_prompts: prompts per shard, so what a kill can lose besides those being decoded.
         on_prompt: called with (prompts done, prompts in all) at the start and after every prompt.
-        on_end: told what this call recorded and how fast.
+        on_end: called with what this call recorded and how fast.
 
     Returns:
         The whole trace, read back from disk.
 
     Raises:
-        TraceError: the folder holds a trace of other facts, a broken shard, or files that are no trace; or another
-            recording is writing there.
+        TraceError: the folder holds a trace of other facts, a broken shard, or other files; or another recording is
+            writing there.
         verify.layout.LayoutError: a batch size below 1, or lengths that do not fit.
 
     >>> import tempfile
@@ -224,16 +222,17 @@ def record(
         report(len(done), len(prompts))
         todo = [prompt_index for prompt_index in range(len(prompts)) if prompt_index not in done]
         share = Share(checkpoint, prompts, policy, config, folder, batch_size=batch_size, shard_prompts=shard_prompts)
-        start, told = time.perf_counter(), [0, 0]
+        start, prompts_done, tokens = time.perf_counter(), 0, 0
 
         def one_more(result: DecodeResult) -> None:
-            told[0] += 1
-            told[1] += result.end
-            report(len(done) + told[0], len(prompts))
+            nonlocal prompts_done, tokens
+            prompts_done += 1
+            tokens += result.end
+            report(len(done) + prompts_done, len(prompts))
 
         share.record(todo, one_more)
         if on_end is not None:
-            on_end(RecordingSpeed(told[0], told[1], time.perf_counter() - start))
+            on_end(RecordingSpeed(prompts_done, tokens, time.perf_counter() - start))
     finally:
         lock.release()
     return read_traces(folder)
@@ -245,7 +244,7 @@ class Share:
     Args:
         checkpoint, prompts, policy, config, folder, batch_size, shard_prompts: as in :func:`record`.
         prefix: of the names of the shards, so that workers never write to one name.
-        observer: told of every step beside the trace builder.
+        observer: sees every step beside the trace builder.
     """
 
     def __init__(

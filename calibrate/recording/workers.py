@@ -92,7 +92,7 @@ class Workers:
     def says_first(self, message: str) -> bool:
         """Whether no worker has said ``message`` before: what concerns all of them is printed once."""
         try:
-            return self.store.add(f"said/{hashlib.sha256(message.encode()).hexdigest()[:16]}", 1) == 1
+            return self.store.add(f"message/{hashlib.sha256(message.encode()).hexdigest()[:16]}", 1) == 1
         except RuntimeError:
             return True  # the launcher is gone; better twice than never
 

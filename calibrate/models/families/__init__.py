@@ -18,7 +18,7 @@ from calibrate.models.families.spec import AdapterError, FamilySpec
 
 FAMILIES: tuple[FamilySpec, ...] = (LLADA, DREAM, SDAR, LLADA2, QWEN3_DIFFUSION, QWEN2_DIFFUSION)
 
-#: ``architectures`` or ``model_type`` entries that look like a family above and are none; checked first.
+#: ``architectures`` or ``model_type`` entries that look like a family above but belong to another; checked first.
 REFUSED: Mapping[str, str] = {
     "LLaDAMoEModelLM": "LLaDA-MoE has another architecture than LLaDA and no native class was verified for it",
     "lladamoe": "LLaDA-MoE has another architecture than LLaDA and no native class was verified for it",

@@ -46,7 +46,7 @@ def native_config(spec: FamilySpec, config: Mapping[str, Any]) -> Any:
             )
     native = getattr(transformers, spec.native, None)
     if native is None:
-        raise AdapterError(f"{spec.name} needs {spec.native}, which transformers {transformers.__version__} has not")
+        raise AdapterError(f"{spec.name} needs {spec.native}; transformers {transformers.__version__} does not have it")
     known = {item.name for item in dataclasses.fields(native.config_class)} | _EXTRA_FIELDS
     kept = known - _DROPPED_FIELDS - set(spec.fields)
     arguments = {k: v for k, v in config.items() if k in kept and (v is not None or k not in _EXTRA_FIELDS)}
@@ -107,7 +107,7 @@ def read_weights(spec: FamilySpec, folder: Path) -> dict[str, torch.Tensor]:
     for path in _shards(folder):
         try:
             with safe_open(path, framework="pt") as shard:
-                for name in shard.keys():  # noqa: SIM118  (a safe_open handle is no mapping)
+                for name in shard.keys():  # noqa: SIM118  (a safe_open handle is not a mapping)
                     native = rename(spec, name)
                     if native is None:
                         continue

@@ -38,8 +38,8 @@ def probe_mask(denoiser: HuggingFaceDenoiser) -> None:
     attention_mask[:, 1:, 0] = False
     positions = torch.arange(rows, device=denoiser.device).expand(3, rows)
     # Row 1 of a shifted model falls back to itself, as the row before it is hidden; so the rows asked start there.
-    wanted = torch.arange(1, rows - 1, device=denoiser.device)
-    logits, _ = denoiser(tokens, positions, attention_mask, logit_rows=wanted)
+    probed = torch.arange(1, rows - 1, device=denoiser.device)
+    logits, _ = denoiser(tokens, positions, attention_mask, logit_rows=probed)
     logits = logits.double()
     by_hidden = (logits[1] - logits[0]).abs().max().item()
     by_visible = (logits[2] - logits[0]).abs().max().item()
