@@ -12,11 +12,13 @@ import typer
 from studies.cli import options, printing
 from studies.cli.guard import command
 from studies.cli.outputs import check_output, draw
+from verify.files.quoting import quoted
 
 if TYPE_CHECKING:
     from calibrate.measuring.latency_table import LatencyTable
     from drafting.searches.result import SearchResult
     from studies.pricing.budget import BudgetChoice
+    from studies.pricing.measured import MeasuredSeconds
     from studies.runs.splits import Splits
 
 
@@ -44,24 +46,22 @@ def budget_command(
         Path | None,
         typer.Option(
             "--out",
-            help="Write the best graph, latency table inside, and every budget beside it; a folder for several TRACES.",
+            help="A folder, for example the run: gets POLICY.json (the best graph, latency table inside) and "
+            "POLICY.budget.json (every budget and the verdict).",
         ),
     ] = None,
     figures: Annotated[
         bool,
-        typer.Option(
-            "--figures",
-            help="Draw the latency and what --out wrote, into NAME-figures beside OUT, or OUT/figures where it is a "
-            "folder.",
-        ),
+        typer.Option("--figures", help="Draw the latency and what --out wrote, into OUT/figures."),
     ] = False,
     overwrite: options.OverwriteOption = False,
 ) -> None:
     """Price every budget with this device's latency and take the best; 0 means: do not speculate.
 
     The budget is chosen on the prompts searched (or on --validation), its speed-up is reported on --test. With
-    --out, OUT.budget.json holds every budget's row and the verdict, also when that is not to speculate. Several TRACES
-    are priced one by one; their files are named after them.
+    --out, POLICY.budget.json holds every budget's row and the verdict, also when that is not to speculate. Several
+    TRACES are priced one by one. Where TRACES lie in a run that decoded with the chosen graph, the measured times are
+    printed and saved beside the predicted ones.
     """
     from drafting.searches.methods import find_method
     from figures.records.latency import load_latency
@@ -71,18 +71,26 @@ def budget_command(
         raise ValueError("--validation and --test belong to one TRACES; give folders with 'test' in them")
     if figures and out is None:
         raise ValueError("--figures draws what --out wrote; give --out")
-    outs = _outputs(traces, out)
+    table = load_latency(latency)
+    splits = [_read(folder, validation, test) for folder in traces]
+    outs = _outputs([one.validity.policy for one in splits], out)
     for path in outs:
         check_output(path, overwrite)
         check_output(_report_path(path), overwrite)
-    table = load_latency(latency)
-    priced = [_price(folder, table, latency, validation, test, method, time_limit, any_model) for folder in traces]
+    priced = [
+        _price(folder, one, table, latency, method, time_limit, any_model)
+        for folder, one in zip(traces, splits, strict=True)
+    ]
     chosen_on = "validation" if validation else "search"
     for one in priced:
         _show(one.choice, f"{one.folder}, {method}, budget chosen on {chosen_on} prompts")
     for one in priced:
         policy = f"{one.splits.validity.policy}: " if len(priced) > 1 else ""
         printing.say(policy + one.sentence)
+        if one.measured is not None:
+            best = one.choice.best
+            sentence = one.measured.sentence(best.speedup, best.speedup_low, best.speedup_high)
+            printing.say(policy + sentence)
     for one, path in zip(priced, outs, strict=bool(outs)):
         _save(one, table, method, chosen_on, path)
     if figures and out is not None:
@@ -91,13 +99,14 @@ def budget_command(
 
 @dataclass(frozen=True, eq=False)
 class _Priced:
-    """The budgets of one trace folder: what was found for each, which one pays, and why."""
+    """The budgets of one trace folder: what was found for each, which one pays, why, and what a run measured of it."""
 
     folder: Path
     splits: Splits
     found: Mapping[int, SearchResult]
     choice: BudgetChoice
     sentence: str
+    measured: MeasuredSeconds | None
 
 
 def _draw(files: Sequence[Path], out: Path) -> None:
@@ -111,28 +120,50 @@ def _draw(files: Sequence[Path], out: Path) -> None:
                 printing.say(f"figure  {drawn}")
 
 
-def _outputs(traces: Sequence[Path], out: Path | None) -> list[Path]:
-    """The graph file of every trace folder: ``out`` itself, or files in it named after the folders."""
-    if out is None or len(traces) == 1:
-        return [] if out is None else [out]
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"--out is {out}, a file; for several TRACES give a folder")
-    names = [folder.resolve().name for folder in traces]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"several TRACES are called {twice[0]!r}, and so would be their files; price them one by one")
-    return [out / f"{name}.json" for name in names]
+def _outputs(policies: Sequence[str], out: Path | None) -> list[Path]:
+    """The graph file of every policy, in the folder ``out``; empty without one."""
+    from studies.runs.run_directory import slug
+
+    if out is None:
+        return []
+    if out.suffix == ".json" or (out.exists() and not out.is_dir()):
+        raise ValueError(
+            f"--out {quoted(out)} is a file, expected a folder (for example the run); its files are named after the "
+            "policies"
+        )
+    if twice := sorted({policy for policy in policies if policies.count(policy) > 1}):
+        raise ValueError(
+            f"several TRACES are of policy {twice[0]}, and so their files would have one name; price them one by one, "
+            "each with an --out of its own"
+        )
+    return [out / f"{slug(policy)}.json" for policy in policies]
 
 
 def _report_path(out: Path) -> Path:
     return out.with_name(out.name.removesuffix(".json") + ".budget.json")
 
 
+def _read(traces: Path, validation: Path | None, test: Path | None) -> Splits:
+    from studies.runs.splits import read_splits
+
+    if test is None and not (traces / "test").is_dir():
+        policies = _policy_folders(traces)
+        named = f", or name a policy's folder: {', '.join(map(str, policies))}" if policies else ""
+        raise ValueError(f"{traces} holds no folder 'test'; give the traces of other prompts with --test{named}")
+    return read_splits(
+        [_search_folder(traces), *([validation] if validation is not None else []), test or traces / "test"]
+    )
+
+
+def _search_folder(traces: Path) -> Path:
+    return traces / "search" if (traces / "search").is_dir() else traces
+
+
 def _price(
     traces: Path,
+    splits: Splits,
     table: LatencyTable,
     latency: Path,
-    validation: Path | None,
-    test: Path | None,
     method: str,
     time_limit: float,
     any_model: bool,
@@ -140,23 +171,18 @@ def _price(
     from drafting.searches.methods import SearchInput, find_graphs
     from drafting.trie import PrefixTrie
     from studies.pricing.budget import choose_budget
-    from studies.runs.splits import read_splits
+    from studies.pricing.measured import measured_seconds
 
-    search_folder = traces / "search" if (traces / "search").is_dir() else traces
-    if test is None and not (traces / "test").is_dir():
-        policies = _policy_folders(traces)
-        named = f", or name a policy's folder: {', '.join(map(str, policies))}" if policies else ""
-        raise ValueError(f"{traces} holds no folder 'test'; give the traces of other prompts with --test{named}")
-    folders = [search_folder, *([validation] if validation is not None else []), test or traces / "test"]
-    splits = read_splits(folders)
-    check_prices(table, splits.run, str(latency), str(search_folder), any_model)
+    check_prices(table, splits.run, str(latency), str(_search_folder(traces)), any_model)
     search, chooser, judge = splits.tables[0], splits.tables[-2], splits.tables[-1]
     drafting = [drafts for drafts in table.drafts if drafts > 0]
     problem = SearchInput(PrefixTrie.from_anchors(search), splits.validity.block_length, splits.step_size, time_limit)
     found = find_graphs(method, problem, drafting) if search.n_anchors else {}  # no anchor: nothing was ever to draft
     choice = choose_budget({budget: graph.nodes for budget, graph in found.items()}, chooser, judge, table)
     foreign = other_model(table, splits.run)
-    return _Priced(traces, splits, found, choice, choice.sentence + (f" But {foreign}." if foreign else ""))
+    best = choice.best.budget
+    measured = measured_seconds(traces, splits.validity.policy, found[best].nodes) if best > 0 else None
+    return _Priced(traces, splits, found, choice, choice.sentence + (f" But {foreign}." if foreign else ""), measured)
 
 
 def _policy_folders(folder: Path) -> list[Path]:
@@ -211,6 +237,9 @@ def _save(priced: _Priced, table: LatencyTable, method: str, chosen_on: str, out
         at_edge=priced.choice.at_edge,
         trace_hashes=splits.trace_hashes,
         graph=out.name if best.budget > 0 else None,
+        measured_prompts=priced.measured.prompts if priced.measured else None,
+        measured_seconds_plain=priced.measured.plain if priced.measured else None,
+        measured_seconds=priced.measured.graph if priced.measured else None,
     )
     save_record(verdict, _report_path(out))
     printing.say("budgets ", printing.bold(_report_path(out)))

@@ -1,0 +1,64 @@
+"""What a calibration run measured of a graph: wall times that stand beside a predicted speed-up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from figures.records.run import RESULTS_NAME, load_run
+from verify.graph.formulas import Formula
+
+
+@dataclass(frozen=True)
+class MeasuredSeconds:
+    """Wall times of one decode of the same prompts each.
+
+    Attributes:
+        prompts: how many.
+        plain: seconds without drafts.
+        graph: seconds with the graph.
+    """
+
+    prompts: int
+    plain: float
+    graph: float
+
+    def sentence(self, speedup: float, low: float, high: float) -> str:
+        """The two times, beside the predicted speed-up and its interval."""
+        found = self.plain / self.graph
+        text = (
+            f"Measured: the run decoded {self.prompts} prompts in {self.plain:.2f} s without drafts and in "
+            f"{self.graph:.2f} s with this graph, {found:.2f} times as fast; predicted {speedup:.2f}."
+        )
+        if not low <= found <= high:
+            text += " That is outside the predicted interval: measure both again on an idle machine."
+        return text
+
+
+def measured_seconds(traces: Path, policy: str, nodes: Sequence[Formula]) -> MeasuredSeconds | None:
+    """What the calibration run that holds ``traces`` (RUN/traces/POLICY) measured of the graph ``nodes``.
+
+    Args:
+        traces: the trace folder of one policy.
+        policy: its specification.
+        nodes: draft formulas, in any order, the root left out.
+
+    Returns:
+        None where ``traces`` does not lie in a run, or the run did not decode with a graph of these nodes.
+
+    Raises:
+        figures.records.record.FigureDataError: results or a graph file of the run are damaged.
+    """
+    folder = traces.resolve().parent
+    if folder.name != "traces" or not (folder.parent / RESULTS_NAME).is_file():
+        return None
+    run = load_run(folder.parent)
+    timed = [row for row in run.select(policy=policy, split="test") if row.seconds and row.measured_prompts]
+    plain = next((row for row in timed if row.budget == 0), None)
+    for row in timed:
+        if plain is None or row.graph is None or row.nodes != len(nodes):
+            continue
+        if row.measured_prompts == plain.measured_prompts and set(run.load_graph(row).nodes) - {()} == set(nodes):
+            return MeasuredSeconds(row.measured_prompts or 0, plain.seconds or 0.0, row.seconds or 0.0)
+    return None
