@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,6 @@ from drafting.anchors import AnchorTable
 from drafting.replay import replay
 from drafting.searches.methods import SearchInput, find_graphs
 from drafting.trie import PrefixTrie
-from figures.records.budget import load_budget
 from figures.records.latency import load_latency
 from figures.records.record import save_record
 from studies.cli.lists import parse_list
@@ -265,10 +263,7 @@ def test_a_verdict_needs_a_folder_and_a_name_of_its_own(folder: Path, tmp_path: 
     assert "several TRACES are of policy static:1" in run(*budget, "--out", tmp_path / "out", code=1)
     for out in (latency, tmp_path / "new.json"):
         said = run("budget", folder, "--latency", latency, "--out", out, "--overwrite", code=1)
-        assert (
-            f'"{out.name}"' in said.replace(str(tmp_path) + "/", "")
-            and "expected a folder (for example the run)" in said
-        )
+        assert "is a file, expected a folder (for example the run)" in said
     assert not (tmp_path / "new.json").exists()
     assert "belong to one TRACES" in run(*budget, "--test", folder / "test", code=1)
     assert "--figures draws what --out wrote" in run(*budget[:2], *budget[3:], "--figures", code=1)
