@@ -25,7 +25,6 @@ from calibrate.traces.table import (
     read_shard,
     shard_paths,
 )
-from verify.files.strict_json import show
 
 if sys.platform != "win32":
     import fcntl
@@ -101,7 +100,7 @@ def check_folder(folder: Path, facts: dict[str, Any], mend: str = "give another 
     found = read_manifest(folder)["run"]
     different = differing_facts(found, facts, [key for key in facts if key not in FREE_FACTS])
     if different:
-        listed = "; ".join(f"{key}: there {show(found.get(key))}, now {show(facts[key])}" for key in different)
+        listed = "; ".join(f"{key}: there {found.get(key)!r}, now {facts[key]!r}" for key in different)
         raise TraceError(f"{folder} holds a trace of another run ({listed}); {mend}")
     return True
 
