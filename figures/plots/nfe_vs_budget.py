@@ -90,7 +90,11 @@ def _split(run: Run) -> str:
 def _note(run: Run, panels: Mapping[Panel, Sequence[Curve]], metric: Metric) -> str:
     split = _split(run)
     numbers = {row.prompts for row in run.select(split=split)}
-    parts = [f"On {prompts_of(split, numbers)}. D = 0 is plain decoding.", run.setting(), _readings(panels)]
+    parts = [
+        f"On {prompts_of(split, numbers)}. The line at {_PLAIN[metric]:g} is plain decoding.",
+        run.setting(),
+        _readings(panels),
+    ]
     passed = [panel[0] for panel in panels if metric == "nfe_reduction" and not_judged(run, panel)]
     if passed:
         parts.append(f"Degree-1 readings were made for one token a step and are not judged under {', '.join(passed)}.")

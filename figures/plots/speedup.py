@@ -9,7 +9,7 @@ another one may lie higher by chance.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from figures.canvas.marks import band_mark, draw_band, line_mark
 from figures.canvas.output import Table
 from figures.canvas.page import BUDGET_LABEL, budget_axis, finish, new_figure, style_axes, value_limits
 from figures.canvas.style import FAINT, INK, LABEL_SIZE, TEXT_SIZE
+from figures.canvas.words import cautious
 from figures.records import fields
 from figures.records.fields import BUDGET_FORMAT, Item
 from figures.records.words import facts
@@ -38,7 +39,8 @@ _TABLE = (
 class SpeedupRow:
     """One budget: forwards on the prompts that judge, milliseconds, speed-up with its 95 % interval over prompts.
 
-    ``latency`` is that of a forward with all drafts.
+    ``latency`` is that of a forward with all drafts. ``prompts`` are those that judge: the time of all forwards over the
+    time of a prompt; None where the file does not state the time of a mean forward.
     """
 
     budget: int
@@ -48,6 +50,7 @@ class SpeedupRow:
     speedup: float
     low: float | None
     high: float | None
+    prompts: int | None
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ class Speedup:
 
 
 def load_speedup(path: str | Path) -> Speedup:
-    """Read a file of ``draftgraph budget``; one without ``budget`` is given the highest speed-up as the chosen one.
+    """Read a file of ``draftgraph budget``.
 
     Raises:
         FigureDataError: no such file, another format, no rows, budgets that do not ascend from 0, a number that is not
@@ -95,9 +98,7 @@ def _speedup(path: Path, outer: Item) -> Speedup:
     budgets = [row.budget for row in rows]
     if budgets[0] != 0 or budgets != sorted(set(budgets)):
         fail("rows", "budgets that ascend from 0", budgets)
-    best = fields.optional_count(outer, "budget", "file")
-    if best is None:
-        best = max(rows, key=lambda row: (row.speedup, -row.budget)).budget
+    best = fields.count(outer, "budget", "file")  # never taken from the rows: they are of held-out prompts
     if best not in budgets:
         fail("file.budget", f"one of the budgets of the rows, {budgets}", best)
     where, validity = outer.get("latency"), outer.get("validity")
@@ -123,12 +124,14 @@ def _row(item: Item, where: str) -> SpeedupRow:
         speedup=fields.number(item, "speedup", where),
         low=low,
         high=high,
+        prompts=None,
     )
     numbers = (row.forwards, row.latency, row.milliseconds_per_prompt)
     if min(numbers) <= 0:
         expected = "forwards, latency and milliseconds_per_prompt above 0"
         fail(where, expected, Words(", ".join(str(number) for number in numbers)))
-    return row
+    mean = fields.optional_number(item, "milliseconds_per_forward", where)
+    return row if mean is None else replace(row, prompts=round(row.forwards * mean / row.milliseconds_per_prompt))
 
 
 def table_speedup(speedup: Speedup) -> Table:
@@ -168,7 +171,8 @@ def draw_speedup(speedup: Speedup) -> Figure:
     ):
         right.plot(budgets, values, color=colour, marker=marker, markersize=4.5, linewidth=1.6, zorder=3, gid=gid)
         handles.append(line_mark(label, colour, linewidth=1.6, marker=marker, markersize=4.5))
-    finish(figure, headline(speedup), _note(speedup), handles)
+    numbers = [row.prompts for row in rows]
+    finish(figure, cautious(headline(speedup), numbers), _note(speedup), handles)
     return figure
 
 

@@ -124,13 +124,21 @@ def test_doubts_stand_in_the_headline(tmp_path: Path) -> None:
     assert_legible(figure)
 
 
-def test_rows_alone_are_enough(tmp_path: Path) -> None:
+def test_a_budget_is_never_chosen_by_the_figure(tmp_path: Path) -> None:
     rows = saved_inputs.budget()["rows"]
+    with pytest.raises(FigureDataError, match='expected the field "budget"'):  # the rows are of held-out prompts
+        speedup(tmp_path, {"rows": rows})
     for row in rows:
         row |= {"speedup_low": None, "speedup_high": None}
-    found = speedup(tmp_path, {"rows": rows})
-    assert found.best == max(range(9), key=lambda d: rows[d]["speedup"])
-    assert_legible(draw_speedup(found))
+    assert_legible(draw_speedup(speedup(tmp_path, {"rows": rows, "budget": 3})))
+
+
+def test_few_prompts_price_nothing(tmp_path: Path) -> None:
+    payload = saved_inputs.budget()
+    for row in payload["rows"]:
+        row["milliseconds_per_prompt"] = row["milliseconds_per_forward"] * row["forwards"] / 5
+    figure = draw_speedup(speedup(tmp_path, payload))
+    assert heading(figure) == "Only 5 held-out (test) prompts: too few to conclude anything"
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,9 @@ def test_a_calibration_goes_on_over_its_recordings(
     assert first is not None
     test = [row for row in first.rows if row.split == "test"]
     assert {row.measured_prompts for row in test} == {0}
-    assert {getattr(row, name) for row in test for name in ("forwards_measured", "tokens_identical", "seconds")} == {None}
+    assert {getattr(row, name) for row in test for name in ("forwards_measured", "tokens_identical", "seconds")} == {
+        None
+    }
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.parquet")}
     assert before
     monkeypatch.setattr(calibration, "tool_version", lambda: "another")
