@@ -39,8 +39,8 @@ _TABLE = (
 class SpeedupRow:
     """One budget: forwards on the prompts that judge, milliseconds, speed-up with its 95 % interval over prompts.
 
-    ``latency`` is that of a forward with all drafts. ``prompts`` are those that judge: the time of all forwards over the
-    time of a prompt; None where the file does not state the time of a mean forward.
+    ``latency`` is that of a forward with all drafts. ``prompts`` are those that judge: the time of all forwards over
+    the time of a prompt; None where the file does not state the time of a mean forward.
     """
 
     budget: int
