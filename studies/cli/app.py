@@ -62,6 +62,9 @@ COMMANDS = {
     "export": Entry(
         RUN, "Write a graph for another runtime: checked JSON, static buffers as safetensors, or Graphviz DOT."
     ),
+    "inspect": Entry(
+        LOOK, "Say what a trace folder, a graph or a run is, for whom it is valid, what it won, and how sure that is."
+    ),
     "plot": Entry(LOOK, "Draw every figure of saved results: PNG, SVG and the data as CSV."),
     "report": Entry(
         LOOK, "Write a run as one self-contained HTML page: tables, figures, what to conclude and how sure."

@@ -31,3 +31,9 @@ def unfit(mismatches: Sequence[str], policy: str | None) -> str:
     """The ``mismatches`` of a graph and a run in one line; says so when a ``--policy`` that was given is among them."""
     own_policy = policy is not None and any(line.startswith("policy:") for line in mismatches)
     return "; ".join(mismatches) + ("; leave --policy out" if own_policy else "")
+
+
+def short_names(*paths: Path) -> list[str]:
+    """The files' names, or their whole paths where two files have the same name."""
+    names = [path.name for path in paths]
+    return names if len(set(names)) == len(names) else [str(path) for path in paths]

@@ -43,7 +43,10 @@ def complain(*parts: str | Text) -> None:
 
 
 def show(table: Table) -> None:
-    """Print a table."""
+    """Print a table, its title as a line above it: rich would break a title at the width of the table."""
+    title, table.title = table.title, None
+    if title:
+        console.print(title, soft_wrap=True)
     console.print(table)
 
 

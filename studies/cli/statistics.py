@@ -22,12 +22,6 @@ ResultOption = Annotated[Path | None, typer.Option("--out", help="A JSON file fo
 TracesArgument = Annotated[Path, typer.Argument(help="A trace folder written by `draftgraph record`.")]
 
 
-def names(*paths: Path) -> list[str]:
-    """File names, or whole paths where the names are one."""
-    names = [path.name for path in paths]
-    return names if len(set(names)) == len(names) else [str(path) for path in paths]
-
-
 def signed(value: Interval) -> str:
     """An estimate with its sign, and its interval."""
     return f"{value.estimate:+.3f} ({value.low:+.3f} to {value.high:+.3f})"

@@ -7,6 +7,7 @@ the recordings; ``benchmarks/identity.py`` holds replay and runtime together.
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -251,12 +252,9 @@ def _run_setting(
 
 def write_csv(path: Path, rows: Sequence[AblationRow]) -> None:
     """Write rows as CSV with :data:`COLUMNS`; numbers with six significant digits, nothing for what is not known."""
-    lines = [",".join(COLUMNS)]
-    for row in rows:
-        cells = []
-        for column in COLUMNS:
-            value = getattr(row, column)
-            cells.append("" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value))
-        lines.append(",".join(f'"{cell}"' if "," in cell else cell for cell in cells))
-    with write_atomically(path) as temporary:
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with write_atomically(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for row in rows:
+            values = [getattr(row, column) for column in COLUMNS]
+            writer.writerow([f"{value:.6g}" if isinstance(value, float) else value for value in values])

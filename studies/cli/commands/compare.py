@@ -9,7 +9,7 @@ import typer
 
 from studies.cli import options, printing
 from studies.cli import statistics as stats
-from studies.cli.graphs import read_graph
+from studies.cli.graphs import read_graph, short_names
 from studies.cli.guard import command
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def compare_command(
         counts.append(replay(file.nodes[1:], anchors))
     bootstrap = PromptBootstrap(counts[0].prompts, resamples=resamples, level=level, seed=seed)
     found = bootstrap.compare(*counts)
-    names = stats.names(first, second)
+    names = short_names(first, second)
     headings = {"": "left", names[0]: "right", names[1]: "right", "difference, paired": "right"}
     caption = f"{100 * level:.0f} % intervals over {counts[0].prompts} prompts"
     table = printing.plain_table(f"{valid.policy}, {valid.cache} cache", headings, caption)

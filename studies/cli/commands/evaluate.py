@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from studies.cli import printing
-from studies.cli.graphs import read_graph
+from studies.cli.graphs import read_graph, short_names
 from studies.cli.guard import command
 
 
@@ -16,6 +18,7 @@ from studies.cli.guard import command
 def evaluate_command(
     graphs: Annotated[list[Path], typer.Argument(help="Graph files.")],
     traces: Annotated[Path, typer.Option("--traces", help="A trace folder, best one that no search has seen.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Replay graphs over recorded traces: accepted drafts and forward passes, without a model."""
     from calibrate.traces.table import read_traces
@@ -39,16 +42,17 @@ def evaluate_command(
             "tokens per\nforward": "right",
         },
     )
-    notes = []
-    for path in graphs:
+    notes, rows = [], []
+    for path, name in zip(graphs, short_names(*graphs), strict=True):
         file = read_graph(path)
         wrong = file.validity.mismatches(run)
         if wrong:
             raise ValueError(f"{path} does not fit the traces in {traces}: " + "; ".join(wrong))
         notes += [note] if (note := searched_note(str(path), file.provenance, found)) else []
         value = replay(file.nodes[1:], anchors)
+        rows.append({"graph": str(path), "drafts": file.budget, **value.row()})
         table.add_row(
-            str(path),
+            name,
             str(file.budget),
             f"{value.accepted_drafts:.3f}",
             str(value.plain_forwards),
@@ -56,6 +60,10 @@ def evaluate_command(
             f"{value.nfe_reduction:.3f}",
             f"{value.tokens_per_forward:.2f}",
         )
-    printing.show(table)
+    if as_json:
+        facts = {"traces": str(traces), "trace_hash": found.trace_hash(), "validity": asdict(run), "rows": rows}
+        printing.say(json.dumps(facts, indent=2))
+    else:
+        printing.show(table)
     for note in notes:
-        printing.say(note)
+        (printing.complain if as_json else printing.say)(note)

@@ -1,0 +1,154 @@
+"""``inspect``: what a trace folder, a graph file or a run is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from studies.cli import printing
+from studies.cli.graphs import read_graph
+from studies.cli.guard import command
+
+if TYPE_CHECKING:
+    from figures.records.run import Run
+
+#: Facts of a recording in the order shown; others of its manifest (hashes, versions) are for programs.
+_FACTS = (
+    "model", "model_revision", "dtype", "device_name", "policy", "temperature", "block_length", "generation_length",
+    "cache", "top_j", "seed", "batch_size", "chat", "prompt_source", "tool_version",
+)  # fmt: skip
+
+
+@command()
+def inspect_command(
+    path: Annotated[Path, typer.Argument(help="A trace folder, a graph file, or a run directory.")],
+) -> None:
+    """Say what a trace folder, a graph or a run is, for whom it is valid, what it won, and how sure that is."""
+    from calibrate.traces.table import MANIFEST_NAME
+    from figures.records.run import load_run
+
+    if not path.exists():
+        raise ValueError(f"there is nothing at {path}; expected a trace folder, a graph file or a run directory")
+    if path.is_dir() and (path / MANIFEST_NAME).exists():
+        _show_traces(path)
+    elif path.is_dir() and not (path / "results.json").exists():
+        raise ValueError(
+            f"{path} is no trace folder (it has no {MANIFEST_NAME}) and no run directory (it has no results.json); "
+            "name a folder or a graph file inside it"
+        )
+    elif path.is_dir():
+        _show_run(load_run(path))
+    else:
+        _show_graph(path)
+
+
+def _facts(title: str, facts: dict[str, Any]) -> None:
+    """Print names and values, those that are not known left out."""
+    table = printing.plain_table(title, {"": "left", " ": "left"})
+    table.show_header = False
+    for name, value in facts.items():
+        if value is not None:
+            table.add_row(name, str(value))
+    printing.show(table)
+
+
+def _show_traces(path: Path) -> None:
+    from calibrate.traces.table import read_traces
+
+    traces = read_traces(path, partial=True)
+    run = traces.metadata
+    recorded, prompts = len(set(traces.prompt_index.tolist())), run.get("prompts")
+    known = {name.replace("_", " "): run.get(name) for name in _FACTS}
+    _facts(
+        f"{path}: traces of plain decoding",
+        {
+            "prompts": prompts if recorded == prompts else f"{recorded} of {prompts}",
+            "denoising steps": traces.n_steps,
+            **known,
+            "trace hash": traces.trace_hash()[:12],
+        },
+    )
+    if recorded != prompts:
+        printing.say(
+            printing.yellow("The recording was stopped."), " Run the same `draftgraph record` again to go on with it."
+        )
+
+
+def _show_graph(path: Path) -> None:
+    file = read_graph(path)
+    valid, made = file.validity, file.provenance
+    _facts(
+        f"{path}: a draft graph of {file.budget} drafts, depth {max(file.depths)}",
+        {
+            "model": valid.model,
+            "revision": valid.model_revision,
+            "policy": valid.policy,
+            "temperature": valid.temperature,
+            "block length": valid.block_length,
+            "cache": valid.cache,
+            "ranks recorded": valid.top_j,
+            "found by": made.get("search"),
+            "on prompts": made.get("prompts"),
+            "of trace": str(made["trace_hash"])[:12] if "trace_hash" in made else None,
+            "tool version": made.get("tool_version"),
+            "latency": None if file.latency is None else f"measured on {file.latency.get('device')}",
+        },
+    )
+    for split, values in file.values.items():
+        printing.say(f"on {split} prompts: {_worth(values)}")
+    if set(file.values) <= {"search"}:
+        printing.say(
+            "These are the prompts that the graph was made from, so the numbers are too good; `draftgraph evaluate` "
+            "values it on others."
+        )
+
+
+def _worth(values: Any) -> str:
+    """What a graph won on one split, as far as its file says so."""
+    if not isinstance(values, dict) or not isinstance(values.get("nfe_reduction"), (int, float)):
+        return "nothing that this version can read"
+    reduction = f"{values['nfe_reduction']:.2f} times fewer forward passes"
+    ends = values.get("nfe_reduction_interval")
+    if isinstance(ends, (list, tuple)) and len(ends) == 2 and all(isinstance(end, (int, float)) for end in ends):
+        reduction += f" (95 % interval {ends[0]:.2f} to {ends[1]:.2f}"
+        reduction += f" over {values['prompts']} prompts)" if "prompts" in values else ")"
+    if isinstance(values.get("accepted_drafts"), (int, float)):
+        reduction += f", {values['accepted_drafts']:.2f} drafts accepted per anchor"
+    if isinstance(values.get("gap"), (int, float)):
+        gap = values["gap"]
+        reduction += ", proved optimal there" if gap == 0 else f", at most {gap:.1%} short of the best of its size"
+    return reduction
+
+
+def _show_run(run: Run) -> None:
+    from figures.records.run import FigureDataError, best_row
+
+    names = ("model", "prompts", "block_length", "generation_length", "cache", "dtype", "seed", "tool_version")
+    _facts(
+        f"{run.directory}: a run with {len(run.rows)} results",
+        {name.replace("_", " "): run.config.get(name) for name in names}
+        | {"policies": ", ".join(run.policies()), "methods": ", ".join(dict.fromkeys(row.method for row in run.rows))},
+    )
+    for policy in run.policies():
+        try:
+            best = best_row(run, run.select(policy=policy))
+        except FigureDataError:
+            printing.say(printing.bold(policy), ": no graph was found")
+            continue
+        tested = run.select(policy=policy, method=best.method, reading=best.reading, budget=best.budget, split="test")
+        printing.say(printing.bold(policy), f": {best.method} with {best.budget} drafts ", *_tested(tested))
+        if best.graph is not None:
+            printing.say(f"graph   {run.directory / best.graph}")
+
+
+def _tested(rows: list[Any]) -> list[str]:
+    """What the chosen graph won on prompts that no search saw."""
+    if not rows or rows[0].nfe_reduction is None:
+        return ["was chosen; it was valued on no other prompts"]
+    row = rows[0]
+    sure = ", without an interval"
+    if row.nfe_reduction_low is not None:
+        sure = f" (95 % interval {row.nfe_reduction_low:.2f} to {row.nfe_reduction_high:.2f})"
+    return [f"needs {row.nfe_reduction:.2f} times fewer forward passes{sure} on {row.prompts} test prompts"]
