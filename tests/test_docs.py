@@ -30,10 +30,20 @@ EXAMPLES = (
 )
 
 
-def test_the_command_table_holds_every_command() -> None:
-    text = (DOCS / "cli.md").read_text(encoding="utf-8").partition("\n## ")[0]
-    table = re.findall(r"^\| `([a-z-]+)` \|", text, flags=re.MULTILINE)
-    assert set(table) == set(COMMANDS)
+def test_the_command_tables_are_those_of_the_help() -> None:
+    """Every command, in its group, in the order of ``draftgraph --help``."""
+    text = (DOCS / "cli.md").read_text(encoding="utf-8").partition("\n## Commands\n")[2].partition("\n## ")[0]
+    found = re.findall(r"^(?:### (.+)|\| `([a-z-]+)` \|)", text, flags=re.MULTILINE)
+    tables: dict[str, list[str]] = {}
+    for heading, command in found:
+        if heading:
+            tables[heading] = group = []
+        else:
+            group.append(command)
+    expected: dict[str, list[str]] = {}
+    for name, entry in COMMANDS.items():
+        expected.setdefault(entry.group, []).append(name)
+    assert list(tables.items()) == list(expected.items())
 
 
 def test_the_page_on_networkx_says_what_comes_out() -> None:

@@ -159,6 +159,8 @@ STARTS = {
     "draftgraph('search', TRACES, '--budget', '2', '--out', OUT + '/g.json')": NO_MODEL,
     "draftgraph('evaluate', OUT + '/g.json', '--traces', TRACES)": NO_MODEL,
     "draftgraph('compare', OUT + '/g.json', GRAPH, '--traces', TRACES)": NO_MODEL,
+    "draftgraph('inspect', GRAPH)": NO_MODEL,
+    "draftgraph('inspect', TRACES)": NO_MODEL,
     "draftgraph('export', GRAPH, '--out', OUT + '/g.safetensors')": NO_MODEL,
 }
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from studies.cli import printing
 from studies.cli.graphs import read_graph
 from studies.cli.guard import command
-
-if TYPE_CHECKING:
-    from figures.records.run import Run
 
 #: Facts of a recording in the order shown; others of its manifest (hashes, versions) are for programs.
 _FACTS = (
@@ -27,7 +24,6 @@ def inspect_command(
 ) -> None:
     """Say what a trace folder, a graph or a run is, for whom it is valid, what it won, and how sure that is."""
     from calibrate.traces.table import MANIFEST_NAME
-    from figures.records.run import load_run
 
     if not path.exists():
         raise ValueError(f"there is nothing at {path}; expected a trace folder, a graph file or a run directory")
@@ -39,7 +35,7 @@ def inspect_command(
             "name a folder or a graph file inside it"
         )
     elif path.is_dir():
-        _show_run(load_run(path))
+        _show_run(path)
     else:
         _show_graph(path)
 
@@ -122,9 +118,10 @@ def _worth(values: Any) -> str:
     return reduction
 
 
-def _show_run(run: Run) -> None:
-    from figures.records.run import FigureDataError, best_row
+def _show_run(path: Path) -> None:
+    from figures.records.run import FigureDataError, best_row, load_run
 
+    run = load_run(path)
     names = ("model", "prompts", "block_length", "generation_length", "cache", "dtype", "seed", "tool_version")
     _facts(
         f"{run.directory}: a run with {len(run.rows)} results",
