@@ -12,7 +12,6 @@ import typer
 from studies.cli import options, printing
 from studies.cli.guard import command
 from studies.cli.outputs import check_output, draw
-from verify.files.quoting import quoted
 
 if TYPE_CHECKING:
     from calibrate.measuring.latency_table import LatencyTable
@@ -123,6 +122,7 @@ def _draw(files: Sequence[Path], out: Path) -> None:
 def _outputs(policies: Sequence[str], out: Path | None) -> list[Path]:
     """The graph file of every policy, in the folder ``out``; empty without one."""
     from studies.runs.run_directory import slug
+    from verify.files.quoting import quoted
 
     if out is None:
         return []
