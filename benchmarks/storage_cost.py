@@ -84,7 +84,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "storage_cost.json")
     options = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    toy = toy_traces(0, prompt_indices=8, blocks=1, length=7, noise=0.3)
+    toy = toy_traces(0, prompts=8, blocks=1, length=7, noise=0.3)
     searched = {"toy": (toy, StudyConfig(budgets=(2, 5), folds=2))}
     if options.traces is not None:
         searched[options.traces.name] = (read_traces(options.traces), StudyConfig())
