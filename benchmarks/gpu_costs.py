@@ -20,6 +20,7 @@ from calibrate.measuring.stage import synchronize
 from calibrate.models.checkpoint import Checkpoint
 from calibrate.recording.recorder import record
 from verify.decoding import DecodeConfig, decode
+from verify.drafters.graph import GraphDrafter
 from verify.drafts import DraftFiller
 from verify.engines.contract import BatchLogits
 from verify.engines.slots import SlotEngine
@@ -104,7 +105,7 @@ def _bookkeeping(bench: Bench, checkpoint: Checkpoint, order: Sequence[Formula])
     policy = make_policy("static:1")
 
     def run(filler: DraftFiller, rule: Policy, ranker: LaggedRanker) -> int:
-        return decode(checkpoint.denoiser, prompt, rule, config, filler, ranker=ranker).forwards
+        return decode(checkpoint.denoiser, prompt, rule, config, GraphDrafter(filler, ranker)).forwards
 
     run(DraftFiller(order), policy, LaggedRanker())  # warm
     watch = Stopwatch(bench)

@@ -15,13 +15,14 @@ from typing import cast
 import torch
 
 from verify.denoiser import Denoiser, SlotDenoiser
+from verify.drafters.contract import Drafter
+from verify.drafters.graph import GraphDrafter
 from verify.drafts import DraftFiller
 from verify.engines.contract import Engine
 from verify.engines.rows import RowEngine
 from verify.engines.slots import SlotEngine
 from verify.layout import Exactness, LayoutError, SequenceLayout, exactness
 from verify.policies.contract import Policy
-from verify.ranking import LaggedRanker, Ranker
 from verify.sequence import (
     MAX_EMPTY_STEPS,
     DecodeError,
@@ -68,7 +69,8 @@ class DecodeConfig:
     seed: int = 0
 
 
-Graph = DraftFiller | Iterable[Sequence[Sequence[int]]]
+#: What a forward evaluates beside the real block: draft formulas, the same prepared, or a drafter.
+Drafts = Drafter | DraftFiller | Iterable[Sequence[Sequence[int]]]
 
 
 def decode(
@@ -76,24 +78,23 @@ def decode(
     prompt: Sequence[int],
     policy: Policy,
     config: DecodeConfig,
-    graph: Graph = (),
+    drafts: Drafts = (),
     *,
     prompt_index: int = 0,
     observer: Observer | None = None,
-    ranker: Ranker | None = None,
     engine: Engine | None = None,
 ) -> DecodeResult:
-    """Decode one prompt, plainly (empty ``graph``) or with drafts.
+    """Decode one prompt, plainly (no ``drafts``) or with drafts.
 
     Args:
         denoiser: the model.
         prompt: token ids, at least one.
         policy: the unmasking policy.
         config: lengths, cache mode, back-end.
-        graph: draft formulas without the root, or a prepared filler.
+        drafts: draft formulas of a graph without the root, or a drafter (``verify.drafters``); nothing for plain
+            decoding.
         prompt_index: the prompt's number; keys the noise of stochastic policies.
         observer: told of every denoising step.
-        ranker: where ranks come from; the lagged distribution when left out.
         engine: what runs the forwards; one that suits the denoiser when left out.
 
     Raises:
@@ -110,9 +111,7 @@ def decode(
     >>> len(found.tokens), found.forwards == found.steps
     (32, True)
     """
-    results = decode_batch(
-        denoiser, [(prompt_index, prompt)], policy, config, graph, observer=observer, ranker=ranker, engine=engine
-    )
+    results = decode_batch(denoiser, [(prompt_index, prompt)], policy, config, drafts, observer=observer, engine=engine)
     return next(results)[1]
 
 
@@ -121,11 +120,10 @@ def decode_batch(
     prompts: Iterable[tuple[int, Sequence[int]]],
     policy: Policy,
     config: DecodeConfig,
-    graph: Graph = (),
+    drafts: Drafts = (),
     *,
     batch_size: int = 1,
     observer: Observer | None = None,
-    ranker: Ranker | None = None,
     engine: Engine | None = None,
 ) -> Iterator[tuple[int, DecodeResult]]:
     """Decode prompts, up to ``batch_size`` at a time, each at its own length, block and step and with its own drafts.
@@ -137,7 +135,7 @@ def decode_batch(
         prompts: (prompt_index, token ids) of every prompt.
         batch_size: sequences per forward; what it can cost in memory is in docs/gpu.md.
         engine: must have room for ``batch_size`` slots and the longest prompt; it serves one decode at a time.
-        denoiser, policy, config, graph, observer, ranker: as in :func:`decode`.
+        denoiser, policy, config, drafts, observer: as in :func:`decode`.
 
     Yields:
         (prompt_index, result), in the order in which prompts are done.
@@ -153,10 +151,10 @@ def decode_batch(
     prompts = list(prompts)
     for _, prompt in prompts:
         _check_prompt(prompt, denoiser)
-    filler = graph if isinstance(graph, DraftFiller) else DraftFiller(graph)
-    if filler.max_vocabulary_rank > config.top_j:
+    drafter = cast(Drafter, drafts) if hasattr(drafts, "for_sequence") else GraphDrafter(drafts)
+    if drafter.max_vocabulary_rank > config.top_j:
         raise LayoutError(
-            f"the graph names vocabulary rank {filler.max_vocabulary_rank}, but only top_j={config.top_j} are kept; "
+            f"the graph names vocabulary rank {drafter.max_vocabulary_rank}, but only top_j={config.top_j} are kept; "
             f"raise top_j"
         )
     promise = exactness(config.cache, config.backend)
@@ -166,8 +164,7 @@ def decode_batch(
     ]
     rules = DecodeRules(
         policy,
-        filler,
-        ranker or LaggedRanker(),
+        drafter,
         denoiser.mask_token_id,
         denoiser.vocabulary_size,
         config.end_token_ids,
@@ -175,9 +172,9 @@ def decode_batch(
         observer,
     )
     if engine is not None:
-        engine.check(denoiser, config.cache, config.backend, len(filler))
+        engine.check(denoiser, config.cache, config.backend, drafter.max_drafts)
     elif prompts:
-        engine = make_engine(denoiser, config, layouts, min(batch_size, len(prompts)), len(filler))
+        engine = make_engine(denoiser, config, layouts, min(batch_size, len(prompts)), drafter.max_drafts)
     if engine is None:
         return iter(())
     waiting = deque(zip(prompts, layouts, strict=True))

@@ -8,6 +8,7 @@ commit in different orders; in float64 the order survives until 1 - p falls unde
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -18,6 +19,9 @@ TIE_RULE = "probability descending, then position ascending; token probability d
 
 #: Logits that are ranked at once; the temporaries of so many take up to 0.54 GB, whatever batch and vocabulary are.
 RANKING_CHUNK = 1 << 25
+
+#: Beyond these log-odds float64 does not tell p apart from 0 or 1 (1 - p is 2^-52 at 36).
+LOG_ODDS_LIMIT = 36.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +39,13 @@ class RankedBlocks:
     top_probability: np.ndarray
     logits: torch.Tensor
     row_of: np.ndarray
+
+    @cached_property
+    def log_odds(self) -> np.ndarray:
+        """float64 [B, L], log p - log(1 - p) of the top token, within +-36; NaN in rows that were not ranked."""
+        probability = self.top_probability[:, :, 0]
+        with np.errstate(divide="ignore"):
+            return np.clip(np.log(probability) - np.log1p(-probability), -LOG_ODDS_LIMIT, LOG_ODDS_LIMIT)
 
     def position_order(self, index: int, masked: np.ndarray) -> np.ndarray:
         """Masked offsets (int [m], ascending) reordered by position rank under distribution ``index``."""

@@ -12,11 +12,12 @@ from typing import Protocol
 
 import numpy as np
 
-from verify.drafts import DraftFiller
+from verify.drafters.contract import Drafter, Evidence
+from verify.drafters.memory import KEPT_FORWARDS, KnownState, StateMemory
 from verify.layout import Exactness, SequenceLayout
-from verify.policies.contract import BlockView, Commits, Policy
+from verify.policies.contract import Commits, Policy
 from verify.policies.randomness import StepRandom
-from verify.ranking import RankedBlocks, Ranker
+from verify.ranking import RankedBlocks
 
 #: A policy that may do nothing gets this many steps in a row without a commit; then the decode is given up.
 MAX_EMPTY_STEPS = 64
@@ -77,8 +78,7 @@ class DecodeRules:
 
     Attributes:
         policy: the unmasking policy.
-        filler: the graph's drafts; empty for plain decoding.
-        ranker: where ranks come from.
+        drafter: what is evaluated beside the real block.
         mask_token_id: the model's.
         vocabulary_size: the model's.
         end_token_ids: decoding stops after the block in which one of them was committed.
@@ -87,8 +87,7 @@ class DecodeRules:
     """
 
     policy: Policy
-    filler: DraftFiller
-    ranker: Ranker
+    drafter: Drafter
     mask_token_id: int
     vocabulary_size: int
     end_token_ids: tuple[int, ...]
@@ -117,6 +116,7 @@ class SequenceDecoder:
         self.done = False
         self._number = -1
         self._policy_state = rules.policy.initial_state()
+        self._drafter = rules.drafter.for_sequence()
         self._next_block()
 
     def _next_block(self) -> None:
@@ -128,7 +128,11 @@ class SequenceDecoder:
         self.block = self.tokens[self.start : self.start + self.layout.block_length].copy()
         self._masked = np.flatnonzero(self.block == self.rules.mask_token_id)
         self.states = self.block[None]
-        self._drafts: dict[bytes, int] = {}
+        # Without memory the walk sees the newest forward only; with it, a policy that reads logits would keep those of
+        # every forward on the device, (1 + D) * L * V numbers each, so for it too only the newest is kept.
+        remembers = self._drafter.remembers and self.rules.policy.needs != "logits"
+        self._known = StateMemory(KEPT_FORWARDS if remembers else 1)
+        self._drafter.start_block()
         self._step_number = self._empty = 0
         self.refresh_due = True
 
@@ -145,26 +149,36 @@ class SequenceDecoder:
         self.forwards += 1
         self.query_tokens += query_tokens
         self.refresh_due = False
-        block = self.block
-        used: int | None = 0
-        last = distributions = 0
+        block, rules = self.block, self.rules
+        self._known.add(self.states, ranked)
+        self._drafter.learn(self.states, ranked, rules.policy, rules.mask_token_id)
+        used: KnownState | None = KnownState(self.states[0], ranked, 0)
+        distributions = 0
         while used is not None:  # as long as the distribution of the reached state is already known
             last = used
             distributions += 1
-            committed = self._denoise(ranked, used)
+            committed = self._denoise(last)
             if len(self._masked) == 0:
                 break
-            # A step without commits leaves the root as it is; the root is no draft, so a new forward is paid.
-            used = self._drafts.get(block.tobytes()) if committed else None
+            # A step without commits leaves the state as it is. Its distribution is known, but plain decoding pays a
+            # forward for it, and so does a drafter without memory, as a replay of plain traces counts.
+            used = self._known.find(block) if committed or self._drafter.remembers else None
         self.steps += distributions
         self.accepted.append(distributions - 1)
         if len(self._masked) == 0:
             self._finish_block()
             return
-        drafts = block[:0].reshape(0, len(block))
-        if len(self.rules.filler):
-            drafts, _ = self.rules.filler.fill(block, self.rules.ranker.rank(ranked, last, self._masked))
-        self._drafts = {draft.tobytes(): 1 + d for d, draft in enumerate(drafts)}
+        evidence = Evidence(
+            block=block.copy(),
+            masked=self._masked,
+            base=last,
+            known=self._known,
+            policy=rules.policy,
+            policy_state=self._policy_state,
+            random=StepRandom(rules.seed, self.prompt_index, self._number, self._step_number + 1),
+            mask_token_id=rules.mask_token_id,
+        )
+        drafts = self._drafter.propose(evidence)
         self.states = np.concatenate([block[None], drafts])
 
     def _finish_block(self) -> None:
@@ -185,18 +199,12 @@ class SequenceDecoder:
         end = next((k for k, token in enumerate(tokens) if token in self.rules.end_token_ids), len(tokens))
         return DecodeResult(tokens, end, self.steps, self.forwards, self.query_tokens, self.accepted, promise)
 
-    def _denoise(self, ranked: RankedBlocks, used: int) -> int:
+    def _denoise(self, known: KnownState) -> int:
         """Apply the policy once, in place on the block; returns how many positions it committed."""
         rules, block, mask = self.rules, self.block, self.rules.mask_token_id
         self._step_number += 1
-        positions = ranked.position_order(used, self._masked)
-
-        def logits() -> np.ndarray:
-            rows = ranked.logits_of(used, positions).cpu().double().numpy()  # widened here: fewer bytes travel
-            rows[:, mask] = -np.inf
-            return rows
-
-        view = BlockView(positions, ranked.top_token[used, positions], ranked.top_probability[used, positions], logits)
+        view = known.view(self._masked, mask)
+        positions = view.positions
         rng = StepRandom(rules.seed, self.prompt_index, self._number, self._step_number)
         commits, self._policy_state = rules.policy.step(view, self._policy_state, rng)
         chosen, tokens = self._checked(commits)

@@ -21,6 +21,7 @@ import numpy as np
 from studies.divergence.divergences import Decision, DecisionRecorder, Divergence, PartingFinder
 from verify.decoding import DecodeConfig, DecodeResult, Observer, StepFact, decode_batch
 from verify.denoiser import Denoiser
+from verify.drafters.graph import GraphDrafter
 from verify.drafts import DraftFiller
 from verify.policies.contract import Policy
 from verify.ranking import AnchorRanks, LaggedRanker, Ranker
@@ -147,8 +148,9 @@ def _decode_all(
     """All prompts through one loop, whatever the batch, so that nothing but what is asked for differs."""
     found: dict[int, DecodeResult] = {}
     for prompt_index, result in decode_batch(
-        setting.denoiser, list(enumerate(setting.prompts)), setting.policy, setting.config, graph or DraftFiller(()),
-        batch_size=batch, observer=observer, ranker=ranker,
+        setting.denoiser, list(enumerate(setting.prompts)), setting.policy, setting.config,
+        GraphDrafter(graph or (), ranker),
+        batch_size=batch, observer=observer,
     ):  # fmt: skip
         found[prompt_index] = result
         if on_prompt is not None:

@@ -8,6 +8,7 @@ from tests.support.models import MASK_ID, CountingDenoiser, random_formulas, tin
 from tests.support.observing import Facts, books_balance, same_facts
 from tests.support.oracle import naive_decode
 from verify.decoding import DecodeConfig, DecodeError, decode
+from verify.drafters.graph import GraphDrafter
 from verify.drafts import DraftFiller
 from verify.layout import BACKENDS, CACHE_MODES, LayoutError, exactness
 from verify.policies.specification import make_policy, step_sizes
@@ -224,7 +225,7 @@ def test_any_ranker_is_lossless_and_sees_all_distributions_of_the_forward(denois
     formulas = [[(i, 1)] for i in range(1, 8)]  # every next commit of one position, wherever it is ranked
     ranker = Backwards()
     plain = decode(denoiser, PROMPT, make_policy("static:1"), CONFIG)
-    result = decode(denoiser, PROMPT, make_policy("static:1"), CONFIG, formulas, ranker=ranker)
+    result = decode(denoiser, PROMPT, make_policy("static:1"), CONFIG, GraphDrafter(formulas, ranker))
     assert result.tokens == plain.tokens
     assert sum(result.accepted) > 0
     assert len(ranker.seen) == result.forwards - 3  # after every forward but the last one of each block

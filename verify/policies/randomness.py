@@ -20,6 +20,10 @@ class StepRandom:
     block: int
     step: int
 
+    def after(self) -> StepRandom:
+        """The noise of the step after this one."""
+        return StepRandom(self.seed, self.prompt_index, self.block, self.step + 1)
+
     def generator(self, position: int) -> np.random.Generator:
         """A fresh generator for one offset of the block; the same arguments always give the same stream."""
         mask = (1 << 64) - 1
@@ -28,5 +32,5 @@ class StepRandom:
         return np.random.Generator(np.random.Philox(key=key, counter=counter))
 
     def gumbel(self, position: int, size: int) -> np.ndarray:
-        """Standard Gumbel noise, float64 [size]: argmax(logits / T + noise) prompt_indices softmax(logits / T)."""
+        """Standard Gumbel noise, float64 [size]: argmax(logits / T + noise) samples softmax(logits / T)."""
         return self.generator(position).gumbel(size=size)

@@ -1,0 +1,186 @@
+"""Informed drafts: whatever is proposed, the tokens are those of plain decoding; and the proposals are worth it."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+
+from tests.support.models import END_ID, MASK_ID, random_formulas, tiny_denoiser
+from tests.support.observing import Facts, same_facts
+from verify.decoding import DecodeConfig, decode, decode_batch
+from verify.drafters.informed import InformedDrafter
+from verify.policies.contract import Commits
+from verify.policies.specification import make_policy
+
+PROMPT = [5, 9, 14, 3, 22, 7]
+CONFIG = DecodeConfig(block_length=8, generation_length=24, end_token_ids=(END_ID,), top_j=4)
+EXACT = [
+    ("dual", "packed"),
+    ("dual", "expanded"),
+    ("block_causal", "packed"),
+    ("none", "expanded"),
+    ("prefix", "expanded"),
+]
+
+
+@pytest.fixture(scope="module")
+def denoiser():
+    return tiny_denoiser(seed=3)
+
+
+@pytest.mark.parametrize(("cache", "backend"), EXACT)
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "static:1",
+        "static:3",
+        "threshold:0.2",
+        "threshold:0.4",
+        "quota:5/8",
+        "dynamic:0.3",
+        "dream:margin:5",
+        "dream:entropy:6",
+    ],
+)
+def test_tokens_steps_and_facts_are_those_of_plain_decoding(denoiser, spec, cache, backend):
+    config = replace(CONFIG, cache=cache, backend=backend)
+    seen = Facts()
+    plain = decode(denoiser, PROMPT, make_policy(spec), config, observer=seen)
+    for drafts in (1, 4, 11):
+        drafted = Facts()
+        result = decode(denoiser, PROMPT, make_policy(spec), config, InformedDrafter(drafts), observer=drafted)
+        assert result.tokens == plain.tokens and result.steps == plain.steps
+        same_facts(drafted.steps, seen.steps)
+        assert result.forwards <= plain.forwards
+        assert sum(1 + accepted for accepted in result.accepted) == result.steps
+
+
+@pytest.mark.parametrize("spec", ["static:1", "threshold:0.2"])
+def test_sampling_meets_the_same_noise(denoiser, spec):
+    for seed in range(3):
+        config = replace(CONFIG, seed=seed)
+        rule = make_policy(spec, temperature=1.0)
+        plain = decode(denoiser, PROMPT, rule, config, prompt_index=3)
+        assert decode(denoiser, PROMPT, rule, config, InformedDrafter(6), prompt_index=3).tokens == plain.tokens
+
+
+@dataclass
+class Sure:
+    """Commits the best position only when it was the best one in the step before, too: a history, and empty steps."""
+
+    spec = "sure"
+    needs = "top_j"
+    scope = "block"
+    monotone = True
+    may_do_nothing = True
+    stochastic = False
+    step_size = None
+    temperature = 0.0
+
+    def initial_state(self):
+        return (-1, -1)
+
+    def step(self, view, state, rng):
+        best = int(view.positions[0]), int(view.tokens[0, 0])
+        if best != state:
+            return Commits(view.positions[:0], view.tokens[:0, 0]), best
+        return Commits(view.positions[:1], view.tokens[:1, 0]), best
+
+
+def test_a_history_and_empty_steps_are_followed_exactly(denoiser):
+    plain = decode(denoiser, PROMPT, Sure(), CONFIG)
+    result = decode(denoiser, PROMPT, Sure(), CONFIG, InformedDrafter(5))
+    assert result.tokens == plain.tokens and result.steps == plain.steps
+    # An empty step leaves the state as it is, and what is known is not paid for again.
+    assert result.forwards < plain.forwards / 2
+
+
+def test_a_batch_decodes_as_every_prompt_alone(denoiser):
+    prompts = [(k, [*PROMPT[: 2 + k], 30 + k]) for k in range(5)]
+    policy = make_policy("static:1")
+    together = dict(decode_batch(denoiser, prompts, policy, CONFIG, InformedDrafter(4), batch_size=3))
+    for number, prompt in prompts:
+        alone = decode(denoiser, prompt, policy, CONFIG, InformedDrafter(4), prompt_index=number)
+        found = together[number]
+        assert (found.tokens, found.forwards, found.query_tokens, found.accepted) == (
+            alone.tokens, alone.forwards, alone.query_tokens, alone.accepted,
+        )  # fmt: skip
+
+
+def test_no_drafts_is_plain_decoding(denoiser):
+    policy = make_policy("static:1")
+    plain = decode(denoiser, PROMPT, policy, CONFIG)
+    found = decode(denoiser, PROMPT, policy, CONFIG, InformedDrafter(0))
+    assert (found.tokens, found.forwards, found.query_tokens) == (plain.tokens, plain.forwards, plain.query_tokens)
+
+
+class Watching(InformedDrafter):
+    """Keeps what was evaluated and what was proposed, block by block."""
+
+    def __init__(self, drafts):
+        super().__init__(drafts)
+        self.blocks = []
+
+    def for_sequence(self):
+        inner, blocks = super().for_sequence(), self.blocks
+
+        class Sequence:
+            remembers = True
+
+            def start_block(self):
+                blocks.append([])
+                inner.start_block()
+
+            def learn(self, states, ranked, policy, mask_token_id):
+                blocks[-1].append([state.tobytes() for state in states])
+                inner.learn(states, ranked, policy, mask_token_id)
+
+            def propose(self, evidence):
+                drafts = inner.propose(evidence)
+                keys = [draft.tobytes() for draft in drafts]
+                assert len(set(keys)) == len(keys) and evidence.block.tobytes() not in keys
+                assert all((draft == MASK_ID).any() for draft in drafts)
+                kept = {key for forward in blocks[-1][-4:] for key in forward}
+                assert not kept & set(keys), "a known state is never paid for again"
+                return drafts
+
+        return Sequence()
+
+
+def test_proposals_are_new_distinct_and_never_complete(denoiser):
+    for drafts in (3, 30):
+        for spec in ("static:1", "threshold:0.2"):
+            watching = Watching(drafts)
+            decode(denoiser, PROMPT, make_policy(spec), CONFIG, watching)
+            assert max(len(forward) for block in watching.blocks for forward in block) <= 1 + drafts
+
+
+def test_the_walk_goes_through_states_of_earlier_forwards(denoiser):
+    """What an earlier forward evaluated is accepted later, without being paid: more steps than its own drafts."""
+    found = 0
+    for drafts in (1, 2, 3):
+        watching = Watching(drafts)
+        result = decode(denoiser, PROMPT, make_policy("static:1"), CONFIG, watching)
+        own = [len(forward) - 1 for block in watching.blocks for forward in block]
+        found += sum(accepted > count for accepted, count in zip(result.accepted, own, strict=True))
+    assert found > 0
+
+
+def test_it_needs_fewer_forwards_than_a_graph_of_as_many_drafts():
+    """On a random model, eight prompts: not a promise, but a drafter that does not learn would not get there."""
+    denoiser = tiny_denoiser(seed=1)
+    rng = np.random.default_rng(0)
+    prompts = [rng.integers(3, 40, 6).tolist() for _ in range(8)]
+    policy = make_policy("static:1")
+    chain = [tuple((i, 1) for i in range(1, depth + 1)) for depth in range(1, 7)]
+    counted = {"chain": 0, "informed": 0, "random": 0}
+    for number, prompt in enumerate(prompts):
+        for name, drafts in (("chain", chain), ("informed", InformedDrafter(6)), ("random", random_formulas(1, 6))):
+            counted[name] += decode(denoiser, prompt, policy, CONFIG, drafts, prompt_index=number).forwards
+    assert counted["informed"] < min(counted["chain"], counted["random"])
+
+
+@pytest.mark.parametrize("drafts", [-1, True, 2.0])
+def test_a_number_of_drafts_is_a_whole_number(drafts):
+    with pytest.raises(ValueError, match=f"drafts is {drafts!r}, expected a whole number of at least 0"):
+        InformedDrafter(drafts)

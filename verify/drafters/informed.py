@@ -1,0 +1,185 @@
+"""Drafts by prediction: the chain of states that the policy will probably reach, from what the block has shown so far.
+
+Nothing is calibrated. Every evaluated state, accepted or not, teaches how commits move the rest of the block
+(``verify.drafters.influence``). From the newest distribution the next states are predicted one after the other, by the
+policy itself on the predicted confidences; states that are known already are walked through for free, with their real
+distributions. When the chain ends (the block would be complete), the rows left go to the alternatives that came
+nearest to being chosen.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from verify.drafters.contract import Evidence
+from verify.drafters.influence import Influences, Outlook
+from verify.drafters.memory import KnownState
+from verify.policies.contract import BlockView, Policy, PolicyError
+from verify.ranking import RankedBlocks
+
+#: Pairs in a learned set at most; a rule that commits one pair a step needs no larger ones.
+LARGEST_SET = 4
+#: Steps without a commit after which a chain is not followed further.
+MAX_WAITS = 8
+
+
+class InformedDrafter:
+    """Proposes up to ``drafts`` predicted states at every anchor.
+
+    Args:
+        drafts: drafts per forward at most, ``D``.
+
+    Raises:
+        ValueError: a negative number of drafts.
+    """
+
+    max_vocabulary_rank = 1
+
+    def __init__(self, drafts: int) -> None:
+        if isinstance(drafts, bool) or not isinstance(drafts, int) or drafts < 0:
+            raise ValueError(f"drafts is {drafts!r}, expected a whole number of at least 0")
+        self._drafts = drafts
+
+    @property
+    def max_drafts(self) -> int:
+        return self._drafts
+
+    def for_sequence(self) -> _Informed:
+        return _Informed(self._drafts)
+
+
+class _Informed:
+    """See :class:`InformedDrafter`; one sequence."""
+
+    remembers = True
+
+    def __init__(self, drafts: int) -> None:
+        self._drafts = drafts
+        self._influences = Influences()
+
+    def start_block(self) -> None:
+        self._influences.forget()
+
+    def learn(self, states: np.ndarray, ranked: RankedBlocks, policy: Policy, mask_token_id: int) -> None:
+        self._influences.learn(states, ranked, 1 if policy.step_size == 1 else LARGEST_SET, mask_token_id)
+
+    def propose(self, evidence: Evidence) -> np.ndarray:
+        chain = _Chain(evidence, self._influences)
+        while len(chain.drafts) < self._drafts and chain.grow():
+            pass
+        chain.fill(self._drafts)
+        length = len(evidence.block)
+        return np.array(chain.drafts, dtype=evidence.block.dtype).reshape(-1, length)
+
+
+class _Chain:
+    """The predicted next states from one anchor on.
+
+    Attributes:
+        drafts: the states that are not known yet, in the order of the chain, then alternatives.
+    """
+
+    def __init__(self, evidence: Evidence, influences: Influences) -> None:
+        self._evidence, self._influences = evidence, influences
+        self.drafts: list[np.ndarray] = []
+        self._taken = {evidence.block.tobytes()}
+        self._alternatives: list[tuple[float, np.ndarray]] = []
+        self._state, self._masked = evidence.block, evidence.masked
+        self._known: KnownState | None = None
+        self._policy_state, self._random = evidence.policy_state, evidence.random
+        base = evidence.base
+        committed = np.flatnonzero(evidence.block != base.tokens)
+        self._count = max(1, len(committed))
+        self._outlook = influences.expect(Outlook.of(base.ranked, base.index), committed, evidence.block[committed])
+        self._empty = 0
+
+    def grow(self) -> bool:
+        """Go one predicted step on; False when the chain is at its end."""
+        order = self._masked[np.argsort(-self._outlook.odds[self._masked], kind="stable")]
+        chosen, tokens = self._step(order)
+        self._random = self._random.after()
+        if len(chosen) == 0:  # the rule waits a step; a rule with a history may go on afterwards
+            self._empty += 1
+            return self._empty < MAX_WAITS
+        self._note_alternatives(order, chosen)
+        state = self._state.copy()
+        state[chosen] = tokens
+        left = np.ones(len(state), dtype=bool)
+        left[chosen] = False
+        self._masked = self._masked[left[self._masked]]
+        if len(self._masked) == 0:
+            return False
+        self._state = state
+        self._known = self._evidence.known.find(state)
+        if self._known is not None:
+            self._outlook = Outlook.of(self._known.ranked, self._known.index)
+        else:
+            self._add(state)
+            ascending = np.sort(chosen)
+            self._outlook = self._influences.expect(self._outlook, ascending, state[ascending])
+        return True
+
+    def fill(self, drafts: int) -> None:
+        """Give what is left of ``drafts`` to the alternatives that came nearest to being chosen."""
+        for _, state in sorted(self._alternatives, key=lambda found: found[0]):
+            if len(self.drafts) >= drafts:
+                return
+            if self._evidence.known.find(state) is None:
+                self._add(state)
+
+    def _add(self, state: np.ndarray) -> None:
+        key = state.tobytes()
+        if key not in self._taken:
+            self._taken.add(key)
+            self.drafts.append(state)
+
+    def _step(self, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What the policy commits next: exact at a known state, else under the expected confidences."""
+        policy, mask = self._evidence.policy, self._evidence.mask_token_id
+        if self._known is not None:
+            view = self._known.view(self._masked, mask)
+        elif policy.needs == "top_j":
+            view = _expected_view(self._outlook, order)
+        else:  # a rule that reads logits, or draws tokens: as many as it took last, the most confident first
+            chosen = order[: self._count]
+            return chosen, self._outlook.token[chosen]
+        try:
+            commits, self._policy_state = policy.step(view, self._policy_state, self._random)
+        except PolicyError:  # it compares more ranks than are expected here
+            chosen = order[: self._count]
+            return chosen, self._outlook.token[chosen]
+        return np.asarray(commits.positions), np.asarray(commits.tokens)
+
+    def _note_alternatives(self, order: np.ndarray, chosen: np.ndarray) -> None:
+        """The nearest other choices: with the last pair swapped for the next best, or one pair more or less."""
+        odds, token = self._outlook.odds, self._outlook.token
+        count = len(chosen)
+        if count >= len(order) and count == 1:
+            return
+        first = order[:count]
+        if self._evidence.policy.step_size is not None:
+            if count < len(order):
+                self._note(odds[first[-1]] - odds[order[count]], np.append(first[:-1], order[count]), token)
+            return
+        tau = getattr(self._evidence.policy, "tau", None)
+        edge = float(np.log(tau) - np.log1p(-tau)) if tau is not None and tau < 1 else float(odds[first[-1]])
+        if count < len(order):
+            self._note(abs(edge - odds[order[count]]), order[: count + 1], token)
+        if count > 1:
+            self._note(abs(odds[first[-1]] - edge), first[:-1], token)
+
+    def _note(self, gap: float, chosen: np.ndarray, token: np.ndarray) -> None:
+        if len(chosen) < len(self._masked):
+            state = self._state.copy()
+            state[chosen] = token[chosen]
+            self._alternatives.append((float(gap), state))
+
+
+def _expected_view(outlook: Outlook, order: np.ndarray) -> BlockView:
+    """The block as a policy would see it if everything came as expected; one vocabulary rank."""
+    probability = 1 / (1 + np.exp(-outlook.odds[order]))
+    return BlockView(order, outlook.token[order, None], probability[:, None], _no_logits)
+
+
+def _no_logits() -> np.ndarray:
+    raise PolicyError("an expected state has no logits")
