@@ -35,6 +35,30 @@ class Outlook:
 #: A pair as one number; token ids are below it.
 _CODE = 1 << 32
 
+#: A set of committed pairs: the number of the only one, or the numbers of several in ascending order.
+_Set = int | tuple[int, ...]
+
+
+class _Influence:
+    """What committing a set did: the change of the log-odds, and the tokens that it changed."""
+
+    def __init__(self, before: Outlook, after: Outlook) -> None:
+        difference = after.odds - before.odds
+        # NaN stands where a position is committed in either state: nothing is known there, so nothing moves.
+        seen = ~np.isnan(difference)
+        self._difference = np.where(seen, difference, 0.0)
+        changed = seen & (after.token != before.token)
+        self._changed = changed if changed.any() else None
+        self._after = after
+
+    def on(self, outlook: Outlook) -> Outlook:
+        """``outlook`` after the commit. A new top token is taken with its own log-odds, else the change is added."""
+        odds = outlook.odds + self._difference
+        if self._changed is None:
+            return Outlook(outlook.token, odds)
+        other = self._changed & (self._after.token != outlook.token)
+        return Outlook(np.where(other, self._after.token, outlook.token), np.where(other, self._after.odds, odds))
+
 
 class Influences:
     """The influences learned in one block, by the set of committed (offset, token) pairs.
@@ -47,8 +71,8 @@ class Influences:
 
     def __init__(self, forwards: int = 2) -> None:
         self._forwards = forwards
-        self._kept: list[tuple[np.ndarray, list[Outlook]]] = []
-        self._found: dict[tuple[int, ...], tuple[Outlook, Outlook]] = {}
+        self._kept: list[tuple[np.ndarray, RankedBlocks]] = []
+        self._found: dict[_Set, _Influence | tuple[Outlook, Outlook]] = {}
 
     def __len__(self) -> int:
         return len(self._found)
@@ -59,53 +83,58 @@ class Influences:
         self._found.clear()
 
     def learn(self, states: np.ndarray, ranked: RankedBlocks, largest: int, mask_token_id: int) -> None:
-        """Compare the states of a forward (int64 [n, L], the reached one first) with the kept ones and each other.
+        """Compare the states of a forward with the kept ones and with each other.
 
         O(K^2 L) for ``K`` kept states; the states of two forwards with ten drafts are 22.
 
         Args:
-            states: the evaluated states.
+            states: int64 [n, L], the evaluated states, the reached one first.
             ranked: their distributions.
             largest: pairs in a set at most; larger differences are not looked at.
             mask_token_id: the model's.
         """
-        outlooks = [Outlook.of(ranked, index) for index in range(len(states))]
-        self._kept = [*self._kept, (states, outlooks)][-self._forwards :]
+        self._kept = [*self._kept, (states, ranked)][-self._forwards :]
         known = np.concatenate([kept for kept, _ in self._kept])
-        views = [view for _, kept in self._kept for view in kept]
+        outlooks = [Outlook.of(kept, index) for _, kept in self._kept for index in range(len(kept.top_token))]
         new = len(known) - len(states)
-        masked = known == mask_token_id
         differ = known[:, None, :] != known[None, :, :]  # [S, I, L]
-        size = differ.sum(axis=2)
-        follows = (size > 0) & (size <= largest) & ~(differ & ~masked[None, :, :]).any(axis=2)
+        size = np.count_nonzero(differ, axis=2)
+        committed = np.count_nonzero(known != mask_token_id, axis=1)
+        # I is a part of S exactly when they differ in as many positions as S has more commits.
+        follows = (size == committed[:, None] - committed[None, :]) & (size > 0) & (size <= largest)
         follows[:new, :new] = False  # both were there before
         larger, smaller = np.nonzero(follows)
         # The nearest base comes last, so that it stays.
-        for pair in np.argsort(-size[new, smaller], kind="stable").tolist():
-            s, i = larger[pair], smaller[pair]
-            offsets = np.flatnonzero(differ[s, i])
-            key = tuple((offsets * _CODE + known[s, offsets]).tolist())
-            self._found[key] = views[i], views[s]
+        order = np.argsort(-size[new, smaller], kind="stable")
+        larger, smaller = larger[order], smaller[order]
+        offset = differ[larger, smaller].argmax(axis=1)
+        codes: list[_Set] = (offset * _CODE + known[larger, offset]).tolist()
+        for pair in np.flatnonzero(size[larger, smaller] > 1).tolist():
+            offsets = np.flatnonzero(differ[larger[pair], smaller[pair]])
+            codes[pair] = tuple((offsets * _CODE + known[larger[pair], offsets]).tolist())
+        for code, after, before in zip(codes, larger.tolist(), smaller.tolist(), strict=True):
+            self._found[code] = outlooks[before], outlooks[after]
 
     def expect(self, outlook: Outlook, offsets: np.ndarray, tokens: np.ndarray) -> Outlook:
         """The outlook after ``tokens`` (int [c]) are committed at ``offsets`` (int [c], ascending).
 
         The influence of the whole set where it is known, else those of its single pairs that are known, one after the
-        other. Where an influence changed the top token to another one than expected, the new token is taken with its
-        log-odds, else the difference of the log-odds is added.
+        other.
         """
         codes = (offsets * _CODE + tokens).tolist()
-        whole = self._found.get(tuple(codes))
-        parts = [whole] if whole is not None else [self._found.get((code,)) for code in codes]
-        token, odds = outlook.token, outlook.odds
-        for part in parts:
-            if part is None:
-                continue
-            before, after = part
-            # NaN stands where a position was committed in the base or in the larger state: nothing is known there.
-            moved = odds + (after.odds - before.odds)
-            other = (after.token != token) & (after.token != before.token)
-            known = ~np.isnan(moved)
-            odds = np.where(known, np.where(other, after.odds, moved), odds)
-            token = np.where(known & other, after.token, token)
-        return Outlook(token, odds)
+        if len(codes) > 1:
+            whole = self._get(tuple(codes))
+            if whole is not None:
+                return whole.on(outlook)
+        for code in codes:
+            part = self._get(code)
+            if part is not None:
+                outlook = part.on(outlook)
+        return outlook
+
+    def _get(self, code: _Set) -> _Influence | None:
+        """Worked out when it is first asked for: many are learned, and few are used."""
+        found = self._found.get(code)
+        if isinstance(found, tuple):
+            found = self._found[code] = _Influence(*found)
+        return found

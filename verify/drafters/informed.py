@@ -83,7 +83,7 @@ class _Chain:
         self._evidence, self._influences = evidence, influences
         self.drafts: list[np.ndarray] = []
         self._taken = {evidence.block.tobytes()}
-        self._alternatives: list[tuple[float, np.ndarray]] = []
+        self._alternatives: list[tuple[float, np.ndarray, np.ndarray, np.ndarray]] = []
         self._state, self._masked = evidence.block, evidence.masked
         self._known: KnownState | None = None
         self._policy_state, self._random = evidence.policy_state, evidence.random
@@ -91,25 +91,23 @@ class _Chain:
         committed = np.flatnonzero(evidence.block != base.tokens)
         self._count = max(1, len(committed))
         self._outlook = influences.expect(Outlook.of(base.ranked, base.index), committed, evidence.block[committed])
-        self._empty = 0
+        self._waits = 0
 
     def grow(self) -> bool:
         """Go one predicted step on; False when the chain is at its end."""
-        order = self._masked[np.argsort(-self._outlook.odds[self._masked], kind="stable")]
+        masked = self._masked
+        order = masked[np.argsort(-self._outlook.odds[masked], kind="stable")]
         chosen, tokens = self._step(order)
         self._random = self._random.after()
         if len(chosen) == 0:  # the rule waits a step; a rule with a history may go on afterwards
-            self._empty += 1
-            return self._empty < MAX_WAITS
-        self._note_alternatives(order, chosen)
+            self._waits += 1
+            return self._waits < MAX_WAITS
+        self._note_alternatives(order, len(chosen))
+        if len(chosen) == len(masked):
+            return False
         state = self._state.copy()
         state[chosen] = tokens
-        left = np.ones(len(state), dtype=bool)
-        left[chosen] = False
-        self._masked = self._masked[left[self._masked]]
-        if len(self._masked) == 0:
-            return False
-        self._state = state
+        self._state, self._masked = state, masked[state[masked] == self._evidence.mask_token_id]
         self._known = self._evidence.known.find(state)
         if self._known is not None:
             self._outlook = Outlook.of(self._known.ranked, self._known.index)
@@ -121,9 +119,13 @@ class _Chain:
 
     def fill(self, drafts: int) -> None:
         """Give what is left of ``drafts`` to the alternatives that came nearest to being chosen."""
-        for _, state in sorted(self._alternatives, key=lambda found: found[0]):
+        if len(self.drafts) >= drafts:
+            return
+        for _, base, chosen, tokens in sorted(self._alternatives, key=lambda found: found[0]):
             if len(self.drafts) >= drafts:
                 return
+            state = base.copy()
+            state[chosen] = tokens
             if self._evidence.known.find(state) is None:
                 self._add(state)
 
@@ -141,38 +143,35 @@ class _Chain:
         elif policy.needs == "top_j":
             view = _expected_view(self._outlook, order)
         else:  # a rule that reads logits, or draws tokens: as many as it took last, the most confident first
-            chosen = order[: self._count]
-            return chosen, self._outlook.token[chosen]
+            return order[: self._count], self._outlook.token[order[: self._count]]
         try:
             commits, self._policy_state = policy.step(view, self._policy_state, self._random)
         except PolicyError:  # it compares more ranks than are expected here
-            chosen = order[: self._count]
-            return chosen, self._outlook.token[chosen]
+            return order[: self._count], self._outlook.token[order[: self._count]]
         return np.asarray(commits.positions), np.asarray(commits.tokens)
 
-    def _note_alternatives(self, order: np.ndarray, chosen: np.ndarray) -> None:
-        """The nearest other choices: with the last pair swapped for the next best, or one pair more or less."""
-        odds, token = self._outlook.odds, self._outlook.token
-        count = len(chosen)
-        if count >= len(order) and count == 1:
-            return
-        first = order[:count]
-        if self._evidence.policy.step_size is not None:
-            if count < len(order):
-                self._note(odds[first[-1]] - odds[order[count]], np.append(first[:-1], order[count]), token)
-            return
-        tau = getattr(self._evidence.policy, "tau", None)
-        edge = float(np.log(tau) - np.log1p(-tau)) if tau is not None and tau < 1 else float(odds[first[-1]])
-        if count < len(order):
-            self._note(abs(edge - odds[order[count]]), order[: count + 1], token)
-        if count > 1:
-            self._note(abs(odds[first[-1]] - edge), first[:-1], token)
+    def _note_alternatives(self, order: np.ndarray, count: int) -> None:
+        """The nearest other choices of a step that takes ``count`` of the positions in ``order``.
 
-    def _note(self, gap: float, chosen: np.ndarray, token: np.ndarray) -> None:
+        Where every step commits the same count, the last one is swapped for the next best. Else one more is taken, or
+        one fewer; how near that was is the distance of its log-odds to the threshold, or to the last one taken.
+        """
+        policy, odds = self._evidence.policy, self._outlook.odds
+        last = odds[order[count - 1]]
+        if policy.step_size is not None:
+            if count < len(order):
+                self._note(last - odds[order[count]], np.append(order[: count - 1], order[count]))
+            return
+        tau = getattr(policy, "tau", 1.0)
+        edge = np.log(tau) - np.log1p(-tau) if tau < 1 else last
+        if count < len(order):
+            self._note(abs(edge - odds[order[count]]), order[: count + 1])
+        if count > 1:
+            self._note(abs(last - edge), order[: count - 1])
+
+    def _note(self, gap: float, chosen: np.ndarray) -> None:
         if len(chosen) < len(self._masked):
-            state = self._state.copy()
-            state[chosen] = token[chosen]
-            self._alternatives.append((float(gap), state))
+            self._alternatives.append((gap, self._state, chosen, self._outlook.token[chosen]))
 
 
 def _expected_view(outlook: Outlook, order: np.ndarray) -> BlockView:
