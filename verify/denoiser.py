@@ -1,9 +1,8 @@
 """What the runtime asks of a model, and nothing more.
 
 A denoiser maps rows (a token at a position, and the rows it may look at) to logits. Everything the runtime knows of
-attention is in the attention_mask it passes: prefix caching, dual caching, block-causal models and packed drafts are
-    all
-rows, attention_mask and a cached context. An implementation for Hugging Face models is in
+attention is in the attention mask it passes: prefix caching, dual caching, block-causal models and packed drafts are
+all query tokens, an attention mask and a cache. An implementation for Hugging Face models is in
 ``calibrate.models.hugging_face``.
 """
 
@@ -44,8 +43,7 @@ class Denoiser(Protocol):
             positions: int64 [B, R], position ids; not necessarily ascending, rows of two drafts share positions.
             attention_mask: bool [1 or B, R, C + R]; column ``c < C`` is the c-th cached row, column ``C + r`` is row
                 ``r`` of this call. True means "may look at".
-            cache: a cached context of ``C`` rows from an earlier call, or None (``C = 0``). A cache of batch 1
-                serves any ``B``.
+            cache: ``C`` cached rows from an earlier call, or None (``C = 0``). One of batch 1 serves any ``B``.
             logit_rows: int64 [K], the rows whose logits are wanted; None means all.
             cache_rows: int64 [F]; the returned cache then holds the ``C`` old rows followed by these.
 
@@ -56,7 +54,7 @@ class Denoiser(Protocol):
         ...
 
 
-def context_length(cache: Any | None) -> int:
+def cached_rows(cache: Any | None) -> int:
     """The number of cached rows ``C``; a cache has a length, None has none."""
     return 0 if cache is None else len(cache)
 

@@ -1,4 +1,4 @@
-"""Who sees whom among the padded rows of several sequences: the visibilities of ``verify.engines.slots``."""
+"""Who sees whom among the padded rows of several sequences: the attention masks of ``verify.engines.slots``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Context modes: what is cached while a block is solved, and the refresh forward that freezes it.
+"""Cache modes: what is cached while a block is solved, and the refresh forward that computes it.
 
 Every block begins with one refresh forward. It is a forward like any other: it computes the block's first
 distribution, and on the way the keys and values that stay cached until the block is done.
@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 
-from verify.denoiser import Denoiser, context_length
+from verify.denoiser import Denoiser, cached_rows
 from verify.engines.packing import BlockLogits, Frame
 from verify.layout import SequenceLayout
 
 
 class CacheKeeper:
-    """Holds the cached context of one sequence from block to block.
+    """Holds what is cached of one sequence, from block to block.
 
     ====================  ==========================  ==============================
     mode                  cached                      live rows of a draft forward
@@ -67,7 +67,7 @@ class CacheKeeper:
         return BlockLogits(logits, length), frame
 
     def _refresh_block_causal(self, sequence: torch.Tensor, start: int) -> tuple[BlockLogits, Frame]:
-        cached = context_length(self._cache)
+        cached = cached_rows(self._cache)
         stop = start + self.layout.block_length
         rows = self._positions[cached:stop]
         block_of = self._positions[:stop] // self.layout.block_length

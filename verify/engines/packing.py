@@ -1,8 +1,8 @@
 """Drafts beside the real block in one forward pass: the two back-ends.
 
-``packed`` appends every draft block as further rows of the same sequence and keeps the blocks apart by attention_mask.
-``expanded`` copies the real rows once per draft in the batch dimension; it needs no special mask, costs a copy of the
-live rows per draft, and is the reference that ``packed`` is tested against.
+``packed`` appends every draft block as further rows of the same sequence and keeps the blocks apart by the attention
+mask. ``expanded`` copies the real rows once per draft in the batch dimension; it needs no special mask, costs a copy of
+the live rows per draft, and is the reference that ``packed`` is tested against.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from verify.denoiser import Denoiser, context_length
+from verify.denoiser import Denoiser, cached_rows
 
 
 @dataclass(eq=False)
@@ -44,7 +44,7 @@ class Frame:
     def packed_attention_mask(self, drafts: int) -> torch.Tensor:
         """bool [1, R + D * L, C + R + D * L]; kept per number of drafts, as anchors of a block repeat it."""
         if drafts not in self._packed_attention_mask:
-            live, cached, length = len(self.tokens), context_length(self.cache), self.block_length
+            live, cached, length = len(self.tokens), cached_rows(self.cache), self.block_length
             rows = live + drafts * length
             visible = torch.zeros(rows, cached + rows, dtype=torch.bool, device=self.tokens.device)
             visible[:, : cached + live] = True  # everyone sees the cached rows and, at first, all live rows
