@@ -9,6 +9,9 @@ all graphs and both back-ends of a (policy, cache mode). Every random graph deco
 the other graphs decode all, first alone and then all in one batch. The plain decodes are themselves run again by the
 plain engine (one call per sequence, nothing static) and in one batch. About ten minutes on two idle cores.
 
+Informed drafts (ten, ``verify.drafters.informed``) run beside the graphs. A replay cannot predict their forwards, as it
+does not know what rejected drafts would have shown; they must be the same alone, in a batch and in every back-end.
+
 A decode agrees when its tokens are those of the plain decode, position by position, and its forwards are those that
 replaying the plain decode's trace predicts. The exit code is 1 when any decode of any cell does not.
 """
@@ -22,7 +25,7 @@ import os
 import platform
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,12 +48,13 @@ from calibrate.recording.recorder import record
 from calibrate.traces.table import Traces
 from calibrate.version import tool_version
 from drafting.anchors import AnchorTable
-from drafting.replay import ReplayResult, replay
+from drafting.replay import replay
 from drafting.searches.chain import confidence_chain
 from drafting.searches.greedy import greedy
 from drafting.searches.published import published
 from drafting.trie import PrefixTrie
 from verify.decoding import DecodeConfig, DecodeResult, decode, decode_batch
+from verify.drafters.informed import InformedDrafter
 from verify.engines.rows import RowEngine
 from verify.graph.formulas import Formula, formula
 from verify.layout import BACKENDS, CACHE_MODES, exactness
@@ -87,7 +91,8 @@ class Cell:
         batch: sequences per forward.
         graphs: graphs of this kind.
         decodes: speculative decodes compared.
-        tokens_identical, forwards_identical: of these, how many agree with the plain decode and with the replay.
+        accepting: of these, how many accepted any draft; the others show only that drafts do no harm.
+        tokens_identical, forwards_identical: of the decodes, how many agree with the plain decode and with the replay.
         forwards_plain, forwards_predicted, forwards_counted: forward passes over these decodes.
         failures: the decodes that do not agree.
     """
@@ -99,6 +104,7 @@ class Cell:
     batch: int = 1
     graphs: int = 0
     decodes: int = 0
+    accepting: int = 0
     tokens_identical: int = 0
     forwards_identical: int = 0
     forwards_plain: int = 0
@@ -209,14 +215,23 @@ def compare(
             options.block_length, options.generation_length, cache, backend, checkpoint.end_token_ids, options.top_j
         )
 
-    def enter(kind: str, number: int, backend: str, batch: int, foreseen: ReplayResult, found: Found) -> None:
+    plain_forwards = dict(
+        zip(anchors.prompt_indices().tolist(), replay([], anchors).plain_per_prompt.tolist(), strict=True)
+    )
+
+    def enter(kind: str, number: int, backend: str, batch: int, foreseen: Mapping[int, int], found: Found) -> None:
         cell = cells.setdefault((backend, kind, batch), Cell(spec, cache, backend, kind, batch))
         cell.graphs += 1
         for prompt_index, result in found:
-            add(cell, number, prompt_index, result, expected[prompt_index], foreseen)
+            cell.forwards_plain += plain_forwards[prompt_index]
+            add(cell, number, prompt_index, result, expected[prompt_index], foreseen[prompt_index])
+
+    def foresee(nodes: Sequence[Formula]) -> dict[int, int]:
+        result = replay(nodes, anchors)
+        return dict(zip(result.prompt_indices.tolist(), result.forwards_per_prompt.tolist(), strict=True))
 
     everyone = list(enumerate(prompts))
-    nothing = replay([], anchors)
+    nothing = foresee([])
     config = configured("packed")
     # The traces were recorded with static buffers; the plain engine must have decoded the same.
     alone = [
@@ -227,7 +242,7 @@ def compare(
     together = decode_batch(denoiser, everyone, policy, config, batch_size=len(prompts))
     enter("none", 0, "packed", len(prompts), nothing, together)
     for kind, number, nodes in graphs_of(options, spec, cache, calibration):
-        foreseen = replay(nodes, anchors)
+        foreseen = foresee(nodes)
         chosen = everyone if kind in NAMED else [everyone[number % len(prompts)]]
         for backend in backends:
             config = configured(backend)
@@ -236,19 +251,25 @@ def compare(
             if kind in NAMED:
                 together = decode_batch(denoiser, everyone, policy, config, nodes, batch_size=len(prompts))
                 enter(kind, number, backend, len(prompts), foreseen, together)
+    informed = InformedDrafter(options.budget)
+    first: dict[int, int] = {}
+    for backend in backends:
+        config = configured(backend)
+        found = [(k, decode(denoiser, ids, policy, config, informed, prompt_index=k)) for k, ids in everyone]
+        first = first or {k: result.forwards for k, result in found}
+        enter("informed", 0, backend, 1, first, found)
+        together = decode_batch(denoiser, everyone, policy, config, informed, batch_size=len(prompts))
+        enter("informed", 0, backend, len(prompts), first, together)
     return list(cells.values())
 
 
-def add(
-    cell: Cell, number: int, prompt_index: int, result: DecodeResult, tokens: list[int], predicted: ReplayResult
-) -> None:
+def add(cell: Cell, number: int, prompt_index: int, result: DecodeResult, tokens: list[int], foreseen: int) -> None:
     """Enter one decode into a cell: is it the plain decode's text, in the forwards that were predicted?"""
     same_tokens = result.tokens == tokens
-    foreseen = int(predicted.forwards_per_prompt[prompt_index])
     cell.decodes += 1
+    cell.accepting += sum(result.accepted) > 0
     cell.tokens_identical += same_tokens
     cell.forwards_identical += foreseen == result.forwards
-    cell.forwards_plain += int(predicted.plain_per_prompt[prompt_index])
     cell.forwards_predicted += foreseen
     cell.forwards_counted += result.forwards
     if not same_tokens or foreseen != result.forwards:
@@ -277,7 +298,7 @@ def run_grid(options: Options, workers: int, work_folder: Path | None, console: 
                 progress.advance(task)
             pool.close()
             pool.join()
-    kinds = ("none", *NAMED, "random")
+    kinds = ("none", *NAMED, "informed", "random")
     return sorted(
         cells,
         key=lambda c: (POLICIES.index(c.policy), CACHES.index(c.cache), c.backend, kinds.index(c.graph), c.batch),
@@ -287,14 +308,25 @@ def run_grid(options: Options, workers: int, work_folder: Path | None, console: 
 def show(cells: Sequence[Cell], console: Console) -> None:
     """A table of the grid."""
     table = Table(
-        "policy", "cache", "back-end", "graph", "batch", "tokens", "forwards equal", "plain", "predicted", "counted"
+        "policy",
+        "cache",
+        "back-end",
+        "graph",
+        "batch",
+        "tokens",
+        "forwards equal",
+        "accepting",
+        "plain",
+        "predicted",
+        "counted",
     )
     for cell in cells:
         style = None if cell.passed else "bold red"
         table.add_row(
             cell.policy, cell.cache, cell.backend, cell.graph, str(cell.batch),
             f"{cell.tokens_identical}/{cell.decodes}", f"{cell.forwards_identical}/{cell.decodes}",
-            str(cell.forwards_plain), str(cell.forwards_predicted), str(cell.forwards_counted), style=style,
+            str(cell.accepting), str(cell.forwards_plain), str(cell.forwards_predicted), str(cell.forwards_counted),
+            style=style,
         )  # fmt: skip
     console.print(table)
 
@@ -329,6 +361,7 @@ def main() -> int:
             "what": "speculative tokens == plain tokens and forwards predicted == forwards counted, per decode",
             "passed": not failed,
             "decodes": sum(cell.decodes for cell in cells),
+            "decodes_accepting": sum(cell.accepting for cell in cells),
             "options": asdict(options),
             "model_revision": checkpoint.revision,
             "prompt_set_hash": prompt_set_hash(prompt_ids(checkpoint, "test", options)),
