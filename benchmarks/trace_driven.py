@@ -147,7 +147,16 @@ class TraceDrivenEngine:
             states.append(sequence[None, start : start + self._block_length])
         return self._driven(paid, slots, states, begin)
 
-    def step(self, slots: Sequence[int], states: Sequence[np.ndarray]) -> BatchLogits:
+    def cross(self, slot: int, sequence: np.ndarray, start: int) -> None:
+        raise EngineError("a plain trace does not know what stands behind a bridge; drive the decode without bridges")
+
+    def step(
+        self, slots: Sequence[int], states: Sequence[np.ndarray], bridges: Sequence[np.ndarray] | None = None
+    ) -> BatchLogits:
+        if bridges is not None and any(len(one) for one in bridges):
+            raise EngineError(
+                "a plain trace does not know what stands behind a bridge; drive the decode without bridges"
+            )
         paid = self.inner.step(slots, states) if self.inner is not None else None
         return self._driven(paid, slots, states, perf_counter())
 

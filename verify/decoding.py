@@ -170,11 +170,14 @@ def decode_batch(
         config.end_token_ids,
         config.seed,
         observer,
+        bridges=drafter.max_bridges > 0 and config.cache == "block_causal",
     )
     if engine is not None:
         engine.check(denoiser, config.cache, config.backend, drafter.max_drafts)
     elif prompts:
-        engine = make_engine(denoiser, config, layouts, min(batch_size, len(prompts)), drafter.max_drafts)
+        engine = make_engine(
+            denoiser, config, layouts, min(batch_size, len(prompts)), drafter.max_drafts, drafter.max_bridges
+        )
     if engine is None:
         return iter(())
     waiting = deque(zip(prompts, layouts, strict=True))
@@ -182,7 +185,12 @@ def decode_batch(
 
 
 def make_engine(
-    denoiser: Denoiser, config: DecodeConfig, layouts: Sequence[SequenceLayout], slots: int, drafts: int
+    denoiser: Denoiser,
+    config: DecodeConfig,
+    layouts: Sequence[SequenceLayout],
+    slots: int,
+    drafts: int,
+    bridges: int = 0,
 ) -> Engine:
     """The engine that suits a denoiser: static buffers where it offers slots, else one call per sequence.
 
@@ -192,9 +200,10 @@ def make_engine(
         layouts: of all sequences that will be decoded.
         slots: sequences at a time.
         drafts: the most drafts at an anchor.
+        bridges: the most bridges.
     """
     if getattr(denoiser, "offers_slots", False):
-        return SlotEngine(cast(SlotDenoiser, denoiser), config.cache, config.backend, slots, layouts, drafts)
+        return SlotEngine(cast(SlotDenoiser, denoiser), config.cache, config.backend, slots, layouts, drafts, bridges)
     return RowEngine(denoiser, config.cache, config.backend)
 
 
@@ -232,7 +241,11 @@ def _advance(engine: Engine, active: Sequence[SequenceDecoder], mask_token_id: i
     if due:
         result = engine.refresh(due, [one.tokens for one in chosen], [one.start for one in chosen])
     else:
-        result = engine.step(slots, [one.states for one in chosen])
+        for slot, one in zip(slots, chosen, strict=True):
+            if one.crossed:
+                engine.cross(slot, one.tokens, one.start)
+                one.crossed = False
+        result = engine.step(slots, [one.states for one in chosen], [one.bridges for one in chosen])
     for sequence, ranked, query_tokens in zip(
         chosen, result.rank(mask_token_id, top_j), result.query_tokens, strict=True
     ):

@@ -43,7 +43,8 @@ class Denoiser(Protocol):
             positions: int64 [B, R], position ids; not necessarily ascending, rows of two drafts share positions.
             attention_mask: bool [1 or B, R, C + R]; column ``c < C`` is the c-th cached row, column ``C + r`` is row
                 ``r`` of this call. True means "may look at".
-            cache: ``C`` cached rows from an earlier call, or None (``C = 0``). One of batch 1 serves any ``B``.
+            cache: ``C`` cached rows from an earlier call, or None (``C = 0``). One of batch 1 serves any ``B``; the
+                method ``first()`` of a larger one gives that of its first sequence.
             logit_rows: int64 [K], the rows whose logits are wanted; None means all.
             cache_rows: int64 [F]; the returned cache then holds the ``C`` old rows followed by these.
 

@@ -84,6 +84,7 @@ class DecodeRules:
         end_token_ids: decoding stops after the block in which one of them was committed.
         seed: seed of stochastic policies.
         observer: told of every denoising step.
+        bridges: whether the cache mode lets a forward compute states of the next block beside this one.
     """
 
     policy: Policy
@@ -93,6 +94,7 @@ class DecodeRules:
     end_token_ids: tuple[int, ...]
     seed: int
     observer: Observer | None
+    bridges: bool = False
 
 
 class SequenceDecoder:
@@ -103,6 +105,8 @@ class SequenceDecoder:
         start: first position of the block being solved.
         refresh_due: the next forward is the block's refresh; otherwise a step forward over ``states``.
         states: int64 [1 + D, L], the block and its drafts, for a step forward.
+        bridges: int64 [K, 2, L], blocks as they may end with a state of the next one, for a step forward.
+        crossed: the block began without a refresh, as its first distribution was known; the engine must be told.
         done: no forward is needed any more.
     """
 
@@ -115,6 +119,7 @@ class SequenceDecoder:
         self.accepted: list[int] = []
         self.done = False
         self._number = -1
+        self._pending = False
         self._policy_state = rules.policy.initial_state()
         self._drafter = rules.drafter.for_sequence()
         self._next_block()
@@ -128,6 +133,9 @@ class SequenceDecoder:
         self.block = self.tokens[self.start : self.start + self.layout.block_length].copy()
         self._masked = np.flatnonzero(self.block == self.rules.mask_token_id)
         self.states = self.block[None]
+        self.bridges = np.zeros((0, 2, len(self.block)), dtype=np.int64)
+        self._ahead: dict[bytes, StateMemory] = {}
+        self.crossed = False
         # Without memory the walk sees the newest forward only; with it, a policy that reads logits would keep those of
         # every forward on the device, (1 + D) * L * V numbers each, so for it too only the newest is kept.
         remembers = self._drafter.remembers and self.rules.policy.needs != "logits"
@@ -140,7 +148,7 @@ class SequenceDecoder:
         """Use the distributions of a forward as far as they reach.
 
         Args:
-            ranked: of the root and the drafts in ``states``, in that order.
+            ranked: of the root, the drafts in ``states`` and the next blocks in ``bridges``, in that order.
             query_tokens: what the forward cost this sequence.
 
         Raises:
@@ -150,8 +158,8 @@ class SequenceDecoder:
         self.query_tokens += query_tokens
         self.refresh_due = False
         block, rules = self.block, self.rules
-        self._known.add(self.states, ranked)
-        self._drafter.learn(self.states, ranked, rules.policy, rules.mask_token_id)
+        self._remember(ranked)
+        self._pending = False
         used: KnownState | None = KnownState(self.states[0], ranked, 0)
         distributions = 0
         while used is not None:  # as long as the distribution of the reached state is already known
@@ -159,14 +167,15 @@ class SequenceDecoder:
             distributions += 1
             committed = self._denoise(last)
             if len(self._masked) == 0:
-                break
+                used = self._leave_block()
+                block = self.block
+                continue
             # A step without commits leaves the state as it is. Its distribution is known, but plain decoding pays a
             # forward for it, and so does a drafter without memory, as a replay of plain traces counts.
             used = self._known.find(block) if committed or self._drafter.remembers else None
         self.steps += distributions
         self.accepted.append(distributions - 1)
-        if len(self._masked) == 0:
-            self._finish_block()
+        if self.done or self.refresh_due:
             return
         evidence = Evidence(
             block=block.copy(),
@@ -177,21 +186,40 @@ class SequenceDecoder:
             policy_state=self._policy_state,
             random=StepRandom(rules.seed, self.prompt_index, self._number, self._step_number + 1),
             mask_token_id=rules.mask_token_id,
+            ahead=self._ahead if rules.bridges and self._number + 1 < len(self.layout.block_starts) else None,
+            ends=self._ends,
         )
-        drafts = self._drafter.propose(evidence)
-        self.states = np.concatenate([block[None], drafts])
+        proposal = self._drafter.propose(evidence)
+        self.states = np.concatenate([block[None], proposal.drafts])
+        self.bridges = proposal.bridges
 
-    def _finish_block(self) -> None:
+    def _remember(self, ranked: RankedBlocks) -> None:
+        """Keep what a forward computed: the states of the block, and those of the next one behind its bridges."""
+        rules, count = self.rules, len(self.states)
+        self._known.add(self.states, ranked)
+        self._drafter.learn(self.states, ranked, rules.policy, rules.mask_token_id)
+        for number, (complete, state) in enumerate(self.bridges):
+            ahead = self._ahead.setdefault(complete.tobytes(), StateMemory(self._known.forwards))
+            ahead.put(state, ranked, count + number)
+
+    def _leave_block(self) -> KnownState | None:
+        """The block is complete: begin the next one, and give its first distribution where a bridge computed it."""
+        ahead = self._ahead.get(self.block.tobytes())
+        pending = self._pending  # the block before this one is not cached yet either: a refresh then computes both
         self.tokens[self.start : self.start + len(self.block)] = self.block
-        if self._ended():
+        if self._ends(self.block):
             self.done = True
-        else:
-            self._next_block()
+            return None
+        self._next_block()
+        first = ahead.find(self.block) if ahead is not None and not (self.done or pending) else None
+        if ahead is not None and first is not None:
+            self._known, self.refresh_due, self.crossed, self._pending = ahead, False, True, True
+        return first
 
-    def _ended(self) -> bool:
+    def _ends(self, block: np.ndarray) -> bool:
         """Whether an end token was generated in the block; one that the prompt brought does not count."""
         first_new = max(0, self.prompt_length - self.start)
-        return bool(np.isin(self.block[first_new:], self.rules.end_token_ids).any())
+        return bool(np.isin(block[first_new:], self.rules.end_token_ids).any())
 
     def result(self, promise: Exactness) -> DecodeResult:
         """The books of a sequence that is done."""
@@ -220,7 +248,7 @@ class SequenceDecoder:
             # One step may be both: the refresh forward of a short block, or of a bold policy, completes it.
             names = ["refresh"] if self._step_number == 1 else []
             if len(self._masked) == 0:
-                names.append("early_stop" if self._ended() else "block_end")
+                names.append("early_stop" if self._ends(block) else "block_end")
             rules.observer.on_step(
                 StepFact(
                     self.prompt_index,

@@ -56,6 +56,13 @@ class KeyValueCache:
     def __len__(self) -> int:
         return self.layers[0][0].shape[-2] if self.layers else 0
 
+    def first(self) -> KeyValueCache:
+        """The rows of the first sequence of a batch."""
+        edge = self.edge
+        if edge is not None:
+            edge = FrozenEdge(edge.positions[:1], edge.columns, edge.hidden[:1])
+        return KeyValueCache([(keys[:1], values[:1]) for keys, values in self.layers], edge)
+
 
 class _FrozenLayer(DynamicLayer):
     """A cache layer that puts cached keys before the new ones and forgets the new ones, unless asked to keep some."""
@@ -82,12 +89,12 @@ class _FrozenLayer(DynamicLayer):
             if keep_keys is not None and keep_values is not None:
                 self.new_context = keep_keys, keep_values
             return key_states, value_states
+        batch = (key_states.shape[0], -1, -1, -1)
         if keep_keys is not None and keep_values is not None:
             self.new_context = (
-                torch.cat([self.cached_keys, keep_keys], dim=-2),
-                torch.cat([self.cached_values, keep_values], dim=-2),
+                torch.cat([self.cached_keys.expand(batch), keep_keys], dim=-2),
+                torch.cat([self.cached_values.expand(batch), keep_values], dim=-2),
             )
-        batch = (key_states.shape[0], -1, -1, -1)
         return (
             torch.cat([self.cached_keys.expand(batch), key_states], dim=-2),
             torch.cat([self.cached_values.expand(batch), value_states], dim=-2),

@@ -105,9 +105,9 @@ class _SlotLayer(DynamicLayer):
         if self.keys is None or self.values is None:
             self.keys, self.values = self._new(key_states), self._new(value_states)
             self.is_initialized = True
-        if rows.cache_rows is not None and rows.cache_columns is not None and rows.slots is not None:
-            slots = rows.slots[:, None]
+        if rows.cache_rows is not None and rows.cache_columns is not None:
             batch = torch.arange(len(key_states), device=key_states.device)[:, None]
+            slots = batch if rows.slots is None else rows.slots[:, None]
             self.keys[slots, :, rows.cache_columns] = key_states[batch, :, rows.cache_rows]
             self.values[slots, :, rows.cache_columns] = value_states[batch, :, rows.cache_rows]
         if rows.slots is not None:

@@ -7,6 +7,7 @@ saved.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -31,6 +32,10 @@ class Evidence:
         policy_state: its state after the last step; never changed in place.
         random: the noise of the next step; later steps follow by :meth:`StepRandom.after`.
         mask_token_id: the model's.
+        ahead: what is known of the next block: by the tokens of this block when it is complete (``tobytes()``), the
+            states of the next one that were evaluated behind it. None where no bridge can be built: there is no next
+            block, or the cache mode computes it together with everything else.
+        ends: whether a complete block, int64 [L], ends the sequence; no bridge leads on from it.
     """
 
     block: np.ndarray
@@ -41,6 +46,27 @@ class Evidence:
     policy_state: Any
     random: StepRandom
     mask_token_id: int
+    ahead: Mapping[bytes, StateMemory] | None
+    ends: Callable[[np.ndarray], bool]
+
+
+@dataclass(frozen=True, eq=False)
+class Proposal:
+    """What a forward evaluates beside the real block.
+
+    Attributes:
+        drafts: int64 [D, L], states of the block; distinct, none of them complete. Each costs ``L`` query tokens.
+        bridges: int64 [K, 2, L]: the block as it may end, and a state of the next block behind it. Each costs ``2 L``
+            query tokens. If the block really ends so, the next block needs no refresh forward.
+    """
+
+    drafts: np.ndarray
+    bridges: np.ndarray
+
+    @classmethod
+    def of(cls, drafts: np.ndarray, bridges: Sequence[tuple[np.ndarray, np.ndarray]] = ()) -> Proposal:
+        """A proposal of ``drafts``, int64 [D, L], and of pairs of blocks."""
+        return cls(drafts, np.array(bridges, dtype=np.int64).reshape(-1, 2, drafts.shape[1]))
 
 
 class SequenceDrafter(Protocol):
@@ -58,16 +84,14 @@ class SequenceDrafter(Protocol):
         ...
 
     def learn(self, states: np.ndarray, ranked: RankedBlocks, policy: Policy, mask_token_id: int) -> None:
-        """A forward evaluated ``states`` (int64 [1 + D, L], the reached one first) with the distributions
-        ``ranked``.
+        """A forward evaluated ``states`` of the block (int64 [n, L], the reached one first).
+
+        ``ranked`` holds their distributions, at the same indices.
         """
         ...
 
-    def propose(self, evidence: Evidence) -> np.ndarray:
-        """The states to evaluate beside ``evidence.block``: int64 [D', L], distinct, none of them complete.
-
-        D' is at most the drafter's ``max_drafts``; each costs ``L`` query tokens.
-        """
+    def propose(self, evidence: Evidence) -> Proposal:
+        """What to evaluate beside ``evidence.block``: at most ``max_drafts`` drafts and ``max_bridges`` bridges."""
         ...
 
 
@@ -76,11 +100,15 @@ class Drafter(Protocol):
 
     Attributes:
         max_drafts: the most drafts that it proposes at an anchor.
+        max_bridges: the most bridges that it proposes at an anchor.
         max_vocabulary_rank: the highest vocabulary rank that it reads, at least 1.
     """
 
     @property
     def max_drafts(self) -> int: ...
+
+    @property
+    def max_bridges(self) -> int: ...
 
     @property
     def max_vocabulary_rank(self) -> int: ...

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from verify.drafters.contract import Evidence
+from verify.drafters.contract import Evidence, Proposal
 from verify.drafts import DraftFiller
 from verify.policies.contract import Policy
 from verify.ranking import LaggedRanker, RankedBlocks, Ranker
@@ -24,6 +24,7 @@ class GraphDrafter:
     """
 
     remembers = False
+    max_bridges = 0
 
     def __init__(
         self, graph: DraftFiller | Iterable[Sequence[Sequence[int]]] = (), ranker: Ranker | None = None
@@ -48,10 +49,10 @@ class GraphDrafter:
     def learn(self, states: np.ndarray, ranked: RankedBlocks, policy: Policy, mask_token_id: int) -> None:
         """Nothing is learned."""
 
-    def propose(self, evidence: Evidence) -> np.ndarray:
+    def propose(self, evidence: Evidence) -> Proposal:
         """The filled formulas; those that would complete the block are left out."""
         if not len(self.filler):
-            return evidence.block[:0].reshape(0, len(evidence.block))
+            return Proposal.of(evidence.block[:0].reshape(0, len(evidence.block)))
         base = evidence.base
         drafts, _ = self.filler.fill(evidence.block, self.ranker.rank(base.ranked, base.index, evidence.masked))
-        return drafts
+        return Proposal.of(drafts)

@@ -95,7 +95,7 @@ class Influences:
         """
         self._kept = [*self._kept, (states, ranked)][-self._forwards :]
         known = np.concatenate([kept for kept, _ in self._kept])
-        outlooks = [Outlook.of(kept, index) for _, kept in self._kept for index in range(len(kept.top_token))]
+        outlooks = [Outlook.of(ranked, index) for kept, ranked in self._kept for index in range(len(kept))]
         new = len(known) - len(states)
         differ = known[:, None, :] != known[None, :, :]  # [S, I, L]
         size = np.count_nonzero(differ, axis=2)

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from verify.drafters.contract import Evidence
+from verify.drafters.contract import Evidence, Proposal
 from verify.drafters.influence import Influences, Outlook
-from verify.drafters.memory import KnownState
+from verify.drafters.memory import KnownState, StateMemory
 from verify.policies.contract import BlockView, Policy, PolicyError
 from verify.ranking import RankedBlocks
 
@@ -27,7 +27,8 @@ class InformedDrafter:
     """Proposes up to ``drafts`` predicted states at every anchor.
 
     Args:
-        drafts: drafts per forward at most, ``D``.
+        drafts: drafts per forward at most, ``D``; a bridge counts as one of them.
+        bridges: whether a chain may lead on into the next block, in cache modes where this is possible.
 
     Raises:
         ValueError: a negative number of drafts.
@@ -35,17 +36,21 @@ class InformedDrafter:
 
     max_vocabulary_rank = 1
 
-    def __init__(self, drafts: int) -> None:
+    def __init__(self, drafts: int, bridges: bool = True) -> None:
         if isinstance(drafts, bool) or not isinstance(drafts, int) or drafts < 0:
             raise ValueError(f"drafts is {drafts!r}, expected a whole number of at least 0")
-        self._drafts = drafts
+        self._drafts, self._bridges = drafts, bridges
 
     @property
     def max_drafts(self) -> int:
         return self._drafts
 
+    @property
+    def max_bridges(self) -> int:
+        return self._drafts if self._bridges else 0
+
     def for_sequence(self) -> _Informed:
-        return _Informed(self._drafts)
+        return _Informed(self._drafts, self._bridges)
 
 
 class _Informed:
@@ -53,8 +58,8 @@ class _Informed:
 
     remembers = True
 
-    def __init__(self, drafts: int) -> None:
-        self._drafts = drafts
+    def __init__(self, drafts: int, bridges: bool) -> None:
+        self._drafts, self._bridges = drafts, bridges
         self._influences = Influences()
 
     def start_block(self) -> None:
@@ -63,13 +68,12 @@ class _Informed:
     def learn(self, states: np.ndarray, ranked: RankedBlocks, policy: Policy, mask_token_id: int) -> None:
         self._influences.learn(states, ranked, 1 if policy.step_size == 1 else LARGEST_SET, mask_token_id)
 
-    def propose(self, evidence: Evidence) -> np.ndarray:
-        chain = _Chain(evidence, self._influences)
-        while len(chain.drafts) < self._drafts and chain.grow():
+    def propose(self, evidence: Evidence) -> Proposal:
+        chain = _Chain(evidence, self._influences, self._bridges)
+        while chain.count < self._drafts and chain.grow():
             pass
         chain.fill(self._drafts)
-        length = len(evidence.block)
-        return np.array(chain.drafts, dtype=evidence.block.dtype).reshape(-1, length)
+        return Proposal.of(np.array(chain.drafts, dtype=np.int64).reshape(-1, len(evidence.block)), chain.bridges)
 
 
 class _Chain:
@@ -77,11 +81,17 @@ class _Chain:
 
     Attributes:
         drafts: the states that are not known yet, in the order of the chain, then alternatives.
+        bridges: the same in the next block, each with the block that it stands behind.
     """
 
-    def __init__(self, evidence: Evidence, influences: Influences) -> None:
+    def __init__(self, evidence: Evidence, influences: Influences, bridges: bool) -> None:
         self._evidence, self._influences = evidence, influences
         self.drafts: list[np.ndarray] = []
+        self.bridges: list[tuple[np.ndarray, np.ndarray]] = []
+        self._ahead = evidence.ahead if bridges else None
+        self._filling = False
+        self._complete: np.ndarray | None = None  # this block as it will end, once the chain is in the next one
+        self._memory: StateMemory | None = evidence.known
         self._taken = {evidence.block.tobytes()}
         self._alternatives: list[tuple[float, np.ndarray, np.ndarray, np.ndarray]] = []
         self._state, self._masked = evidence.block, evidence.masked
@@ -93,6 +103,11 @@ class _Chain:
         self._outlook = influences.expect(Outlook.of(base.ranked, base.index), committed, evidence.block[committed])
         self._waits = 0
 
+    @property
+    def count(self) -> int:
+        """Drafts and bridges so far."""
+        return len(self.drafts) + len(self.bridges)
+
     def grow(self) -> bool:
         """Go one predicted step on; False when the chain is at its end."""
         masked = self._masked
@@ -102,13 +117,14 @@ class _Chain:
         if len(chosen) == 0:  # the rule waits a step; a rule with a history may go on afterwards
             self._waits += 1
             return self._waits < MAX_WAITS
-        self._note_alternatives(order, len(chosen))
-        if len(chosen) == len(masked):
-            return False
+        if self._complete is None:
+            self._note_alternatives(order, len(chosen))
         state = self._state.copy()
         state[chosen] = tokens
+        if len(chosen) == len(masked):
+            return self._cross(state)
         self._state, self._masked = state, masked[state[masked] == self._evidence.mask_token_id]
-        self._known = self._evidence.known.find(state)
+        self._known = self._memory.find(state) if self._memory is not None else None
         if self._known is not None:
             self._outlook = Outlook.of(self._known.ranked, self._known.index)
         else:
@@ -119,17 +135,46 @@ class _Chain:
 
     def fill(self, drafts: int) -> None:
         """Give what is left of ``drafts`` to the alternatives that came nearest to being chosen."""
-        if len(self.drafts) >= drafts:
+        if self.count >= drafts:
             return
+        self._filling = True
         for _, base, chosen, tokens in sorted(self._alternatives, key=lambda found: found[0]):
-            if len(self.drafts) >= drafts:
+            if self.count >= drafts:
                 return
             state = base.copy()
             state[chosen] = tokens
-            if self._evidence.known.find(state) is None:
-                self._add(state)
+            if (state == self._evidence.mask_token_id).any():
+                if self._evidence.known.find(state) is None:
+                    self._add(state)
+            elif self._ahead is not None and state.tobytes() not in self._ahead and not self._evidence.ends(state):
+                self._bridge(state, np.full_like(state, self._evidence.mask_token_id))
+
+    def _cross(self, block: np.ndarray) -> bool:
+        """The chain completes the block as ``block``; go on in the next one, where that can be."""
+        if self._ahead is None or self._complete is not None or self._evidence.ends(block):
+            return False
+        self._complete = block
+        self._memory = self._ahead.get(block.tobytes())
+        self._state = np.full_like(block, self._evidence.mask_token_id)
+        self._masked = np.arange(len(block))
+        self._random = self._random.next_block()
+        self._known = self._memory.find(self._state) if self._memory is not None else None
+        if self._known is None:  # nothing is known of the next block yet: its first state is the bridge, and the last
+            self._bridge(block, self._state)
+            return False
+        self._outlook = Outlook.of(self._known.ranked, self._known.index)
+        return True
+
+    def _bridge(self, block: np.ndarray, state: np.ndarray) -> None:
+        key = block.tobytes() + state.tobytes()
+        if key not in self._taken:
+            self._taken.add(key)
+            self.bridges.append((block, state))
 
     def _add(self, state: np.ndarray) -> None:
+        if self._complete is not None and not self._filling:
+            self._bridge(self._complete, state)
+            return
         key = state.tobytes()
         if key not in self._taken:
             self._taken.add(key)
@@ -170,7 +215,7 @@ class _Chain:
             self._note(abs(last - edge), order[: count - 1])
 
     def _note(self, gap: float, chosen: np.ndarray) -> None:
-        if len(chosen) < len(self._masked):
+        if len(chosen) < len(self._masked) or self._ahead is not None:
             self._alternatives.append((gap, self._state, chosen, self._outlook.token[chosen]))
 
 

@@ -61,7 +61,7 @@ class StateMemory:
     """
 
     def __init__(self, forwards: int = KEPT_FORWARDS) -> None:
-        self._forwards = forwards
+        self.forwards = forwards
         self._kept: list[list[bytes]] = []
         self._known: dict[bytes, KnownState] = {}
 
@@ -74,9 +74,13 @@ class StateMemory:
         for index, key in enumerate(keys):
             self._known[key] = KnownState(states[index], ranked, index)
         self._kept.append(keys)
-        if len(self._kept) > self._forwards:
+        if len(self._kept) > self.forwards:
             for key in set(self._kept.pop(0)).difference(*self._kept):
                 del self._known[key]
+
+    def put(self, state: np.ndarray, ranked: RankedBlocks, index: int) -> None:
+        """Remember one ``state`` (int64 [L]) for good: few are known of a block that has not begun."""
+        self._known[state.tobytes()] = KnownState(state, ranked, index)
 
     def find(self, state: np.ndarray) -> KnownState | None:
         """The known state equal to ``state`` (int64 [L]), position by position and token by token; None without one."""

@@ -53,6 +53,23 @@ class CacheKeeper:
             return self._refresh_block_causal(sequence, start)
         return self._refresh_bidirectional(sequence, start)
 
+    def cross(self, sequence: torch.Tensor, start: int) -> Frame:
+        """The frame of the block at ``start`` whose refresh forward was saved; block-causal mode only.
+
+        What is not cached yet, the finished block before it, is carried: the next forward computes it beside the block.
+        """
+        cached, stop = cached_rows(self._cache), start + self.layout.block_length
+        rows = self._positions[cached:stop]
+        return Frame(
+            sequence[rows], rows, start - cached, self.layout.block_length, self._cache, carried=start - cached
+        )
+
+    def carried(self, frame: Frame, cache: Any) -> Frame:
+        """The frame after its carried rows were cached."""
+        self._cache = cache
+        block = frame.block_rows
+        return Frame(frame.tokens[block], frame.positions[block], 0, frame.block_length, cache)
+
     def _refresh_bidirectional(self, sequence: torch.Tensor, start: int) -> tuple[BlockLogits, Frame]:
         length = len(sequence)
         stop = start + self.layout.block_length

@@ -29,10 +29,10 @@ class BatchLogits:
 
     Attributes:
         logits: [n, V], on the device; slot after slot, in it unit after unit, offsets ascending.
-        unit: int [n], 0 for the root, ``1 + d`` for draft ``d`` of its slot.
+        unit: int [n], 0 for the root, ``1 + d`` for draft ``d`` of its slot, then the next blocks of its bridges.
         offset: int [n], offsets in the block.
         bounds: the ``k``-th slot of the call owns rows ``bounds[k]:bounds[k + 1]``.
-        units: root and drafts per slot.
+        units: root, drafts and bridges per slot.
         query_tokens: rows that each slot paid for, padding left out.
         length: positions per block, ``L``.
     """
@@ -62,6 +62,11 @@ class BatchLogits:
                 )
             )
         return ranked
+
+
+def no_bridges(states: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """For every slot of ``states`` int64 [1 + D, L] the bridges int64 [0, 2, L]."""
+    return [np.zeros((0, 2, state.shape[1]), dtype=np.int64) for state in states]
 
 
 def masked_rows(states: Sequence[np.ndarray], mask_token_id: int) -> tuple[np.ndarray, np.ndarray, list[int]]:
@@ -94,6 +99,19 @@ class Engine(Protocol):
         """Refresh forwards: ``sequences`` int64 [N], later blocks masked; ``starts`` the first positions of blocks."""
         ...
 
-    def step(self, slots: Sequence[int], states: Sequence[np.ndarray]) -> BatchLogits:
-        """Forwards of blocks that were refreshed: ``states`` int64 [1 + D, L] per slot, the real block first."""
+    def cross(self, slot: int, sequence: np.ndarray, start: int) -> None:
+        """The sequence in ``slot`` begins the block at ``start`` without a refresh, as a bridge computed it already.
+
+        Its next step also caches the finished block before it.
+        """
+        ...
+
+    def step(
+        self, slots: Sequence[int], states: Sequence[np.ndarray], bridges: Sequence[np.ndarray] | None = None
+    ) -> BatchLogits:
+        """Forwards of blocks that have begun: ``states`` int64 [1 + D, L] per slot, the real block first.
+
+        ``bridges``, int64 [K, 2, L] per slot (None: no slot has any), are evaluated beside them; the logits of their
+        second blocks follow those of the drafts.
+        """
         ...

@@ -9,7 +9,7 @@ import torch
 
 from verify.denoiser import Denoiser
 from verify.engines.cache import CacheKeeper
-from verify.engines.contract import BatchLogits, EngineError, masked_rows
+from verify.engines.contract import BatchLogits, EngineError, masked_rows, no_bridges
 from verify.engines.packing import FORWARDS, Frame
 from verify.layout import SequenceLayout
 
@@ -50,12 +50,25 @@ class RowEngine:
             rows.append(result.query_tokens)
         return self._collect(logits, states, rows)
 
-    def step(self, slots: Sequence[int], states: Sequence[np.ndarray]) -> BatchLogits:
-        results = [
-            self.forward(self.denoiser, self._frames[slot], torch.from_numpy(state).to(self.denoiser.device))
-            for slot, state in zip(slots, states, strict=True)
-        ]
-        return self._collect([result.logits for result in results], states, [result.query_tokens for result in results])
+    def cross(self, slot: int, sequence: np.ndarray, start: int) -> None:
+        tokens = torch.from_numpy(sequence.copy()).to(self.denoiser.device)
+        self._frames[slot] = self._keepers[slot].cross(tokens, start)
+
+    def step(
+        self, slots: Sequence[int], states: Sequence[np.ndarray], bridges: Sequence[np.ndarray] | None = None
+    ) -> BatchLogits:
+        bridges = no_bridges(states) if bridges is None else bridges
+        results = []
+        for slot, state, bridge in zip(slots, states, bridges, strict=True):
+            frame, device = self._frames[slot], self.denoiser.device
+            result = self.forward(
+                self.denoiser, frame, torch.from_numpy(state).to(device), torch.from_numpy(bridge).to(device)
+            )
+            results.append(result)
+            if frame.carried:
+                self._frames[slot] = self._keepers[slot].carried(frame, result.cache)
+        ranked = [np.concatenate([state, bridge[:, 1]]) for state, bridge in zip(states, bridges, strict=True)]
+        return self._collect([result.logits for result in results], ranked, [result.query_tokens for result in results])
 
     def _collect(self, logits: list[torch.Tensor], states: Sequence[np.ndarray], rows: list[int]) -> BatchLogits:
         unit, offset, bounds = masked_rows(states, self.denoiser.mask_token_id)

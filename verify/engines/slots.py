@@ -12,62 +12,19 @@ rows of the same sequence and not as further sequences: the same arithmetic, and
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from verify.denoiser import Denoiser, SlotDenoiser, SlotRows
-from verify.engines.attention_mask import refresh_attention_mask, step_attention_mask
-from verify.engines.contract import BatchLogits, EngineError, masked_rows
+from verify.engines.attention_mask import refresh_attention_mask
+from verify.engines.contract import BatchLogits, EngineError, masked_rows, no_bridges
+from verify.engines.step_rows import Scene, SlotState, StepRows
 from verify.layout import SequenceLayout, exactness
 
 #: Cached columns that a forward reads are rounded up to this, so that few different widths occur.
 COLUMN_STEP = 16
-
-
-@dataclass(eq=False)
-class _Slot:
-    """What is known of the sequence in a slot.
-
-    Attributes:
-        layout: where its blocks lie.
-        cached: rows in its buffer, ``C``.
-        start: first position of the block.
-        tokens: int64 [R], live rows, the block first; none before the first refresh.
-        positions: int64 [R], of the live rows.
-    """
-
-    layout: SequenceLayout
-    cached: int = 0
-    start: int = 0
-    tokens: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-    positions: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-
-
-@dataclass(eq=False)
-class _Scene:
-    """What stays as it is between two refreshes: shapes, positions and the mask for the largest number of drafts.
-
-    Attributes:
-        columns: cached columns read by everyone.
-        width: live rows per slot, the shorter ones padded.
-        positions: int64 [b, rows].
-        mask: as the denoiser takes it, last two axes [rows, columns + rows].
-    """
-
-    columns: int
-    width: int
-    positions: torch.Tensor
-    mask: torch.Tensor
-    _last: tuple[int, torch.Tensor, torch.Tensor] | None = None
-
-    def cut(self, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Positions and mask of the first ``rows`` rows; kept, as most forwards of a block are of one width."""
-        if self._last is None or self._last[0] != rows:
-            mask = self.mask[..., :rows, : self.columns + rows]
-            self._last = rows, self.positions[:, :rows].contiguous(), mask.contiguous()
-        return self._last[1], self._last[2]
 
 
 class SlotEngine:
@@ -80,6 +37,7 @@ class SlotEngine:
         slots: sequences at a time.
         layouts: of all sequences that will come; buffers are made for the longest.
         drafts: the most drafts at an anchor.
+        bridges: the most bridges.
 
     Raises:
         EngineError: no layout, or fewer than one slot.
@@ -97,26 +55,25 @@ class SlotEngine:
         slots: int,
         layouts: Sequence[SequenceLayout],
         drafts: int,
+        bridges: int = 0,
     ) -> None:
         exactness(cache, backend)
         if not layouts or slots < 1:
             raise EngineError(f"an engine needs a layout and a slot at least, got {len(layouts)} and {slots}")
         self.denoiser, self.cache, self.backend = denoiser, cache, backend
-        self.slots, self.drafts = slots, drafts
+        self.slots, self.drafts, self.bridges = slots, drafts, bridges if cache == "block_causal" else 0
         self.length = layouts[0].block_length
         self.longest = max(layout.length for layout in layouts)
         # Only a sequence's part from its first block on can be live behind a cached prefix.
         self.suffix = max(layout.length - layout.block_starts[0] for layout in layouts)
         cached = 0 if cache == "none" else self.longest - self.length
         live = {"none": self.longest, "prefix": self.suffix}.get(cache, self.length)
+        live += self.length if self.bridges else 0  # a finished block that is carried beside the next one
         self.cached_rows = -(-cached // COLUMN_STEP) * COLUMN_STEP
-        self.live_rows = self._row_count(live, drafts)
+        self.live_rows = StepRows(self.length, live, self.bridges, backend == "packed").count(drafts)
         self.memory = denoiser.make_slots(slots, self.cached_rows, self.live_rows)
-        self._slots: dict[int, _Slot] = {}
-        self._scene: _Scene | None = None
-
-    def _row_count(self, width: int, drafts: int) -> int:
-        return width + drafts * self.length if self.backend == "packed" else (1 + drafts) * width
+        self._slots: dict[int, SlotState] = {}
+        self._scenes: dict[tuple[int, int], Scene] = {}
 
     def check(self, denoiser: Denoiser, cache: str, backend: str, drafts: int) -> None:
         """See :meth:`verify.engines.contract.Engine.check`."""
@@ -139,13 +96,13 @@ class SlotEngine:
             raise EngineError(
                 f"the engine was made for up to {self.suffix} generated rows, prompt {prompt_index} has {suffix}"
             )
-        self._slots[slot] = _Slot(layout)
+        self._slots[slot] = SlotState(layout)
         self.denoiser.clear_slot(self.memory, slot)
 
     def move(self, source: int, target: int) -> None:
         self._slots[target] = self._slots.pop(source)
         self.denoiser.move_slot(self.memory, source, target)
-        self._scene = None
+        self._scenes.clear()
 
     def _columns(self, cached: Sequence[int]) -> int:
         if self.denoiser.few_shapes:
@@ -155,7 +112,7 @@ class SlotEngine:
     # ---- refresh -----------------------------------------------------------------------------------------------------
 
     def refresh(self, slots: Sequence[int], sequences: Sequence[np.ndarray], starts: Sequence[int]) -> BatchLogits:
-        self._scene = None
+        self._scenes.clear()
         order = [self._refresh_order(self._slots[slot], start) for slot, start in zip(slots, starts, strict=True)]
         count = np.array([len(rows) for rows in order])
         width = int(count.max())
@@ -205,7 +162,7 @@ class SlotEngine:
             self._settle(self._slots[slot], rows, sequence, start)
         return BatchLogits(logits, unit, offset, bounds, [1] * len(slots), count.tolist(), self.length)
 
-    def _refresh_order(self, slot: _Slot, start: int) -> np.ndarray:
+    def _refresh_order(self, slot: SlotState, start: int) -> np.ndarray:
         """Positions of the rows to compute, the block's first."""
         stop = start + self.length
         first, last = (slot.cached, stop) if self.cache == "block_causal" else (0, slot.layout.length)
@@ -232,108 +189,143 @@ class SlotEngine:
             columns[k, : count[k]] = first + np.arange(count[k])
         return rows, columns
 
-    def _settle(self, slot: _Slot, rows: np.ndarray, sequence: np.ndarray, start: int) -> None:
+    def _settle(self, slot: SlotState, rows: np.ndarray, sequence: np.ndarray, start: int) -> None:
         """Note what the refresh left: the cached rows, and the rows that stay live."""
-        slot.start = start
+        slot.start, slot.carried = start, 0
         slot.cached = {"none": 0, "dual": slot.layout.length - self.length}.get(self.cache, start)
         kept = {"none": rows, "prefix": rows[rows >= start]}.get(self.cache, rows[: self.length])
         slot.positions, slot.tokens = kept, sequence[kept]
 
     # ---- step --------------------------------------------------------------------------------------------------------
 
-    def step(self, slots: Sequence[int], states: Sequence[np.ndarray]) -> BatchLogits:
+    def cross(self, slot: int, sequence: np.ndarray, start: int) -> None:
+        """See :meth:`verify.engines.contract.Engine.cross`."""
+        there = self._slots[slot]
+        before = np.arange(there.cached, start)
+        if len(before) > self.length or self.bridges == 0:
+            raise EngineError(
+                f"{len(before)} rows before the block are not cached; the engine was made to carry "
+                f"{self.length if self.bridges else 0}"
+            )
+        there.start, there.carried = start, len(before)
+        there.positions = np.concatenate([np.arange(start, start + self.length), before])
+        there.tokens = sequence[there.positions]
+        self._scenes.clear()
+
+    def step(
+        self, slots: Sequence[int], states: Sequence[np.ndarray], bridges: Sequence[np.ndarray] | None = None
+    ) -> BatchLogits:
         """See :class:`verify.engines.contract.Engine`; ``slots`` must be 0, 1, 2, ... as the decode loop keeps them."""
         if list(slots) != list(range(len(slots))):
             raise EngineError(f"a step takes the slots 0 to {len(slots) - 1}, got {list(slots)}; move them together")
         if any(slot not in self._slots or not len(self._slots[slot].tokens) for slot in slots):
             raise EngineError("a step needs a refresh of every slot before it")
-        scene = self._scene
-        if scene is None or len(scene.positions) != len(slots):
-            scene = self._scene = self._make_scene(len(slots))
-        drafts = max(len(state) for state in states) - 1
-        if drafts > self.drafts:
-            raise EngineError(f"{drafts} drafts at an anchor, but the engine was made for at most {self.drafts}")
-        if self.denoiser.few_shapes and drafts:
-            drafts = min(self.drafts, 1 << (drafts - 1).bit_length())
-        tokens, rows = self._step_tokens(states, scene.width, drafts)
-        count = tokens.shape[1]
-        unit, offset, bounds = masked_rows(states, self.denoiser.mask_token_id)
+        bridges = no_bridges(states) if bridges is None else bridges
+        drafts, pairs = max(map(len, states)) - 1, max(map(len, bridges))
+        if drafts > self.drafts or pairs > self.bridges:
+            raise EngineError(
+                f"{drafts} drafts and {pairs} bridges at an anchor, but the engine was made for at most {self.drafts} "
+                f"and {self.bridges}"
+            )
+        if self.denoiser.few_shapes:
+            drafts, pairs = _few(drafts, self.drafts), _few(pairs, self.bridges)
+        scene = self._scenes.get((len(slots), pairs))
+        if scene is None:
+            scene = self._scenes[len(slots), pairs] = self._make_scene(len(slots), pairs)
+        layout, count = scene.layout, scene.layout.count(drafts)
+        tokens = np.empty((len(slots), count), dtype=np.int64)
+        paid = [
+            layout.fill(tokens[k], self._slots[k].tokens, states[k], bridges[k], int(states[k][0, 0]))
+            for k in range(len(slots))
+        ]
+        ranked = [np.concatenate([state, pair[:, 1]]) for state, pair in zip(states, bridges, strict=True)]
+        unit, offset, bounds = masked_rows(ranked, self.denoiser.mask_token_id)
         which = np.repeat(np.arange(len(slots)), np.diff(bounds))
-        wanted = which * count + self._first_row(unit, scene.width) + offset
+        own = np.array([len(state) - 1 for state in states])[which]
+        wanted = which * count + layout.first(unit, own) + offset
         parts = [tokens.reshape(-1), wanted]
         if self.denoiser.logits_shift:
-            parts.append(self._rows_before(which, unit, offset, wanted, count, scene.width))
+            first = self._rows_before(layout, which * count, which, unit > own, wanted - offset)
+            parts.append(np.where(offset > 0, wanted - 1, first))
         # One upload: everything that changes from step to step lies in one array.
         sent = _put(np.concatenate(parts), self.denoiser.device)
         positions, mask = scene.cut(count)
-        logits = self.denoiser.forward_slots(
-            self.memory,
-            SlotRows(
-                tokens=sent[: tokens.size].view(len(slots), count),
-                positions=positions,
-                mask=mask,
-                columns=scene.columns,
-                slots=None,
-                wanted=sent[tokens.size : tokens.size + len(wanted)],
-                before=sent[-len(wanted) :],
-            ),
+        rows = SlotRows(
+            tokens=sent[: tokens.size].view(len(slots), count),
+            positions=positions,
+            mask=mask,
+            columns=scene.columns,
+            slots=None,
+            wanted=sent[tokens.size : tokens.size + len(wanted)],
+            before=sent[-len(wanted) :],
         )
-        return BatchLogits(logits, unit, offset, bounds, [len(state) for state in states], rows, self.length)
+        carrying = [slot for slot in slots if self._slots[slot].carried]
+        if carrying:
+            rows = self._carry(rows, slots)
+        logits = self.denoiser.forward_slots(self.memory, rows)
+        for slot in carrying:
+            self._slots[slot].settle(self.length)
+        if carrying:
+            self._scenes.clear()
+        return BatchLogits(logits, unit, offset, bounds, [len(one) for one in ranked], paid, self.length)
 
-    def _step_tokens(self, states: Sequence[np.ndarray], width: int, drafts: int) -> tuple[np.ndarray, list[int]]:
-        """int64 [b, rows] tokens of a step with room for ``drafts`` drafts, and the rows that are no padding."""
-        tokens = np.empty((len(states), self._row_count(width, drafts)), dtype=np.int64)
-        paid = []
-        for k, state in enumerate(states):
-            slot, own = self._slots[k], len(state) - 1
-            live = len(slot.tokens)
-            if self.backend == "packed":
-                tokens[k, :live], tokens[k, live:] = slot.tokens, state[0, 0]
-                tokens[k, : self.length] = state[0]
-                tokens[k, width : width + own * self.length] = state[1:].reshape(-1)
-                paid.append(live + own * self.length)
-            else:
-                units = tokens[k].reshape(1 + drafts, width)
-                units[:, :live], units[:, live:] = slot.tokens, state[0, 0]
-                units[: 1 + own, : self.length] = state
-                paid.append(live * (1 + own))
-        return tokens, paid
-
-    def _first_row(self, unit: np.ndarray, width: int) -> np.ndarray:
-        """Where the block of each unit begins among the rows of its slot."""
-        if self.backend == "expanded":
-            return unit * width
-        return np.where(unit == 0, 0, width + (unit - 1) * self.length)
+    def _carry(self, rows: SlotRows, slots: Sequence[int]) -> SlotRows:
+        """The same forward, which also caches the rows that slots carry; the others write into a scratch column."""
+        source = np.zeros((len(slots), self.length), dtype=np.int64)
+        columns = np.full(source.shape, self.cached_rows + self.live_rows - 1, dtype=np.int64)
+        edge = np.full(len(slots), -1)
+        for k, slot in enumerate(slots):
+            there = self._slots[slot]
+            source[k, : there.carried] = self.length + np.arange(there.carried)
+            columns[k, : there.carried] = there.cached + np.arange(there.carried)
+            edge[k] = self.length + there.carried - 1 if there.carried else -1
+        device = self.denoiser.device
+        return replace(
+            rows, cache_rows=_put(source, device), cache_columns=_put(columns, device), edge_rows=_put(edge, device)
+        )
 
     def _rows_before(
-        self, which: np.ndarray, unit: np.ndarray, offset: np.ndarray, wanted: np.ndarray, count: int, width: int
+        self, layout: StepRows, home: np.ndarray, which: np.ndarray, bridge: np.ndarray, wanted: np.ndarray
     ) -> np.ndarray:
-        """The row one position before each wanted one; -1 where that row is cached, the row itself at position 0."""
-        start = np.array([self._slots[k].start for k in range(int(which.max(initial=-1)) + 1)], dtype=np.int64)[which]
-        edge = np.full(len(which), -1)
-        if self.cache == "none":
-            home = unit * width if self.backend == "expanded" else 0
-            edge = which * count + home + self.length + start - 1
-        return np.where(offset > 0, wanted - 1, np.where(start > 0, edge, wanted))
+        """The row one position before each first row of a block: -1 where it is cached, the row itself at position 0.
 
-    def _make_scene(self, batch: int) -> _Scene:
+        Args:
+            layout: of the forward.
+            home: int [n], the first row of the slot.
+            which: int [n], the slot.
+            bridge: bool [n], whether the block is the next one of a bridge, behind the block that is complete there.
+            wanted: int [n], the first rows.
+        """
+        start, carried = (
+            np.array([getattr(self._slots[k], name) for k in range(int(which.max(initial=-1)) + 1)], dtype=np.int64)[
+                which
+            ]
+            for name in ("start", "carried")
+        )
+        live = home if layout.packed else wanted  # where the live rows begin that the block belongs to
+        distance = start if self.cache == "none" else carried  # live rows before the block, behind it among the rows
+        before = np.where(distance > 0, live + self.length + distance - 1, -1)
+        before = np.where(start > 0, before, wanted)
+        return np.where(bridge, wanted - 1 if layout.packed else wanted - layout.width + self.length - 1, before)
+
+    def _make_scene(self, batch: int, bridges: int) -> Scene:
         device = self.denoiser.device
         slots = [self._slots[k] for k in range(batch)]
         cached, live = [slot.cached for slot in slots], [len(slot.tokens) for slot in slots]
-        width, columns = max(live), self._columns(cached)
-        positions = np.empty((batch, self._row_count(width, self.drafts)), dtype=np.int64)
-        for k, slot in enumerate(slots):
-            positions[k] = slot.positions[0]
-            if self.backend == "packed":
-                positions[k, : live[k]] = slot.positions
-                positions[k, width:] = np.tile(slot.positions[: self.length], self.drafts)
-            else:
-                positions[k].reshape(1 + self.drafts, width)[:, : live[k]] = slot.positions
-        visible = step_attention_mask(
-            _put(np.array(cached), device), _put(np.array(live), device), columns, width, self.drafts, self.length,
-            self.backend == "packed",
+        layout = StepRows(self.length, max(live), bridges, self.backend == "packed")
+        # Live rows stand behind the columns that carried rows go to, as both are written in one forward.
+        columns = self._columns([slot.cached + slot.carried for slot in slots])
+        positions = np.stack([layout.positions(slot.positions, self.drafts) for slot in slots])
+        visible = layout.attention_mask(
+            _put(np.array(cached), device), _put(np.array(live), device), columns, self.drafts,
+            self.cache == "block_causal",
         )  # fmt: skip
-        return _Scene(columns, width, _put(positions, device), self.denoiser.prepare_mask(visible))
+        return Scene(columns, layout, _put(positions, device), self.denoiser.prepare_mask(visible))
+
+
+def _few(count: int, most: int) -> int:
+    """``count`` rounded up to a power of two, ``most`` at most, so that forwards come in few shapes."""
+    return min(most, 1 << (count - 1).bit_length()) if count else 0
 
 
 def _put(array: np.ndarray, device: torch.device) -> torch.Tensor:

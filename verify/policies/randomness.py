@@ -24,6 +24,10 @@ class StepRandom:
         """The noise of the step after this one."""
         return StepRandom(self.seed, self.prompt_index, self.block, self.step + 1)
 
+    def next_block(self) -> StepRandom:
+        """The noise of the first step of the block after this one."""
+        return StepRandom(self.seed, self.prompt_index, self.block + 1, 1)
+
     def generator(self, position: int) -> np.random.Generator:
         """A fresh generator for one offset of the block; the same arguments always give the same stream."""
         mask = (1 << 64) - 1

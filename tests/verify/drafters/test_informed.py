@@ -9,6 +9,7 @@ from tests.support.models import END_ID, MASK_ID, random_formulas, tiny_denoiser
 from tests.support.observing import Facts, same_facts
 from verify.decoding import DecodeConfig, decode, decode_batch
 from verify.drafters.informed import InformedDrafter
+from verify.engines.rows import RowEngine
 from verify.policies.contract import Commits
 from verify.policies.specification import make_policy
 
@@ -18,6 +19,7 @@ EXACT = [
     ("dual", "packed"),
     ("dual", "expanded"),
     ("block_causal", "packed"),
+    ("block_causal", "expanded"),
     ("none", "expanded"),
     ("prefix", "expanded"),
 ]
@@ -95,12 +97,14 @@ def test_a_history_and_empty_steps_are_followed_exactly(denoiser):
     assert result.forwards < plain.forwards / 2
 
 
-def test_a_batch_decodes_as_every_prompt_alone(denoiser):
+@pytest.mark.parametrize(("cache", "backend"), EXACT)
+def test_a_batch_decodes_as_every_prompt_alone(denoiser, cache, backend):
     prompts = [(k, [*PROMPT[: 2 + k], 30 + k]) for k in range(5)]
-    policy = make_policy("static:1")
-    together = dict(decode_batch(denoiser, prompts, policy, CONFIG, InformedDrafter(4), batch_size=3))
+    policy, config = make_policy("static:1"), replace(CONFIG, block_length=4, cache=cache, backend=backend)
+    together = dict(decode_batch(denoiser, prompts, policy, config, InformedDrafter(4), batch_size=3))
     for number, prompt in prompts:
-        alone = decode(denoiser, prompt, policy, CONFIG, InformedDrafter(4), prompt_index=number)
+        plain_engine = RowEngine(denoiser, cache, backend)
+        alone = decode(denoiser, prompt, policy, config, InformedDrafter(4), prompt_index=number, engine=plain_engine)
         found = together[number]
         assert (found.tokens, found.forwards, found.query_tokens, found.accepted) == (
             alone.tokens, alone.forwards, alone.query_tokens, alone.accepted,
@@ -136,13 +140,21 @@ class Watching(InformedDrafter):
                 inner.learn(states, ranked, policy, mask_token_id)
 
             def propose(self, evidence):
-                drafts = inner.propose(evidence)
-                keys = [draft.tobytes() for draft in drafts]
+                proposal = inner.propose(evidence)
+                keys = [draft.tobytes() for draft in proposal.drafts]
                 assert len(set(keys)) == len(keys) and evidence.block.tobytes() not in keys
-                assert all((draft == MASK_ID).any() for draft in drafts)
+                assert all((draft == MASK_ID).any() for draft in proposal.drafts)
+                assert evidence.ahead is not None or len(proposal.bridges) == 0
+                pairs = [pair.tobytes() for pair in proposal.bridges]
+                assert len(set(pairs)) == len(pairs)
+                for complete, state in proposal.bridges:
+                    assert not (complete == MASK_ID).any() and not evidence.ends(complete)
+                    known = evidence.ahead.get(complete.tobytes())
+                    assert (state == MASK_ID).any() and (known is None or known.find(state) is None)
+                self.bridges = len(pairs) + getattr(self, "bridges", 0)
                 kept = {key for forward in blocks[-1][-4:] for key in forward}
                 assert not kept & set(keys), "a known state is never paid for again"
-                return drafts
+                return proposal
 
         return Sequence()
 
@@ -150,9 +162,36 @@ class Watching(InformedDrafter):
 def test_proposals_are_new_distinct_and_never_complete(denoiser):
     for drafts in (3, 30):
         for spec in ("static:1", "threshold:0.2"):
-            watching = Watching(drafts)
-            decode(denoiser, PROMPT, make_policy(spec), CONFIG, watching)
-            assert max(len(forward) for block in watching.blocks for forward in block) <= 1 + drafts
+            for cache in ("dual", "block_causal"):
+                watching = Watching(drafts)
+                decode(denoiser, PROMPT, make_policy(spec), replace(CONFIG, cache=cache), watching)
+                assert max(len(forward) for block in watching.blocks for forward in block) <= 1 + drafts
+
+
+def test_bridges_save_refresh_forwards_and_stop_at_the_end(denoiser):
+    """With bridges fewer forwards, the same tokens; none leads past the last block or an end token (see
+    ``Watching``).
+    """
+    policy, config = make_policy("static:1"), replace(CONFIG, block_length=4, cache="block_causal")
+    plain = decode(denoiser, PROMPT, policy, config)
+    crossing = decode(denoiser, PROMPT, policy, config, InformedDrafter(6))
+    staying = decode(denoiser, PROMPT, policy, config, InformedDrafter(6, bridges=False))
+    assert crossing.tokens == staying.tokens == plain.tokens
+    assert crossing.forwards < staying.forwards
+    ending = replace(config, end_token_ids=tuple(set(plain.tokens[:8])))
+    stopped = decode(denoiser, PROMPT, policy, ending)
+    watching = Watching(6)
+    assert len(stopped.tokens) < len(plain.tokens)
+    assert decode(denoiser, PROMPT, policy, ending, watching).tokens == stopped.tokens
+
+
+def test_a_history_crosses_bridges(denoiser):
+    config = replace(CONFIG, block_length=4, cache="block_causal")
+    plain = decode(denoiser, PROMPT, Sure(), config)
+    assert decode(denoiser, PROMPT, Sure(), config, InformedDrafter(5)).tokens == plain.tokens
+    rule = make_policy("static:1", temperature=1.0)
+    plain = decode(denoiser, PROMPT, rule, config, prompt_index=3)
+    assert decode(denoiser, PROMPT, rule, config, InformedDrafter(5), prompt_index=3).tokens == plain.tokens
 
 
 def test_the_walk_goes_through_states_of_earlier_forwards(denoiser):

@@ -278,7 +278,9 @@ def test_a_step_names_what_it_cannot_take():
     block = sequence[None, 4:]
     with pytest.raises(ValueError, match="slots 0 to 0, got"):
         engine.step([1], [block])
-    with pytest.raises(ValueError, match="2 drafts at an anchor, but the engine was made for at most 1"):
+    with pytest.raises(
+        ValueError, match="2 drafts and 0 bridges at an anchor, but the engine was made for at most 1 and 0"
+    ):
         engine.step([0], [np.repeat(block, 3, axis=0)])
 
 
