@@ -82,6 +82,19 @@ class Advice:
         row = self.recommended.test if self.recommended is not None else None
         return run.directory / row.graph if row is not None and row.graph is not None else None
 
+    def saved(self) -> str:
+        """Forward passes of plain decoding over those of the recommended graph; empty where nothing is recommended."""
+        row = self.recommended.test if self.recommended is not None else None
+        if row is None and self.verdict is not None:
+            budget = self.verdict.budget
+            return f"{budget.rows[0].forwards / budget.chosen().forwards:.2f} ×"
+        if row is None or row.nfe_reduction is None:
+            return ""
+        interval = ""
+        if row.nfe_reduction_low is not None and row.nfe_reduction_high is not None and row.budget > 0:
+            interval = f" ({row.nfe_reduction_low:.2f} to {row.nfe_reduction_high:.2f})"
+        return f"{row.nfe_reduction:.2f} ×{interval}"
+
     def predicted(self) -> str:
         """The predicted speed-up with its interval; empty where nobody has priced it."""
         if self.verdict is None:
@@ -260,6 +273,6 @@ def _measured_sentence(times: tuple[float, float], slower: bool) -> str:
     plain, graph = times
     verb = f"longer: {graph / plain:.2f} times" if slower else f"less: {plain / graph:.2f} times faster"
     return (
-        f"Measured in this run, one prompt at a time, the same prompts took {plain:.2f} s plainly and {graph:.2f} s "
-        f"with this graph, which is {verb.replace(': ', ' (')})."
+        f"Measured in this run, the same prompts took {plain:.2f} s plainly and {graph:.2f} s with this graph, which is"
+        f" {verb.replace(': ', ' (')})."
     )

@@ -113,9 +113,7 @@ def test_a_verdict_leads_the_page_and_marks_its_row(copy: Path) -> None:
     text = write_report(copy).read_text(encoding="utf-8")
     first = re.search(r'<ul class="say">\s*<li class="(\w+)"><code>static:1</code> (.*?)</li>', text)
     assert first is not None and first[1] in ("good", "note")
-    assert first[2].startswith(
-        "D = 2 is &lt;fast&gt;. Measured in this run, one prompt at a time, the same prompts took "
-    )
+    assert first[2].startswith("D = 2 is &lt;fast&gt;. Measured in this run, the same prompts took ")
     assert text.index("Summary") < text.index("1.15 × (1.10 to 1.20)") < text.index("Policy <code>static:1")
     assert re.search(r"\d\.\d\d s → \d\.\d\d s \(\d+\.\d\d ×\)", text)
     marked = re.search(r'<tr class="[^"]*chosen"><td>(\w+)</td>\s*<td>(\d+)', text)
@@ -125,6 +123,13 @@ def test_a_verdict_leads_the_page_and_marks_its_row(copy: Path) -> None:
     assert "Of another policy" not in text
     drawn = (copy / "figures" / "graph-static-1.csv").read_text().splitlines()
     assert len(drawn) == 1 + 3  # the head of the table, the root and the two drafts of the verdict
+
+
+def test_a_verdict_on_a_budget_that_the_run_does_not_hold(copy: Path) -> None:
+    budget_file(copy, "static-1", 3)
+    text = write_report(copy).read_text(encoding="utf-8")
+    assert "this run does not hold the recommended graph (D = 3)" in text and 'chosen">' not in text
+    assert "not in this run" in text and "<td>1.90 ×</td>" in text  # 1000 forwards over 526, as the verdict has them
 
 
 def test_a_verdict_against_speculation_names_no_graph(copy: Path) -> None:
