@@ -26,10 +26,10 @@ _HOMES = {
     "draw_speedup": "figures.plots.speedup",
     "load_ablation": "figures.records.ablation",
     "load_calibration_size": "figures.records.calibration_size",
-    "load_divergence": "figures.plots.divergence",
+    "load_divergence": "figures.records.divergence",
     "load_latency": "figures.records.latency",
     "load_run": "figures.records.run",
-    "load_speedup": "figures.plots.speedup",
+    "load_budget": "figures.records.budget",
     "load_study": "figures.records.study",
     "save_figure": "figures.canvas.output",
 }

@@ -15,7 +15,7 @@ from figures.plots.ablation import SEARCH_STUDIES, as_run
 from figures.plots.accepted_histogram import draw_accepted_histogram, pairs, table_accepted_histogram
 from figures.plots.calibration_size import draw_calibration_size, table_calibration_size
 from figures.plots.curves import Metric, table_nfe_vs_budget
-from figures.plots.divergence import draw_divergence, load_divergence, table_divergence
+from figures.plots.divergence import draw_divergence, table_divergence
 from figures.plots.domain_matrix import calibrated_methods, draw_domain_matrix, matrix, table_domain_matrix
 from figures.plots.graph_layers import draw_graph_layers, graph_row, lay_out, table_graph_layers
 from figures.plots.latency_rows import draw_latency_rows, table_latency_rows
@@ -24,9 +24,11 @@ from figures.plots.optuna_overview import draw_optuna_overview, finished, table_
 from figures.plots.pareto import draw_pareto, fronts, table_pareto
 from figures.plots.rank_heatmaps import draw_rank_heatmaps, rank_counts, table_rank_heatmaps
 from figures.plots.setting_curves import draw_setting_curves, shown_rows, table_setting_curves
-from figures.plots.speedup import draw_speedup, load_speedup, table_speedup
+from figures.plots.speedup import draw_speedup, table_speedup
 from figures.records.ablation import Ablation, load_ablation
+from figures.records.budget import load_budget
 from figures.records.calibration_size import load_calibration_size
+from figures.records.divergence import load_divergence
 from figures.records.latency import load_latency
 from figures.records.record import MAX_BYTES
 from figures.records.run import FigureDataError, Run, load_run
@@ -149,7 +151,7 @@ _OF_KIND: dict[str, Kind] = {
     GRAPH: _of_graph,
     CALIBRATION_SIZE: _one("calibration_size", load_calibration_size, draw_calibration_size, table_calibration_size),
     LATENCY: _one("latency", load_latency, draw_latency_rows, table_latency_rows),
-    BUDGET: _one("speedup", load_speedup, draw_speedup, table_speedup),
+    BUDGET: _one("speedup", load_budget, draw_speedup, table_speedup),
     DIVERGENCE: _one("divergence", load_divergence, draw_divergence, table_divergence),
 }
 

@@ -9,10 +9,6 @@ another one may lie higher by chance.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
-
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -22,10 +18,8 @@ from figures.canvas.output import Table
 from figures.canvas.page import BUDGET_LABEL, budget_axis, finish, new_figure, style_axes, value_limits
 from figures.canvas.style import FAINT, INK, LABEL_SIZE, TEXT_SIZE
 from figures.canvas.words import cautious
-from figures.records import fields
-from figures.records.fields import BUDGET_FORMAT, Item
+from figures.records.budget import Budget
 from figures.records.words import facts
-from verify.files.strict_json import Words, fail
 
 COLOUR, SAVED, LONGER = "#0072B2", "#009E73", "#D55E00"
 STAR = "#E69F00"
@@ -35,120 +29,21 @@ _TABLE = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class SpeedupRow:
-    """One budget: forwards on the prompts that judge, milliseconds, speed-up with its 95 % interval over prompts.
-
-    ``latency`` is that of a forward with all drafts. ``prompts`` are those that judge: the time of all forwards over
-    the time of a prompt; None where the file does not state the time of a mean forward.
-    """
-
-    budget: int
-    forwards: int
-    latency: float
-    milliseconds_per_prompt: float
-    speedup: float
-    low: float | None
-    high: float | None
-    prompts: int | None
-
-
-@dataclass(frozen=True)
-class Speedup:
-    """A budget file that was read; ``rows`` by budget, 0 first; ``best`` is the budget that was chosen."""
-
-    path: Path
-    rows: tuple[SpeedupRow, ...]
-    best: int
-    chosen_on: str | None
-    at_edge: bool
-    search: str | None
-    where: dict[str, Any]
-    validity: dict[str, Any]
-
-    def chosen(self) -> SpeedupRow:
-        """The row of ``best``."""
-        return next(row for row in self.rows if row.budget == self.best)
-
-    def fewer(self) -> list[float]:
-        """Forwards of plain decoding over those with each budget."""
-        return [self.rows[0].forwards / row.forwards for row in self.rows]
-
-    def longer(self) -> list[float]:
-        """Time of the mean forward with each budget over that of plain decoding's."""
-        times = [row.milliseconds_per_prompt / row.forwards for row in self.rows]  # times the number of prompts
-        return [time / times[0] for time in times]
-
-
-def load_speedup(path: str | Path) -> Speedup:
-    """Read a file of ``draftgraph budget``.
-
-    Raises:
-        FigureDataError: no such file, another format, no rows, budgets that do not ascend from 0, a number that is not
-            above 0, or a chosen budget without a row.
-    """
-    path = Path(path)
-    return fields.read_saved(path, lambda outer: _speedup(path, outer))
-
-
-def _speedup(path: Path, outer: Item) -> Speedup:
-    if "format" in outer:
-        fields.check_format(outer, BUDGET_FORMAT)
-    rows = fields.some_rows(outer, _row)
-    budgets = [row.budget for row in rows]
-    if budgets[0] != 0 or budgets != sorted(set(budgets)):
-        fail("rows", "budgets that ascend from 0", budgets)
-    best = fields.count(outer, "budget", "file")  # never taken from the rows: they are of held-out prompts
-    if best not in budgets:
-        fail("file.budget", f"one of the budgets of the rows, {budgets}", best)
-    where, validity = outer.get("latency"), outer.get("validity")
-    return Speedup(
-        path=path,
-        rows=rows,
-        best=best,
-        chosen_on=fields.optional_text(outer, "budget_chosen_on", "file"),
-        at_edge=outer.get("at_edge") is True,
-        search=fields.optional_text(outer, "search", "file"),
-        where=where if isinstance(where, dict) else {},
-        validity=validity if isinstance(validity, dict) else {},
-    )
-
-
-def _row(item: Item, where: str) -> SpeedupRow:
-    low, high = fields.interval(item, "speedup", where)
-    row = SpeedupRow(
-        budget=fields.count(item, "budget", where),
-        forwards=fields.count(item, "forwards", where),
-        latency=fields.number(item, "latency", where),
-        milliseconds_per_prompt=fields.number(item, "milliseconds_per_prompt", where),
-        speedup=fields.number(item, "speedup", where),
-        low=low,
-        high=high,
-        prompts=None,
-    )
-    numbers = (row.forwards, row.latency, row.milliseconds_per_prompt)
-    if min(numbers) <= 0:
-        expected = "forwards, latency and milliseconds_per_prompt above 0"
-        fail(where, expected, Words(", ".join(str(number) for number in numbers)))
-    mean = fields.optional_number(item, "milliseconds_per_forward", where)
-    return row if mean is None else replace(row, prompts=round(row.forwards * mean / row.milliseconds_per_prompt))
-
-
-def table_speedup(speedup: Speedup) -> Table:
+def table_speedup(verdict: Budget) -> Table:
     """Every budget, one row each."""
     rows = [
         (
-            row.budget, row.forwards, row.latency, row.milliseconds_per_prompt, row.speedup, row.low, row.high, fewer,
-            longer, row.budget == speedup.best,
+            row.budget, row.forwards, row.latency, row.milliseconds_per_prompt, row.speedup, row.speedup_low,
+            row.speedup_high, fewer, longer, row.budget == verdict.budget,
         )
-        for row, fewer, longer in zip(speedup.rows, speedup.fewer(), speedup.longer(), strict=True)
+        for row, fewer, longer in zip(verdict.rows, verdict.fewer(), verdict.longer(), strict=True)
     ]  # fmt: skip
     return Table(_TABLE, tuple(rows))
 
 
-def draw_speedup(speedup: Speedup) -> Figure:
+def draw_speedup(verdict: Budget) -> Figure:
     """Draw the speed-up against the budget with the chosen one marked, and beside it forwards saved and their price."""
-    rows, budgets = speedup.rows, [row.budget for row in speedup.rows]
+    rows, budgets = verdict.rows, [row.budget for row in verdict.rows]
     figure = new_figure(height=3.4)
     left, right = figure.subplots(1, 2, width_ratios=[1.35, 1])
     for axes, label, title in (
@@ -157,64 +52,57 @@ def draw_speedup(speedup: Speedup) -> Figure:
     ):
         style_axes(axes, x_label=BUDGET_LABEL, y_label=label, title=title)
         axes.axhline(1.0, color=FAINT, linewidth=0.9, zorder=1)
-        axes.axvline(speedup.best, color=FAINT, linewidth=1.0, linestyle=":", zorder=1)
+        axes.axvline(verdict.budget, color=FAINT, linewidth=1.0, linestyle=":", zorder=1)
         budget_axis(axes, budgets)
-    _draw_speedups(left, speedup)
+    _draw_speedups(left, verdict)
     handles: list[Artist] = [line_mark("speed-up", COLOUR, marker="o", markersize=4.5)]
-    if draw_band(left, budgets, [row.low for row in rows], [row.high for row in rows], COLOUR, "band"):
+    if draw_band(left, budgets, [row.speedup_low for row in rows], [row.speedup_high for row in rows], COLOUR, "band"):
         handles.append(band_mark(colour=COLOUR))
     star = {"markeredgecolor": INK, "markeredgewidth": 0.8}
     handles.append(line_mark("chosen D", STAR, linestyle="none", marker="*", markersize=11, **star))
     for values, colour, marker, gid, label in (
-        (speedup.fewer(), SAVED, "^", "fewer", "fewer forwards"),
-        (speedup.longer(), LONGER, "v", "longer", "longer mean forward"),
+        (verdict.fewer(), SAVED, "^", "fewer", "fewer forwards"),
+        (verdict.longer(), LONGER, "v", "longer", "longer mean forward"),
     ):
         right.plot(budgets, values, color=colour, marker=marker, markersize=4.5, linewidth=1.6, zorder=3, gid=gid)
         handles.append(line_mark(label, colour, linewidth=1.6, marker=marker, markersize=4.5))
-    numbers = [row.prompts for row in rows]
-    finish(figure, cautious(headline(speedup), numbers), _note(speedup), handles)
+    numbers = [row.prompts() for row in rows]
+    finish(figure, cautious(headline(verdict), numbers), _note(verdict), handles)
     return figure
 
 
-def headline(speedup: Speedup) -> str:
+def headline(verdict: Budget) -> str:
     """Speculate or not, with how many drafts, and how sure."""
-    best = speedup.chosen()
+    best = verdict.chosen()
     if best.budget == 0:
         return "Do not speculate here: no budget is predicted to be faster than plain decoding"
     if best.speedup <= 1:
         where = "was chosen, but on held-out prompts it is predicted to be"
         return f"D = {best.budget} {where} {best.speedup:.2f} times as fast as plain decoding"
     text = f"D = {best.budget} is predicted to be {best.speedup:.2f} times as fast as plain decoding"
-    if best.low is not None and best.low <= 1:
+    if best.speedup_low <= 1:
         text += ", but the interval contains 1"
-    if speedup.at_edge:
+    if verdict.at_edge:
         text += "; a larger budget may be better still"
     return text
 
 
-def _note(speedup: Speedup) -> str:
-    parts = []
-    if speedup.chosen_on:
-        parts.append(f"The budget was chosen on {speedup.chosen_on} prompts; the curve is of held-out prompts.")
-    measured = [str(speedup.where[name]) for name in ("device", "dtype") if name in speedup.where]
-    measured += [
-        f"{words} {speedup.where[name]}"
-        for name, words in (("batch", "batch"), ("context_length", "context"))
-        if name in speedup.where
-    ]
-    if measured:
-        parts.append(f"Time of {', '.join(measured)}.")
-    parts.append(facts(speedup.validity, ("model", "policy"), search=speedup.search))
-    return " ".join(part for part in parts if part)
+def _note(verdict: Budget) -> str:
+    table = verdict.latency
+    return (
+        f"The budget was chosen on {verdict.budget_chosen_on} prompts; the curve is of held-out prompts. Time of "
+        f"{table.device}, {table.dtype}, batch {table.batch}, context {table.context_length}. "
+        + facts(vars(verdict.validity), ("model", "policy"), search=verdict.search)
+    )
 
 
-def _draw_speedups(axes: Axes, speedup: Speedup) -> None:
-    rows, best = speedup.rows, speedup.chosen()
+def _draw_speedups(axes: Axes, verdict: Budget) -> None:
+    rows, best = verdict.rows, verdict.chosen()
     axes.plot(
         [row.budget for row in rows], [row.speedup for row in rows], color=COLOUR, marker="o", markersize=4.5,
         linewidth=1.8, zorder=3, gid="speedup",
     )  # fmt: skip
-    ends = [value for row in rows for value in (row.speedup, row.low, row.high)]
+    ends = [value for row in rows for value in (row.speedup, row.speedup_low, row.speedup_high)]
     low, top = value_limits([1.0, *ends], 0.06, 0.2)  # room for the label of the best
     axes.set_ylim(low, top)
     axes.plot(

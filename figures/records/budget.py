@@ -43,6 +43,10 @@ class BudgetRow:
         """Refuse an interval the wrong way round."""
         check_interval(self.speedup_low, self.speedup_high, "speedup", where)
 
+    def prompts(self) -> int:
+        """Held-out prompts: the time of all forwards over the time of a prompt."""
+        return round(self.forwards * self.milliseconds_per_forward / self.milliseconds_per_prompt)
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -99,6 +103,14 @@ class Budget:
     def chosen(self) -> BudgetRow:
         """The row of the chosen budget."""
         return next(row for row in self.rows if row.budget == self.budget)
+
+    def fewer(self) -> list[float]:
+        """Forwards of plain decoding over those with each budget."""
+        return [self.rows[0].forwards / row.forwards for row in self.rows]
+
+    def longer(self) -> list[float]:
+        """Time of the mean forward with each budget over that of plain decoding's."""
+        return [row.milliseconds_per_forward / self.rows[0].milliseconds_per_forward for row in self.rows]
 
     def fits(self, config: dict[str, Any], policy: str) -> bool:
         """Whether this verdict is on ``policy`` in a run of this configuration: same model, cache, block, dtype.

@@ -11,14 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from calibrate.files import write_atomically, write_json
-from calibrate.version import tool_version
-from studies.divergence.divergences import Divergence
+from figures.records.divergence import DivergenceFile, DivergenceRow, Way
+from figures.records.record import save_record
 from studies.divergence.summary import PATH, TOKENS, Arm, DivergenceReport
+from verify.files.writing import write_atomically
 
-DIVERGENCE_FORMAT = "draftgraph-divergence"
-DIVERGENCE_VERSION = 1
-PARTING_COLUMNS = ("arm", *(item.name for item in fields(Divergence)), "tokens_differ")
+PARTING_COLUMNS = tuple(item.name for item in fields(DivergenceRow))
 #: Of the margins of all decisions: enough for a curve, whatever the number of decisions.
 _QUANTILES = 201
 
@@ -31,33 +29,26 @@ def save_divergence(report: DivergenceReport, config: Mapping[str, Any], out: Pa
         config: what was decoded and how, for the reader.
         out: the JSON file.
     """
-    divergences = [row for arm in report.arms for row in _parting_rows(arm)]
     margins = report.decision_margins
-    write_json(
-        out,
-        {
-            "format": DIVERGENCE_FORMAT,
-            "version": DIVERGENCE_VERSION,
-            "tool_version": tool_version(),
-            "config": dict(config),
-            "sentence": report.sentence,
-            "dtype": report.dtype,
-            "prompts": report.prompts,
-            "reference_forwards": report.reference_forwards,
-            "arms": [_arm_row(arm) for arm in report.arms],
-            "comparisons": [asdict(comparison) for comparison in report.comparisons],
-            "divergences": divergences,
-            "decisions": len(margins),
-            "decision_margin_quantiles": (
-                np.quantile(margins, np.linspace(0, 1, _QUANTILES)).tolist() if len(margins) else []
-            ),
-        },
+    quantiles = np.quantile(margins, np.linspace(0, 1, _QUANTILES)).tolist() if len(margins) else []
+    record = DivergenceFile(
+        dtype=report.dtype,
+        prompts=report.prompts,
+        arms=tuple(_way(arm) for arm in report.arms),
+        divergences=tuple(row for arm in report.arms for row in _rows(arm)),
+        decisions=len(margins),
+        decision_margin_quantiles=tuple(quantiles),
+        comparisons=report.comparisons,
+        reference_forwards=report.reference_forwards,
+        config=dict(config),
+        sentence=report.sentence,
     )
+    save_record(record, out)
     table = csv_path(out)
     text = io.StringIO()
     writer = csv.DictWriter(text, PARTING_COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(divergences)
+    writer.writerows(asdict(row) for row in record.divergences)
     with write_atomically(table) as temporary:
         temporary.write_text(text.getvalue(), encoding="utf-8")
     return out, table
@@ -68,23 +59,30 @@ def csv_path(out: Path) -> Path:
     return out.with_name(out.name.removesuffix(".json") + ".csv")
 
 
-def _parting_rows(arm: Arm) -> list[dict[str, Any]]:
+def _rows(arm: Arm) -> list[DivergenceRow]:
     return [
-        {"arm": arm.name, **asdict(divergence), "tokens_differ": arm.tokens_differ[divergence.prompt_index]}
-        for divergence in arm.divergences
+        DivergenceRow(arm=arm.name, **asdict(found), tokens_differ=arm.tokens_differ[found.prompt_index])
+        for found in arm.divergences
     ]
 
 
-def _arm_row(arm: Arm) -> dict[str, Any]:
-    row: dict[str, Any] = {"arm": arm.name, "label": arm.label, "batch": arm.batch, "prompts": len(arm.path_parts)}
-    for name, measure in (("tokens_differ", TOKENS), ("path_parts", PATH)):
-        share = arm.share(measure)
-        row |= {name: share.count, f"{name}_low": share.low, f"{name}_high": share.high}
-    return row | {
-        "token_agreement": arm.token_agreement,
-        "token_agreement_low": arm.token_agreement_low,
-        "token_agreement_high": arm.token_agreement_high,
-        "forwards": arm.forwards,
-        "rows": arm.rows,
-        "seconds": arm.seconds,
-    }
+def _way(arm: Arm) -> Way:
+    tokens, path = arm.share(TOKENS), arm.share(PATH)
+    return Way(
+        arm=arm.name,
+        label=arm.label,
+        batch=arm.batch,
+        prompts=len(arm.path_parts),
+        tokens_differ=tokens.count,
+        tokens_differ_low=tokens.low,
+        tokens_differ_high=tokens.high,
+        path_parts=path.count,
+        path_parts_low=path.low,
+        path_parts_high=path.high,
+        token_agreement=arm.token_agreement,
+        token_agreement_low=arm.token_agreement_low,
+        token_agreement_high=arm.token_agreement_high,
+        forwards=arm.forwards,
+        rows=arm.rows,
+        seconds=arm.seconds,
+    )

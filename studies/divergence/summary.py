@@ -11,18 +11,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from scipy.stats import binomtest
 
+from figures.records.divergence import PATH, TOKENS, Measure, WayComparison, WayVerdict
 from studies.divergence.arms import ARMS, BATCH, BLANK, DRAFTS, REPEAT, ArmRun, Reference
 from studies.divergence.divergences import Divergence, decision_margins
 from studies.statistics.intervals import LEVEL, PromptBootstrap
 from verify.policies.contract import Policy
 
 SIGNIFICANT = 1 - LEVEL
-TOKENS, PATH = "tokens", "path"
-MORE, FEWER, NEITHER = "more", "fewer", "cannot be told apart"
+MORE: Final = "more"
+FEWER: Final = "fewer"
+NEITHER: Final = "cannot be told apart"
 
 
 @dataclass(frozen=True)
@@ -73,10 +76,10 @@ class Arm:
     seconds: float
     divergences: list[Divergence]
 
-    def flags(self, measure: str) -> list[bool]:
+    def flags(self, measure: Measure) -> list[bool]:
         return self.tokens_differ if measure == TOKENS else self.path_parts
 
-    def share(self, measure: str) -> Share:
+    def share(self, measure: Measure) -> Share:
         return Share.of(self.flags(measure))
 
     def margins(self) -> np.ndarray:
@@ -84,39 +87,17 @@ class Arm:
         return np.sort([divergence.margin for divergence in self.divergences if divergence.margin is not None])
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Two ways on the same prompts.
-
-    Attributes:
-        first, second: their names.
-        measure: "tokens" or "path".
-        only_first, only_second: prompts that only the one of them changes.
-        p_value: of the exact McNemar test; 1 when there is no such prompt.
-        verdict: whether the first changes "more" or "fewer" prompts than the second, or the two "cannot be told apart"
-            at the 5 % level, which is no proof that they are equal.
-    """
-
-    first: str
-    second: str
-    measure: str
-    only_first: int
-    only_second: int
-    p_value: float
-    verdict: str
-
-
-def compare(first: Arm, second: Arm, measure: str) -> Comparison:
+def compare(first: Arm, second: Arm, measure: Measure) -> WayComparison:
     """The exact McNemar test: among prompts that one of the two changes and the other does not, is either likelier?"""
     pairs = list(zip(first.flags(measure), second.flags(measure), strict=True))
     only_first = sum(a and not b for a, b in pairs)
     only_second = sum(b and not a for a, b in pairs)
     together = only_first + only_second
     p_value = float(binomtest(only_first, together).pvalue) if together else 1.0
-    verdict = NEITHER
+    verdict: WayVerdict = NEITHER
     if p_value < SIGNIFICANT:
         verdict = MORE if only_first > only_second else FEWER
-    return Comparison(first.name, second.name, measure, only_first, only_second, p_value, verdict)
+    return WayComparison(first.name, second.name, measure, only_first, only_second, p_value, verdict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,13 +117,13 @@ class DivergenceReport:
     prompts: int
     reference_forwards: int
     arms: tuple[Arm, ...]
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[WayComparison, ...]
     decision_margins: np.ndarray
 
     def arm(self, name: str) -> Arm:
         return next(arm for arm in self.arms if arm.name == name)
 
-    def comparison(self, first: str, second: str, measure: str) -> Comparison:
+    def comparison(self, first: str, second: str, measure: Measure) -> WayComparison:
         wanted = (first, second, measure)
         return next(found for found in self.comparisons if (found.first, found.second, found.measure) == wanted)
 
@@ -160,7 +141,7 @@ class DivergenceReport:
             )
         return " ".join(said)
 
-    def _verdict(self, measure: str) -> str:
+    def _verdict(self, measure: Measure) -> str:
         drafts, batch = self.arm(DRAFTS), self.arm(BATCH)
         found = self.comparison(DRAFTS, BATCH, measure)
         ours, theirs = drafts.share(measure), batch.share(measure)

@@ -16,6 +16,7 @@ from studies.cli.guard import EXIT_NOT_IDENTICAL, command
 from studies.cli.outputs import check_output
 
 if TYPE_CHECKING:
+    from figures.records.divergence import Measure
     from studies.divergence.arms import Reference
     from studies.divergence.summary import Arm, DivergenceReport
     from verify.layout import Exactness
@@ -224,7 +225,7 @@ def _show(report: DivergenceReport) -> None:
         )
 
 
-def _share(arm: Arm, measure: str) -> str:
+def _share(arm: Arm, measure: Measure) -> str:
     share = arm.share(measure)
     return f"{share.count} ({100 * share.low:.0f}-{100 * share.high:.0f} %)"
 

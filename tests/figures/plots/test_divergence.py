@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 
 from figures.draw import draw_all
-from figures.plots.divergence import Divergence, draw_divergence, load_divergence, table_divergence
+from figures.plots.divergence import draw_divergence, table_divergence
+from figures.records.divergence import DivergenceFile, load_divergence
 from figures.records.fields import FigureDataError
 from tests.figures.plots.test_ablation import by_gid, heading
 from tests.support import saved_inputs
 from tests.support.overlaps import assert_legible
 
 
-def load(tmp_path: Path, payload: dict[str, Any]) -> Divergence:
+def load(tmp_path: Path, payload: dict[str, Any]) -> DivergenceFile:
     return load_divergence(saved_inputs.write(tmp_path / "bf16.json", payload))
 
 
@@ -70,7 +71,7 @@ def test_speculation_alone_has_a_figure_too(tmp_path: Path) -> None:
     found = load(tmp_path, payload)
     figure = draw_divergence(found)
     assert heading(figure).startswith("In bfloat16: which ways of decoding differ")
-    assert len(found.ways[0].margins) == 5
+    assert len(found.margins("drafts")) == 5
     assert_legible(figure)
 
 
@@ -93,9 +94,13 @@ def test_it_is_drawn_with_all_others(tmp_path: Path) -> None:
         (None, {"version": 2}, "version: expected 1"),
         (None, {"decision_margin_quantiles": [0.2, 0.1]}, "ascending numbers"),
         ("arms", {"tokens_differ": 49}, r"arms\[1\].tokens_differ: expected at most 48 prompts"),
-        ("arms", {"path_parts_low": None}, r"both ends of the interval or neither"),
+        ("arms", {"path_parts_low": None}, r"arms\[1\].path_parts_low: expected a finite number"),
         ("arms", {"arm": "repeat"}, "arms: expected each way once"),
-        ("divergences", {"arm": "other"}, "divergences: expected ways among repeat, batch, blank, drafts"),
+        (
+            "divergences",
+            {"arm": "other"},
+            r"divergences\[1\].arm: expected one of the ways repeat, batch, blank, drafts",
+        ),
         ("divergences", {"margin": "wide"}, r"divergences\[1\].margin: expected a finite number"),
         ("comparisons", {"verdict": "better"}, r"comparisons\[1\].verdict: expected one of more, fewer"),
     ],

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from calibrate.models.checkpoint import load_checkpoint
-from figures.plots.divergence import load_divergence
+from figures.records.divergence import load_divergence
 from studies.cli.options import dtype_name
 from studies.divergence import arms
 from studies.divergence.arms import ArmRun

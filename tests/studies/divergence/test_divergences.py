@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from figures.plots.divergence import load_divergence
+from figures.records.divergence import load_divergence
 from studies.divergence.arms import ARMS, ArmRun, Reference, Setting, run_arm, run_reference
 from studies.divergence.divergences import Decision, PartingFinder, decision_margins, part
 from studies.divergence.file import PARTING_COLUMNS, save_divergence
@@ -219,7 +219,7 @@ def test_in_float32_nothing_parts(spec: str, tmp_path: Path) -> None:
     assert sum(result.forwards for result in drafts.results) < sum(forwards)
     saved, table = save_divergence(summarise("float32", make_policy(spec), reference, runs), {}, tmp_path / "none.json")
     assert table.read_text().splitlines() == [",".join(PARTING_COLUMNS)]
-    assert load_divergence(saved).verdicts == {TOKENS: "cannot be told apart", PATH: "cannot be told apart"}
+    assert {load_divergence(saved).verdict(measure) for measure in (TOKENS, PATH)} == {"cannot be told apart"}
 
 
 @pytest.mark.parametrize(
@@ -255,7 +255,9 @@ def test_noise_parts_the_ways_that_have_its_shape(
     content = json.loads(saved.read_text())
     assert content["sentence"] == report.sentence and len(content["decision_margin_quantiles"]) == 201
     drawn = load_divergence(saved)
-    assert {way.name: len(way.margins) for way in drawn.ways} == {way.name: len(way.divergences) for way in report.arms}
+    assert {way.arm: len(drawn.margins(way.arm)) for way in drawn.arms} == {
+        way.name: len(way.divergences) for way in report.arms
+    }
     rows = list(csv.DictReader(table.open()))
     assert tuple(rows[0]) == PARTING_COLUMNS and {row["arm"] for row in rows} == divergence
     assert len(rows) == sum(len(way.divergences) for way in report.arms)
