@@ -121,14 +121,14 @@ def random_graph(seed: int, budget: int, step_size: int | None, top_j: int) -> l
     """A random connected graph of ``budget // 2`` to ``budget`` drafts; low ranks are likelier, else few are hit."""
     rng = np.random.default_rng(seed)
     nodes: list[Formula] = [()]
-    wanted = 1 + int(rng.integers(max(1, budget // 2), budget + 1))
-    while len(nodes) < wanted:
+    size = 1 + int(rng.integers(max(1, budget // 2), budget + 1))
+    while len(nodes) < size:
         parent = nodes[rng.integers(len(nodes))]
-        size = step_size or int(rng.integers(1, 5))
+        added = step_size or int(rng.integers(1, 5))
         free = [i for i in range(1, 2 * budget + 8) if i not in {i for i, _ in parent}]
         weight = 0.7 ** np.arange(len(free))
-        positions = rng.choice(free, size=size, replace=False, p=weight / weight.sum()).tolist()
-        tokens = np.minimum(rng.geometric(0.8, size=size), top_j).tolist()
+        positions = rng.choice(free, size=added, replace=False, p=weight / weight.sum()).tolist()
+        tokens = np.minimum(rng.geometric(0.8, size=added), top_j).tolist()
         child = formula([*parent, *zip(positions, tokens, strict=True)])
         if child not in nodes:
             nodes.append(child)
@@ -347,9 +347,9 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=min(len(os.sched_getaffinity(0)), 8), help="processes")
     parser.add_argument("--work", type=Path, help="a folder for traces and finished cells, to go on after a stop")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "identity.json")
-    given = vars(parser.parse_args())
-    workers, work, out = given.pop("workers"), given.pop("work"), given.pop("out")
-    options = Options(**given)
+    values = vars(parser.parse_args())
+    workers, work, out = values.pop("workers"), values.pop("work"), values.pop("out")
+    options = Options(**values)
     console = Console()
     cells = run_grid(options, workers, work, console)
     show(cells, console)

@@ -30,7 +30,7 @@ def block_starts(traces: Traces) -> np.ndarray:
     if len(wrong):
         row = int(wrong[0])
         raise ValueError(
-            f"trace row {row} (prompt_index {traces.prompt_index[row]}, block {traces.block[row]}) is step "
+            f"trace row {row} (prompt {traces.prompt_index[row]}, block {traces.block[row]}) is step "
             f"{traces.step[row]}, expected step {expected[row]}: the steps of a block must be numbered "
             "1, 2, ... in order; record again"
         )
@@ -78,7 +78,7 @@ def derive_chains(
         bad = int(np.argmin(pair_i))
         row = int(rows[anchor[bad]])
         raise ValueError(
-            f"prompt_index {traces.prompt_index[row]}, block {traces.block[row]}: a step after step {traces.step[row]} "
+            f"prompt {traces.prompt_index[row]}, block {traces.block[row]}: a step after step {traces.step[row]} "
             f"commits offset {where[bad]}, which was not masked then; chains need a policy that never "
             "commits a position twice"
         )

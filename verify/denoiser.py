@@ -70,7 +70,7 @@ class SlotRows:
         mask: what :meth:`SlotDenoiser.prepare_mask` made of a attention_mask bool [b, r, columns + r].
         columns: how many columns of the slots' buffers are read before the rows' own; 0 reads none.
         slots: int64 [b], whose rows these are; None means slots 0 to b - 1, whose buffers are then read in place.
-        wanted: int64 [n], rows whose logits are wanted, as ``k * r + row``.
+        logit_rows: int64 [n], rows whose logits are wanted, as ``k * r + row``.
         before: int64 [n], for each of them the row at the position before its own, -1 where that row is cached.
         cache_rows: int64 [b, f], rows whose keys and values are kept; None keeps none.
         cache_columns: int64 [b, f], the columns they go to.
@@ -83,7 +83,7 @@ class SlotRows:
     mask: torch.Tensor
     columns: int
     slots: torch.Tensor | None
-    wanted: torch.Tensor
+    logit_rows: torch.Tensor
     before: torch.Tensor
     cache_rows: torch.Tensor | None = None
     cache_columns: torch.Tensor | None = None

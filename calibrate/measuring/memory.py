@@ -13,15 +13,17 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from calibrate.models.hugging_face import HuggingFaceDenoiser
 from verify.decoding import DecodeConfig
 from verify.engines.slots import COLUMN_STEP
 from verify.layout import SequenceLayout
 from verify.ranking import RANKING_CHUNK
+
+if TYPE_CHECKING:
+    from calibrate.models.hugging_face import HuggingFaceDenoiser
 
 #: A search for the largest number of drafts, or for the largest batch, looks no further.
 MOST_DRAFTS = 512
@@ -299,6 +301,8 @@ def explained(denoiser: Any, load: Load) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
+        from calibrate.models.hugging_face import HuggingFaceDenoiser  # here, as it imports transformers
+
         if not is_out_of_memory(error) or not isinstance(denoiser, HuggingFaceDenoiser):
             raise
         message = out_of_memory_message(ModelSizes.of_denoiser(denoiser), load, device_memory(denoiser.device))

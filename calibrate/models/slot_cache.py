@@ -169,8 +169,8 @@ def forward_slots(model: Any, memory: SlotMemory, rows: SlotRows, shift: int) ->
     batch, count, width = hidden.shape
     flat = hidden.reshape(batch * count, width)
     if not shift:
-        return model.get_output_embeddings()(flat[rows.wanted])
-    slot = rows.wanted // count
+        return model.get_output_embeddings()(flat[rows.logit_rows])
+    slot = rows.logit_rows // count
     owner = slot if rows.slots is None else rows.slots[slot]
     if memory.edge is None:
         memory.edge = hidden.new_zeros(memory._plan.slots, width)

@@ -126,8 +126,8 @@ class SplitFraction:
         """The prompts of one split, in the order of their hashes; prompts that say the same count once."""
 
         def digest(prompt: Prompt) -> str:
-            said = json.dumps([self.seed, prompt.text, prompt.tokens])
-            return hashlib.sha256(said.encode()).hexdigest()
+            text = json.dumps([self.seed, prompt.text, prompt.tokens])
+            return hashlib.sha256(text.encode()).hexdigest()
 
         ordered = [prompt for _, prompt in sorted({digest(prompt): prompt for prompt in reversed(prompts)}.items())]
         test = round(self.test * len(ordered))

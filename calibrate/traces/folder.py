@@ -130,7 +130,7 @@ def claim_folder(folder: Path, facts: dict[str, Any], *, share: bool = False) ->
 
 
 def recorded_prompts(folder: Path) -> set[int]:
-    """The prompt_indices in whole shards of ``folder``.
+    """The indices of the prompts in whole shards of ``folder``.
 
     Raises:
         TraceError: a broken shard, named.

@@ -2,9 +2,8 @@
 
 Two decodes that should be the same are followed step by step. As long as all commits are equal both stand at the same
 state, so the first step at which their commits differ is a decision that both took about one state under distributions
-that differ by rounding only: the *divergence*. Whatever differs after it follows from it. Some divergences heal (the
-    same
-positions in another order end in the same tokens); whether the tokens differ in the end is told apart from them.
+that differ by rounding only: the *divergence*. Whatever differs after it follows from it. Some divergences heal
+(the same positions in another order end in the same tokens); whether the tokens differ in the end is kept apart.
 
 The **margin** of a divergence is how far rounding had to move the reference's numbers to change the decision. All are
 differences of probabilities under the *reference's* distribution at that step:

@@ -123,7 +123,7 @@ class SlotEngine:
         states = [s[None, start : start + self.length] for s, start in zip(sequences, starts, strict=True)]
         unit, offset, bounds = masked_rows(states, self.denoiser.mask_token_id)
         which = np.repeat(np.arange(len(slots)), np.diff(bounds))
-        wanted = which * width + offset
+        logit_rows = which * width + offset
         # The row one position before the block; -1 where it was cached before, its hidden state is kept then.
         edge = np.array(
             [
@@ -133,7 +133,7 @@ class SlotEngine:
         )
         first = np.asarray(starts)[which] == 0  # position 0 has no row before it and keeps its own
         before = np.where(edge[which] < 0, -1, which * width + edge[which])
-        before = np.where(offset > 0, wanted - 1, np.where(first, wanted, before))
+        before = np.where(offset > 0, logit_rows - 1, np.where(first, logit_rows, before))
         cache_rows, cache_columns = self._cached_by_refresh(slots, order, starts)
         old = [self._slots[slot].cached for slot in slots]
         block_causal = self.cache == "block_causal"
@@ -151,7 +151,7 @@ class SlotEngine:
                 mask=self.denoiser.prepare_mask(visible),
                 columns=columns,
                 slots=_put(np.asarray(slots), device),
-                wanted=_put(wanted, device),
+                logit_rows=_put(logit_rows, device),
                 before=_put(before, device),
                 cache_rows=None if cache_rows is None else _put(cache_rows, device),
                 cache_columns=None if cache_columns is None else _put(cache_columns, device),
@@ -242,11 +242,11 @@ class SlotEngine:
         unit, offset, bounds = masked_rows(ranked, self.denoiser.mask_token_id)
         which = np.repeat(np.arange(len(slots)), np.diff(bounds))
         own = np.array([len(state) - 1 for state in states])[which]
-        wanted = which * count + layout.first(unit, own) + offset
-        parts = [tokens.reshape(-1), wanted]
+        logit_rows = which * count + layout.first(unit, own) + offset
+        parts = [tokens.reshape(-1), logit_rows]
         if self.denoiser.logits_shift:
-            first = self._rows_before(layout, which * count, which, unit > own, wanted - offset)
-            parts.append(np.where(offset > 0, wanted - 1, first))
+            first = self._rows_before(layout, which * count, which, unit > own, logit_rows - offset)
+            parts.append(np.where(offset > 0, logit_rows - 1, first))
         # One upload: everything that changes from step to step lies in one array.
         sent = _put(np.concatenate(parts), self.denoiser.device)
         positions, mask = scene.cut(count)
@@ -256,8 +256,8 @@ class SlotEngine:
             mask=mask,
             columns=scene.columns,
             slots=None,
-            wanted=sent[tokens.size : tokens.size + len(wanted)],
-            before=sent[-len(wanted) :],
+            logit_rows=sent[tokens.size : tokens.size + len(logit_rows)],
+            before=sent[-len(logit_rows) :],
         )
         carrying = [slot for slot in slots if self._slots[slot].carried]
         if carrying:
@@ -285,7 +285,7 @@ class SlotEngine:
         )
 
     def _rows_before(
-        self, layout: StepRows, home: np.ndarray, which: np.ndarray, bridge: np.ndarray, wanted: np.ndarray
+        self, layout: StepRows, home: np.ndarray, which: np.ndarray, bridge: np.ndarray, logit_rows: np.ndarray
     ) -> np.ndarray:
         """The row one position before each first row of a block: -1 where it is cached, the row itself at position 0.
 
@@ -294,7 +294,7 @@ class SlotEngine:
             home: int [n], the first row of the slot.
             which: int [n], the slot.
             bridge: bool [n], whether the block is the next one of a bridge, behind the block that is complete there.
-            wanted: int [n], the first rows.
+            logit_rows: int [n], the first rows.
         """
         start, carried = (
             np.array([getattr(self._slots[k], name) for k in range(int(which.max(initial=-1)) + 1)], dtype=np.int64)[
@@ -302,11 +302,13 @@ class SlotEngine:
             ]
             for name in ("start", "carried")
         )
-        live = home if layout.packed else wanted  # where the live rows begin that the block belongs to
+        live = home if layout.packed else logit_rows  # where the live rows begin that the block belongs to
         distance = start if self.cache == "none" else carried  # live rows before the block, behind it among the rows
         before = np.where(distance > 0, live + self.length + distance - 1, -1)
-        before = np.where(start > 0, before, wanted)
-        return np.where(bridge, wanted - 1 if layout.packed else wanted - layout.width + self.length - 1, before)
+        before = np.where(start > 0, before, logit_rows)
+        return np.where(
+            bridge, logit_rows - 1 if layout.packed else logit_rows - layout.width + self.length - 1, before
+        )
 
     def _make_scene(self, batch: int, bridges: int) -> Scene:
         device = self.denoiser.device

@@ -43,7 +43,7 @@ def calibration_size_command(
         sizes=parse_list(sizes, int, "--sizes", "5,10,20") if sizes else None, draws=draws, seed=seed,
     )  # fmt: skip
     rows = curve.rows(seed)
-    headings = dict.fromkeys(("D", "search prompts", "draws", "in-prompt_index", "held-out", "of the draws"), "right")
+    headings = dict.fromkeys(("D", "search prompts", "draws", "in-sample", "held-out", "of the draws"), "right")
     caption = f"nfe reduction on {rows[0].prompts} held-out prompts, mean over draws, 95 % intervals over prompts"
     table = printing.plain_table(f"{method}, {split.policy}", headings, caption)
     for row in rows:

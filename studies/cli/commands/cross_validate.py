@@ -41,7 +41,7 @@ def cross_validate_command(
     headings = {
         "method": "left",
         "D": "right",
-        "in-prompt_index": "right",
+        "in-sample": "right",
         "out of fold": "right",
         "accepted drafts": "right",
     }

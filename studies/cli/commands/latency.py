@@ -55,7 +55,7 @@ def latency_command(
     from figures.records.record import save_record
 
     check_cuda_graphs(device, cuda_graphs)
-    wanted = parse_list(drafts, int, "--drafts", least=0)
+    numbers = parse_list(drafts, int, "--drafts", least=0)
     batches = parse_list(batch_size, int, "--batch-size", "1,4,16", least=1)
     caches = parse_list(context_length, int, "--context-length", "256,1024", least=1)
     pairs = [(size, length) for size in batches for length in caches]
@@ -72,7 +72,7 @@ def latency_command(
     for (size, length), path in zip(pairs, paths, strict=True):
         try:
             table = measure_latency(
-                checkpoint, drafts=wanted, block_length=settings.config.block_length, context_length=length,
+                checkpoint, drafts=numbers, block_length=settings.config.block_length, context_length=length,
                 batch=size, cache=settings.config.cache, backend=backend, repeats=repeats,
                 reporter=RichReporter(printing.console),
             )  # fmt: skip

@@ -155,7 +155,7 @@ def verify_command(
     if asked:
         _show(report)
     if out is not None:
-        said = {
+        sections = {
             "graph": str(graph), "drafts": file.budget, "model": checkpoint.name, "revision": checkpoint.revision,
             "prompts": str(prompts), "prompt_set_hash": prompt_set_hash(encoded), "dtype": dtype,
             "device": str(checkpoint.denoiser.device), "policy": rule.spec, "temperature": heat,
@@ -164,7 +164,7 @@ def verify_command(
             "batch": batch_size, "chat": chat, "exact_in_float32": promise.exact,
             "forwards_predicted": predicted, "forwards_counted": drafts.forwards,
         }  # fmt: skip
-        for path in save_divergence(report, said, out):
+        for path in save_divergence(report, sections, out):
             printing.say(printing.bold(path))
     if dtype == EXACT_DTYPE:
         _keep_promises(report, promise.exact, predicted)
