@@ -52,11 +52,11 @@ def main(arguments: list[str] | None = None) -> int:
         traces = bundled_traces(bench)
         checkpoint = bench.model(LLADA_MEDIUM)
         table = measure_latency(
-            checkpoint, drafts=SIZES.drafts, block_length=SIZES.block_length, context_length=SIZES.caches[0],
+            checkpoint, drafts=SIZES.drafts, block_length=SIZES.block_length, context_length=SIZES.contexts[0],
             warmup=1, repeats=SIZES.repeats, clock=bench.clock,
         )  # fmt: skip
         end = time.monotonic() + 60 * options.minutes
-        row = run_shape(bench, checkpoint, traces, SIZES.caches[0], table, end)
+        row = run_shape(bench, checkpoint, traces, SIZES.contexts[0], table, end)
         facts = bench.facts()
     write_json(
         options.out,
