@@ -19,7 +19,7 @@ class AblationRow:
     """One graph in one setting on the prompts of one split; None is what the study did not find out.
 
     ``*_low`` and ``*_high`` are the ends of 95 % intervals from resampling prompts; all other fields are those of
-    :class:`figures.records.run.ResultRow`.
+    :class:`figures.records.run.ResultRow`. ``reading`` is the one that ``published`` chose on the search prompts.
     """
 
     study: Name
@@ -30,6 +30,7 @@ class AblationRow:
     accepted_drafts: Amount
     nfe_reduction: Amount
     nodes: Count | None = None
+    reading: Name | None = None
     prompts: Count | None = None
     accepted_drafts_low: Amount | None = None
     accepted_drafts_high: Amount | None = None
