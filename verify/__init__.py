@@ -9,6 +9,7 @@ from verify.lazy import public_names
 _HOMES = {
     "DecodeConfig": "verify.decoding",
     "DecodeResult": "verify.sequence",
+    "InformedDrafter": "verify.drafters.informed",
     "decode": "verify.decoding",
     "Verifier": "verify.verifier",
     "ValidityMismatchError": "verify.verifier",

@@ -58,7 +58,7 @@ COMMANDS = {
         RUN,
         "Decode prompts plainly and with the graph; compare tokens, and forwards counted with forwards predicted.",
     ),
-    "decode": Entry(RUN, "Decode prompts, plainly or with a draft graph, into JSONL."),
+    "decode": Entry(RUN, "Decode prompts, plainly, with a draft graph or with informed drafts, into JSONL."),
     "export": Entry(
         RUN, "Write a graph for another runtime: checked JSON, static buffers as safetensors, or Graphviz DOT."
     ),

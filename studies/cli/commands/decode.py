@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from calibrate.models.checkpoint import Checkpoint
     from calibrate.prompts.prompt import Prompt
     from verify.decoding import DecodeResult
+    from verify.drafters.informed import InformedDrafter
 
 
 @command()
@@ -34,6 +35,17 @@ def decode_command(
     ignore_end_tokens: options.IgnoreEndOption = False,
     graph: Annotated[
         Path | None, typer.Option("--graph", help="Speculate with this graph; plain decoding without.")
+    ] = None,
+    drafter: Annotated[
+        str | None,
+        typer.Option(
+            "--drafter",
+            help="graph, or informed: drafts that learn inside a block and need no graph. "
+            "[default: graph where --graph is given, else plain decoding]",
+        ),
+    ] = None,
+    drafts: Annotated[
+        int | None, typer.Option("--drafts", min=0, help="Drafts per forward of --drafter informed. [default: 10]")
     ] = None,
     policy: Annotated[str | None, typer.Option("--policy", help="Unmasking policy; by default the graph's.")] = None,
     temperature: Annotated[float | None, typer.Option("--temperature", min=0.0, help="By default the graph's.")] = None,
@@ -51,7 +63,7 @@ def decode_command(
     cuda_graphs: options.GraphsOption = False,
     overwrite: options.OverwriteOption = False,
 ) -> None:
-    """Decode prompts, plainly or with a draft graph, into JSONL."""
+    """Decode prompts, plainly, with a draft graph or with informed drafts, into JSONL."""
     from calibrate.measuring.memory import Load, explained
     from calibrate.models.checkpoint import load_checkpoint
     from calibrate.models.settings import decode_settings
@@ -63,6 +75,7 @@ def decode_command(
     from verify.verifier import graph_mismatches
 
     check_output(out, overwrite)
+    informed = _informed(drafter, graph, drafts)
     file: GraphFile | None = read_graph(graph) if graph is not None else None
     valid = file.validity if file is not None else None
     spec = policy or (valid.policy if valid else "threshold:0.9")
@@ -90,17 +103,20 @@ def decode_command(
         wrong = graph_mismatches(file, checkpoint.name, checkpoint.revision, rule, config)
         if wrong:
             raise ValueError(f"{graph} is not valid for this run: " + unfit(wrong, policy))
-    nodes = file.nodes[1:] if file is not None else ()
+    proposed: Any = file.nodes[1:] if file is not None else (informed or ())
+    # A bridge is two blocks of rows, and the drafts of a forward may all be bridges.
+    width = len(proposed) if informed is None else informed.max_drafts * (2 if config.cache == "block_causal" else 1)
     if file is None:
         printing.say(f"policy {rule.spec}, {settings.note}")
     run = {
         "model": checkpoint.name, "model_revision": checkpoint.revision, "dtype": dtype, "policy": rule.spec,
-        "graph": None if graph is None else str(graph), "temperature": rule.temperature, **asdict(config),
+        "graph": None if graph is None else str(graph), "temperature": rule.temperature,
+        "informed_drafts": None if informed is None else informed.max_drafts, **asdict(config),
     }  # fmt: skip
     done: dict[int, dict[str, Any]] = {}  # in the order in which a batch finishes them
-    results = decode_batch(checkpoint.denoiser, list(enumerate(encoded)), rule, config, nodes, batch_size=batch_size)
+    results = decode_batch(checkpoint.denoiser, list(enumerate(encoded)), rule, config, proposed, batch_size=batch_size)
     try:
-        load = Load.of_decode(config, [len(prompt) for prompt in encoded], batch_size, len(nodes))
+        load = Load.of_decode(config, [len(prompt) for prompt in encoded], batch_size, width)
         with (
             explained(checkpoint.denoiser, load),
             RichReporter(printing.console).task("decode", len(encoded)) as advance_to,
@@ -122,6 +138,24 @@ def decode_command(
         printing.bold(out),
         f": {steps} denoising steps in {forwards} forward passes ({steps / forwards:.2f} steps per forward)",
     )
+
+
+def _informed(drafter: str | None, graph: Path | None, drafts: int | None) -> InformedDrafter | None:
+    """The informed drafter where it is asked for; ``ValueError`` for options that do not go together."""
+    from verify.drafters.informed import InformedDrafter
+    from verify.files.quoting import quoted
+
+    if drafter not in (None, "graph", "informed"):
+        raise ValueError(f"unknown drafter {quoted(drafter)}, expected graph or informed")
+    if drafter == "informed":
+        if graph is not None:
+            raise ValueError("--drafter informed needs no graph; leave --graph out, or give --drafter graph")
+        return InformedDrafter(10 if drafts is None else drafts)
+    if drafts is not None:
+        raise ValueError("--drafts belongs to --drafter informed; a graph holds its own number of drafts")
+    if drafter == "graph" and graph is None:
+        raise ValueError("--drafter graph needs the graph; give --graph FILE")
+    return None
 
 
 def _line(prompt: Prompt, result: DecodeResult, checkpoint: Checkpoint, run: dict[str, Any]) -> dict[str, Any]:
