@@ -7,7 +7,7 @@ from verify.lazy import public_names
 
 # public name -> the module that defines it
 _HOMES = {
-    "FigureDataError": "figures.records.fields",
+    "FigureDataError": "figures.records.record",
     "FigureWarning": "figures.records.saved",
     "Run": "figures.records.run",
     "Table": "figures.canvas.output",

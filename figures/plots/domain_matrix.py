@@ -20,7 +20,7 @@ from figures.canvas.style import LABEL_SIZE, SEQUENTIAL, SMALL_SIZE, method_styl
 from figures.canvas.words import cautious, percent, prompts_of
 from figures.plots.ablation import best_method, usual_budget
 from figures.records.ablation import Ablation, AblationRow
-from figures.records.fields import FigureDataError
+from figures.records.record import FigureDataError
 from figures.records.run import BASELINES
 
 ARROW = " -> "

@@ -20,7 +20,7 @@ from figures.canvas.page import finish, new_figure, style_axes, value_limits
 from figures.canvas.style import FAINT, NOTE_SIZE, TEXT_SIZE, darker, marker_size, method_style
 from figures.canvas.words import cautious, plural
 from figures.plots.verdicts import misplaced
-from figures.records.fields import FigureDataError
+from figures.records.record import FigureDataError
 from figures.records.study import OPTUNA, StudyFile, Trial, Verdict, one_reading
 
 #: Fixed graphs drawn as lines, of those that the study has.
@@ -48,7 +48,7 @@ def finished(study: StudyFile) -> list[Trial]:
 def baseline_values(study: StudyFile) -> dict[str, float]:
     """The objective of fixed graphs on the folds: forwards over denoising steps, mean over the budgets."""
     ratios: dict[str, list[float]] = {}
-    for row in study.rows:
+    for row in study.baselines:
         if row.split == "validation" and row.method != OPTUNA:
             ratios.setdefault(row.method, []).append(row.forwards / row.forwards_plain)
     values = {method: sum(found) / len(found) for method, found in ratios.items()}
@@ -64,7 +64,7 @@ def _misplaced(study: StudyFile, method: str) -> bool:
 
 def _judged(study: StudyFile) -> list[Verdict]:
     """The verdicts that say something."""
-    return [verdict for verdict in study.verdicts if not _misplaced(study, verdict.against)]
+    return [verdict for verdict in study.verdicts() if not _misplaced(study, verdict.against)]
 
 
 def best_so_far(trials: list[Trial]) -> list[float]:
@@ -111,7 +111,7 @@ def draw_optuna_overview(study: StudyFile) -> Figure:
         f"Differences: on {plural(study.test_prompts, 'test prompt')}, all budgets together, paired 95 % intervals; "
         f"hollow where the interval contains zero. {study.about()}"
     )
-    if len(_judged(study)) < len(study.verdicts):
+    if len(_judged(study)) < len(study.verdicts()):
         note += " Degree-1 readings of the published rule were made for one token a step and are left out here."
     finish(figure, headline(study), note.rstrip(), handles)
     lines = []
@@ -124,7 +124,7 @@ def draw_optuna_overview(study: StudyFile) -> Figure:
 
 def headline(study: StudyFile) -> str:
     """The paired verdict against greedy on test prompts; without one, what the trials gained."""
-    for verdict in study.verdicts:
+    for verdict in study.verdicts():
         if verdict.against == AGAINST:
             low, high = verdict.interval
             numbers = f"difference in NFE reduction {verdict.difference:+.3f} [{low:+.3f}, {high:+.3f}]"

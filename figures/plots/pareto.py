@@ -16,7 +16,7 @@ from figures.canvas.output import Table
 from figures.canvas.page import finish, new_figure, style_axes, value_limits
 from figures.canvas.style import FAINT, marker_size, method_order, method_style
 from figures.canvas.words import cautious, plural
-from figures.records.fields import FigureDataError
+from figures.records.record import FigureDataError
 from figures.records.study import MAXIMIZE, OPTUNA, Axis, FrontPoint, StudyFile, one_reading
 
 _TABLE = ("split", "method", "budget", "x", "y")
@@ -38,12 +38,12 @@ def fronts(study: StudyFile, split: str) -> dict[str, list[FrontPoint]]:
     Raises:
         FigureDataError: a study of one objective, or one without a front.
     """
-    if not study.axes or not study.front:
+    if not study.axes or not study.pareto:
         raise FigureDataError(f"{study.path}: no front of two objectives, so there is none to draw")
-    points = [point for point in study.front if split == "validation" or point.test_values is not None]
+    points = [point for point in study.pareto if split == "validation" or point.test_values is not None]
     sign = 1 if _y(study).direction == MAXIMIZE else -1
     score: dict[str, list[float]] = {}
-    for point in study.front:
+    for point in study.pareto:
         score.setdefault(point.method, []).append(sign * _values(study, point, "validation")[1])
     methods = one_reading(list(score), {name: sum(values) / len(values) for name, values in score.items()})
     found = {

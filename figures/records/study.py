@@ -1,96 +1,182 @@
-"""Reading ``study.json``: the trials of an Optuna study, what they are compared with, and the verdict."""
+"""``study.json``: the trials of an Optuna study, what they are compared with, and the verdict."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
-from figures.records import fields
-from figures.records.fields import STUDY_FORMAT, Item
-from figures.records.run import PUBLISHED
-from verify.files.strict_json import Words, expect_object, fail
+from figures.records.record import check_interval, check_pair, load_record
+from figures.records.run import PUBLISHED, Split
+from figures.records.words import facts
+from verify.files.strict_json import Words, fail
+from verify.files.typed_json import NOT_SAVED, Amount, Count, Name, Positive
 
+#: The name of the file in the folder of a study.
+STUDY_NAME = "study.json"
 OPTUNA = "optuna"
 MINIMIZE, MAXIMIZE = "minimize", "maximize"
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One trial; ``values`` is empty where it failed. ``warm_start`` names the known graph it began from."""
+    """One trial.
 
-    number: int
-    state: str
+    Attributes:
+        number: of the trial.
+        state: "complete", "pruned", or how it failed.
+        values: one per objective; empty where it failed.
+        params: of the constructor, and the budget where that is one.
+        value: the only one of a study of one objective.
+        seconds: it took.
+        warm_start: the known graph it began from, None for trials of the sampler.
+        prompts_seen: before it was pruned.
+    """
+
+    number: Count
+    state: Name
     values: tuple[float, ...]
-    warm_start: str | None
+    params: dict[str, Any] = field(default_factory=dict)
+    value: float | None = None
+    seconds: Amount | None = None
+    warm_start: Name | None = None
+    prompts_seen: Count | None = None
+
+
+@dataclass(frozen=True)
+class BestTrial:
+    """The best trial of one objective; ``nodes`` of its graph in the order chosen, ``complete`` if as many as asked."""
+
+    number: Count
+    value: float
+    params: dict[str, Any]
+    nodes: tuple[tuple[tuple[Positive, Positive], ...], ...]
+    complete: bool
+    warm_start: Name | None = None
 
 
 @dataclass(frozen=True)
 class StudyRow:
-    """One method at one budget on the folds ("validation") or on test prompts."""
+    """One method at one budget on the folds ("validation") or on test prompts; intervals on test prompts only."""
 
-    method: str
-    budget: int
-    split: str
-    forwards_plain: int
-    forwards: int
-    nfe_reduction: float
+    method: Name
+    budget: Count
+    split: Split
+    forwards_plain: Positive
+    forwards: Positive
+    nfe_reduction: Amount
+    nfe_reduction_low: Amount | None = None
+    nfe_reduction_high: Amount | None = None
+    accepted_drafts_low: Amount | None = None
+    accepted_drafts_high: Amount | None = None
+
+    def check(self, where: str) -> None:
+        """Refuse intervals the wrong way round."""
+        for name in ("nfe_reduction", "accepted_drafts"):
+            check_interval(getattr(self, f"{name}_low"), getattr(self, f"{name}_high"), name, where)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Optuna's graph against another on test prompts: paired difference in nfe reduction over all budgets."""
+    """Optuna's graph against another on test prompts: paired difference in nfe reduction over all budgets.
 
-    against: str
+    ``by_budget`` holds the same for each budget alone, with the budget.
+    """
+
+    against: Name
     difference: float
     interval: tuple[float, float]
-    prompts: int
+    prompts: Count
     contains_zero: bool
-    sentence: str
+    sentence: Name
+    level: Amount = 0.95
+    distinguishable: bool | None = None
+    forwards_ratio: Amount | None = None
+    by_budget: tuple[dict[str, Any], ...] = ()
+
+    def check(self, where: str) -> None:
+        """Refuse an interval the wrong way round."""
+        check_pair(self.interval, f"{where}.interval")
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One of two objectives: what it is, which direction is better ("minimize" or "maximize"), and its unit."""
+    """One of two objectives: what it is, which direction is better, its unit, and the domain it is measured on."""
 
-    name: str
-    direction: str
-    unit: str
-    domain: str | None
+    name: Name
+    direction: Literal["minimize", "maximize"]
+    unit: Name
+    domain: Name | None = None
 
 
 @dataclass(frozen=True)
 class FrontPoint:
-    """One graph of a front: values on held-out prompts of the folds, and on test prompts where there are."""
+    """One graph of a front: values on held-out prompts of the folds, and on test prompts where there are.
 
-    method: str
-    budget: int | None
-    values: tuple[float, float]
-    test_values: tuple[float, float] | None
+    Optuna's own points state the trial and its parameters, those of fixed methods the gap to the bound.
+    """
+
+    method: Name
+    values: tuple[Amount, Amount]
+    budget: Count | None = None
+    test_values: tuple[Amount, Amount] | None = None
+    number: Count | None = None
+    params: dict[str, Any] | None = None
+    gap: Amount | None = None
 
 
 @dataclass(frozen=True)
 class StudyFile:
-    """A study that was read. Of one objective it has rows and verdicts; of two it has axes and a front."""
+    """A study. Of one objective it has a best trial, baselines and comparisons; of two it has axes and a front.
 
-    path: Path
-    objective: str | None
-    run: dict[str, Any]
-    search_prompts: int
-    test_prompts: int
+    Attributes:
+        trials: in order.
+        search_prompts, test_prompts: how many.
+        name, trace_hash, config, run: which study, over what, how.
+        importances: per objective, the share of each parameter.
+        baselines: fixed methods and Optuna, per budget and split.
+        comparisons: Optuna against every fixed method, by its name.
+        pareto: Optuna's front and those of the fixed methods.
+        path: where it was read from.
+    """
+
+    FORMAT: ClassVar[str] = "draftgraph-study"
+
     trials: tuple[Trial, ...]
-    importances: tuple[dict[str, float], ...]
-    rows: tuple[StudyRow, ...]
-    verdicts: tuple[Verdict, ...]
-    axes: tuple[Axis, ...]
-    front: tuple[FrontPoint, ...]
+    search_prompts: Count
+    test_prompts: Count
+    name: str = ""
+    trace_hash: str = ""
+    config: dict[str, Any] = field(default_factory=dict)
+    run: dict[str, Any] = field(default_factory=dict)
+    optuna_version: str = ""
+    objective: Name | None = None
+    best: BestTrial | None = None
+    importances: tuple[dict[str, Amount], ...] = ()
+    baselines: tuple[StudyRow, ...] = ()
+    comparisons: dict[str, Verdict] = field(default_factory=dict)
+    axes: tuple[Axis, ...] = ()
+    pareto: tuple[FrontPoint, ...] = ()
+    path: Path = field(default=Path(), metadata=NOT_SAVED, compare=False)
+
+    def check(self, where: str) -> None:
+        """Refuse no trials, one axis alone, and trials with other numbers of values than objectives."""
+        if not self.trials:
+            fail("trials", "at least one finished trial", Words("none"))
+        if len(self.axes) not in (0, 2):
+            fail("axes", "two axes, or none for a study of one objective", Words(str(len(self.axes))))
+        objectives = max(1, len(self.axes))
+        for index, trial in enumerate(self.trials):
+            if trial.values and len(trial.values) != objectives:
+                fail(f"trials[{index}].values", f"{objectives} values", list(trial.values))
+
+    def verdicts(self) -> list[Verdict]:
+        """Against every fixed method, in the order of the file."""
+        return list(self.comparisons.values())
 
     def about(self) -> str:
         """Model, policy and cache as a sentence; empty where the study does not say."""
-        named = [(name, self.run.get(name)) for name in ("model", "policy", "cache")]
-        said = [f"{name}: {value}" for name, value in named if isinstance(value, str)]
-        text = ", ".join(said)
-        return f"{text[0].upper()}{text[1:]}." if text else ""
+        return facts(self.run, ("model", "policy", "cache"))
 
 
 def load_study(path: str | Path) -> StudyFile:
@@ -100,105 +186,8 @@ def load_study(path: str | Path) -> StudyFile:
         FigureDataError: no such file, another format, no trials, a field missing or of another type.
     """
     path = Path(path)
-    path = path / "study.json" if path.is_dir() else path
-    return fields.read_saved(path, lambda outer: _study(path, outer))
-
-
-def _study(path: Path, outer: Item) -> StudyFile:
-    fields.check_format(outer, STUDY_FORMAT)
-    trials = fields.each(outer, "trials", _trial)
-    if not trials:
-        fail("trials", "at least one finished trial", Words("none"))
-    axes = fields.each(outer, "axes", _axis)
-    if len(axes) not in (0, 2):
-        fail("axes", "two axes, or none for a study of one objective", Words(str(len(axes))))
-    for index, trial in enumerate(trials):
-        if trial.values and len(trial.values) != max(1, len(axes)):
-            fail(f"trials[{index}].values", f"{max(1, len(axes))} values", list(trial.values))
-    told = expect_object(outer.get("comparisons", {}), "comparisons")
-    return StudyFile(
-        path=path,
-        objective=fields.optional_text(outer, "objective", "file"),
-        run=expect_object(outer.get("run", {}), "run"),
-        search_prompts=fields.count(outer, "search_prompts", "file"),
-        test_prompts=fields.count(outer, "test_prompts", "file"),
-        trials=trials,
-        importances=fields.each(outer, "importances", _shares),
-        rows=fields.each(outer, "baselines", _row),
-        verdicts=tuple(_verdict(expect_object(told[name], f"comparisons.{name}"), name) for name in told),
-        axes=axes,
-        front=fields.each(outer, "pareto", _point),
-    )
-
-
-def _trial(item: Item, where: str) -> Trial:
-    failed = item.get("values") is None
-    return Trial(
-        number=fields.count(item, "number", where),
-        state=fields.text(item, "state", where),
-        values=() if failed else fields.numbers(item, "values", where, low=float("-inf")),
-        warm_start=fields.optional_text(item, "warm_start", where),
-    )
-
-
-def _axis(item: Item, where: str) -> Axis:
-    direction = fields.text(item, "direction", where)
-    if direction not in (MINIMIZE, MAXIMIZE):
-        fail(f"{where}.direction", f"{MINIMIZE} or {MAXIMIZE}", direction)
-    return Axis(
-        name=fields.text(item, "name", where),
-        direction=direction,
-        unit=fields.text(item, "unit", where),
-        domain=fields.optional_text(item, "domain", where),
-    )
-
-
-def _shares(item: Item, where: str) -> dict[str, float]:
-    return {name: fields.number(item, name, where) for name in item}
-
-
-def _row(item: Item, where: str) -> StudyRow:
-    forwards = fields.count(item, "forwards", where)
-    plain = fields.count(item, "forwards_plain", where)
-    if forwards == 0 or plain == 0:
-        fail(where, "forwards and forwards_plain above 0", Words(f"{forwards} and {plain}"))
-    return StudyRow(
-        method=fields.text(item, "method", where),
-        budget=fields.count(item, "budget", where),
-        split=fields.split_name(item, where),
-        forwards_plain=plain,
-        forwards=forwards,
-        nfe_reduction=fields.number(item, "nfe_reduction", where),
-    )
-
-
-def _verdict(item: Item, name: str) -> Verdict:
-    where = f"comparisons.{name}"
-    zero = fields.need(item, "contains_zero", where)
-    if not isinstance(zero, bool):
-        fail(f"{where}.contains_zero", "true or false", zero)
-    return Verdict(
-        against=name,
-        difference=fields.number(item, "difference", where, low=float("-inf")),
-        interval=fields.pair(item, "interval", where),
-        prompts=fields.count(item, "prompts", where),
-        contains_zero=zero,
-        sentence=fields.text(item, "sentence", where),
-    )
-
-
-def _point(item: Item, where: str) -> FrontPoint:
-    values = fields.numbers(item, "values", where)
-    tested = None if item.get("test_values") is None else fields.numbers(item, "test_values", where)
-    for name, found in (("values", values), ("test_values", tested)):
-        if found is not None and len(found) != 2:
-            fail(f"{where}.{name}", "two numbers", Words(str(len(found))))
-    return FrontPoint(
-        method=fields.text(item, "method", where),
-        budget=fields.optional_count(item, "budget", where),
-        values=(values[0], values[1]),
-        test_values=None if tested is None else (tested[0], tested[1]),
-    )
+    path = path / STUDY_NAME if path.is_dir() else path
+    return replace(load_record(StudyFile, path), path=path)
 
 
 def one_reading(methods: list[str], score: dict[str, float]) -> list[str]:

@@ -11,20 +11,18 @@ import optuna
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
-from calibrate.files import write_json
 from drafting.parametric.candidates import Candidates
 from drafting.parametric.construction import parametric
 from drafting.replay import ReplayResult, replay
 from drafting.searches.result import SearchResult
-from studies.runs.run_directory import read_json
+from figures.records.record import read_object, save_record
+from figures.records.study import OPTUNA, STUDY_NAME, StudyFile
 from studies.statistics.crossval import search_graphs
 from studies.statistics.intervals import Comparison, Interval, PromptBootstrap, interval_columns
-from studies.tuning.optuna_study import STUDY_VERSION, StudyConfig, StudyError, study_facts
+from studies.tuning.optuna_study import StudyConfig, StudyError, study_facts
 from studies.tuning.study_data import StudyInput
+from verify.files.typed_json import from_json, to_json
 
-STUDY_FORMAT = "draftgraph-study"
-STUDY_NAME = "study.json"
-OPTUNA = "optuna"
 #: Fixed graphs to beat; "exact" is the proven best graph of its budget on the search prompts.
 BASELINES = ("chain", "tree_greedy", "published", "greedy", "cut", "exact")
 _IMPORTANCE_TRIALS = 10
@@ -72,7 +70,6 @@ def study_results(source: StudyInput, config: StudyConfig, study: optuna.Study) 
         },
         "importances": importances(study),
         "baselines": rows,
-        "comparison": against["greedy"],
         "comparisons": against,
         "pareto": [],
     }
@@ -115,7 +112,7 @@ def trial_rows(study: optuna.Study) -> list[dict[str, Any]]:
             "number": trial.number,
             "params": trial.params,
             **({"value": trial.values[0] if trial.values else None} if len(study.directions) == 1 else {}),
-            "values": trial.values,
+            "values": trial.values or [],
             "state": _state(trial),
             "seconds": trial.duration.total_seconds() if trial.duration else None,
             "warm_start": trial.user_attrs.get("warm_start"),
@@ -147,19 +144,24 @@ def write_study(out: str | Path, results: dict[str, Any], overwrite: bool = Fals
 
     Raises:
         StudyError: another study stands there and ``overwrite`` is off.
+        figures.FigureDataError: what stands there cannot be read.
     """
     path = Path(out) / STUDY_NAME
     check_study_output(path, results["config"], results["trace_hash"], overwrite)
-    write_json(path, results)
+    save_record(from_json(StudyFile, to_json(results)), path)
     return path
 
 
 def check_study_output(path: Path, config: dict[str, Any], trace_hash: str, overwrite: bool) -> None:
-    """Raise :class:`StudyError` when ``path`` holds another study and ``overwrite`` is off."""
+    """Raise :class:`StudyError` when ``path`` holds another study and ``overwrite`` is off.
+
+    Raises:
+        figures.FigureDataError: what stands there cannot be read.
+    """
     if overwrite or not path.exists():
         return
-    there = read_json(path)
-    if not isinstance(there, dict) or there.get("config") != config or there.get("trace_hash") != trace_hash:
+    there = read_object(path)
+    if there.get("config") != config or there.get("trace_hash") != trace_hash:
         raise StudyError(f"{path} holds another study; give another --out, or --overwrite")
 
 
@@ -167,8 +169,6 @@ def shared_header(source: StudyInput, config: StudyConfig, study: optuna.Study) 
     """What every ``study.json`` begins with."""
     facts = study_facts(source.data, config)
     return {
-        "format": STUDY_FORMAT,
-        "version": STUDY_VERSION,
         "name": study.study_name,
         "trace_hash": facts["trace_hash"],
         "config": facts["config"],

@@ -62,11 +62,12 @@ def study_command(
     import optuna
 
     from calibrate.progress import RichReporter
+    from figures.records.study import STUDY_NAME
     from studies.tuning.optuna_study import StudyConfig, StudyError, finished_trials, run_study, study_facts
     from studies.tuning.pareto import pareto_results
     from studies.tuning.storage import is_shared, shown
     from studies.tuning.study_data import load_study_input
-    from studies.tuning.study_results import STUDY_NAME, check_study_output, study_results, write_study
+    from studies.tuning.study_results import check_study_output, study_results, write_study
 
     chosen: Any = kind
     config = StudyConfig(

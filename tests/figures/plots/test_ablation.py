@@ -16,7 +16,7 @@ from figures.plots.domain_matrix import FRAME, draw_domain_matrix, matrix, table
 from figures.plots.nfe_vs_budget import draw_nfe_vs_budget
 from figures.plots.setting_curves import draw_setting_curves, table_setting_curves
 from figures.records.ablation import Ablation, load_ablation
-from figures.records.fields import FigureDataError
+from figures.records.record import FigureDataError
 from tests.support import saved_inputs
 from tests.support.overlaps import assert_legible
 

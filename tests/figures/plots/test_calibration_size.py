@@ -9,7 +9,7 @@ import pytest
 
 from figures.plots.calibration_size import draw_calibration_size, table_calibration_size
 from figures.records.calibration_size import load_calibration_size
-from figures.records.fields import FigureDataError
+from figures.records.record import FigureDataError
 from tests.figures.plots.test_ablation import by_gid, heading
 from tests.support import saved_inputs
 from tests.support.overlaps import assert_legible

@@ -9,7 +9,7 @@ import pytest
 from figures.draw import draw_all
 from figures.plots.divergence import draw_divergence, table_divergence
 from figures.records.divergence import DivergenceFile, load_divergence
-from figures.records.fields import FigureDataError
+from figures.records.record import FigureDataError
 from tests.figures.plots.test_ablation import by_gid, heading
 from tests.support import saved_inputs
 from tests.support.overlaps import assert_legible

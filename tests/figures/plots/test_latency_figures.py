@@ -10,8 +10,8 @@ import pytest
 from figures.plots.latency_rows import draw_latency_rows, table_latency_rows
 from figures.plots.speedup import draw_speedup, table_speedup
 from figures.records.budget import load_budget
-from figures.records.fields import FigureDataError
 from figures.records.latency import load_latency
+from figures.records.record import FigureDataError
 from tests.figures.plots.test_ablation import by_gid, heading
 from tests.support import saved_inputs
 from tests.support.overlaps import assert_legible

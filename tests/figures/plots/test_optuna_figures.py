@@ -9,7 +9,7 @@ import pytest
 
 from figures.plots.optuna_overview import baseline_values, draw_optuna_overview, table_optuna_overview
 from figures.plots.pareto import draw_pareto, fronts, table_pareto
-from figures.records.fields import FigureDataError
+from figures.records.record import FigureDataError
 from figures.records.study import StudyFile, load_study
 from tests.figures.plots.test_ablation import by_gid, heading
 from tests.support import saved_inputs
@@ -34,7 +34,7 @@ def test_the_history_shows_trials_records_and_fixed_graphs(tmp_path: Path) -> No
     best = by_gid(history, "best")
     records: list[float] = []
     for trial in payload["trials"]:
-        if trial["values"] is not None:
+        if trial["values"]:
             own = trial["values"] if trial["state"] == "complete" else [9.0]  # a pruned trial sets no record
             records.append(min([*records[-1:], *own]))
     assert list(best.get_ydata()) == records
@@ -154,7 +154,7 @@ def test_the_wrong_kind_of_study_is_an_error(tmp_path: Path) -> None:
         draw_optuna_overview(load(tmp_path, saved_inputs.pareto("rows")))
     failed = saved_inputs.study()
     for trial in failed["trials"]:
-        trial["values"] = None
+        trial["values"] = []
     with pytest.raises(FigureDataError, match="no trial has a value"):
         draw_optuna_overview(load(tmp_path, failed))
 
@@ -164,11 +164,11 @@ def test_the_wrong_kind_of_study_is_an_error(tmp_path: Path) -> None:
     [
         ("trials.0.values", [1.0, 2.0], r"trials\[0\].values: expected 1 values, found \[1.0, 2.0\]"),
         ("trials", [], "trials: expected at least one finished trial"),
-        ("comparisons.greedy.interval", [1.0], r"comparisons.greedy.interval: expected an interval"),
+        ("comparisons.greedy.interval", [1.0], r"comparisons.greedy.interval: expected a list of 2, found \[1.0\]"),
         ("comparisons.greedy.contains_zero", None, "comparisons.greedy.contains_zero: expected true or false"),
-        ("baselines.0.forwards", 0, r"baselines\[0\]: expected forwards and forwards_plain above 0"),
-        ("axes", [{"name": "a", "direction": "up", "unit": "b"}], r"axes\[0\].direction: expected minimize or maxim"),
-        ("pareto", [{"method": "a", "values": [1.0]}], r"pareto\[0\].values: expected two numbers, found 1"),
+        ("baselines.0.forwards", 0, r"baselines\[0\].forwards: expected an integer of at least 1, found 0"),
+        ("axes", [{"name": "a", "direction": "up", "unit": "b"}], r"axes\[0\].direction: expected one of minimize"),
+        ("pareto", [{"method": "a", "values": [1.0]}], r"pareto\[0\].values: expected a list of 2, found \[1.0\]"),
     ],
 )
 def test_broken_studies_name_the_place(tmp_path: Path, place: str, value: object, message: str) -> None:

@@ -11,8 +11,12 @@ from matplotlib.image import imread
 
 from figures import draw as drawing
 from figures.draw import draw_all
-from figures.records.fields import FigureDataError
+from figures.records.calibration_size import load_calibration_size
+from figures.records.divergence import load_divergence
+from figures.records.latency import load_latency
+from figures.records.record import FigureDataError, save_record
 from figures.records.saved import FigureWarning, kind_of, saved_files, stem
+from figures.records.study import load_study
 from tests.support import saved_inputs
 
 MAKERS: dict[str, Callable[[], dict[str, Any]]] = {
@@ -128,6 +132,34 @@ def test_nothing_is_written_when_one_file_is_wrong(everything: Path) -> None:
     with pytest.raises(FigureDataError, match=r"h200\.json: unit"):
         draw_all(everything)
     assert not (everything / "figures").exists()
+
+
+COMMITTED = sorted((Path(__file__).parents[3] / "docs" / "results").glob("*.json"))
+LOADERS: dict[str, Callable[[Path], Any]] = {
+    "calibration-size": load_calibration_size, "divergence": load_divergence, "latency": load_latency,
+    "study": load_study,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("file", COMMITTED, ids=lambda file: file.name)
+def test_the_committed_results_are_read_and_written_again(file: Path, tmp_path: Path) -> None:
+    """The class of a file holds all of it: what is read and written again is the same, field for field."""
+    content = json.loads(file.read_text())
+    kind = kind_of(content)
+    assert kind is not None
+    record = LOADERS[kind](file)
+    save_record(record, tmp_path / "again.json")
+    again = json.loads((tmp_path / "again.json").read_text())
+    assert LOADERS[kind](tmp_path / "again.json") == record
+    for name in content.keys() - {"config", "tool_version"}:
+        assert _without_none(again[name]) == _without_none(content[name]), name
+
+
+def _without_none(value: Any) -> Any:
+    """``value`` without fields that are null: a file may leave out what a class has a default for."""
+    if isinstance(value, dict):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    return [_without_none(item) for item in value] if isinstance(value, list) else value
 
 
 def test_kinds_are_told_by_content() -> None:

@@ -14,12 +14,13 @@ from drafting.anchors import AnchorTable
 from drafting.replay import replay
 from drafting.searches.greedy import greedy
 from drafting.trie import PrefixTrie
+from figures.records.study import StudyFile
 from studies.statistics.crossval import SplitError
 from studies.tuning.fold_objective import FoldObjective
 from studies.tuning.optuna_study import StudyConfig, StudyError, objective_values, run_study
 from studies.tuning.pareto import front, pareto_results
 from studies.tuning.study_data import find_domains, load_study_input, study_data
-from studies.tuning.study_results import BASELINES, STUDY_FORMAT, study_results, write_study
+from studies.tuning.study_results import BASELINES, study_results, write_study
 from tests.support.study_toys import CONFIG, data, traces, values, write_folder
 from tests.support.toy import toy_traces
 from verify.graph.formulas import formula
@@ -172,7 +173,7 @@ def test_results_say_plainly_whether_anything_was_won(tmp_path: Path) -> None:
     found = study_results(given, CONFIG, study)
     path = write_study(tmp_path, found)
     read = json.loads(path.read_text())
-    assert (read["format"], read["version"]) == (STUDY_FORMAT, 1)
+    assert (read["format"], read["version"]) == (StudyFile.FORMAT, 1)
     assert read["config"]["budgets"] == [2, 5]
     assert [row["number"] for row in read["trials"]] == list(range(12))
     assert {row["method"] for row in read["baselines"]} == {*BASELINES, "optuna"}
@@ -181,7 +182,7 @@ def test_results_say_plainly_whether_anything_was_won(tmp_path: Path) -> None:
         if row["method"] == "optuna" and row["split"] == "test":
             assert row["forwards"] == replay(nodes[: row["budget"]], given.test).forwards
         assert row["nfe_reduction"] == pytest.approx(row["forwards_plain"] / row["forwards"])
-    told = read["comparison"]
+    told = read["comparisons"]["greedy"]
     low, high = told["interval"]
     assert told["against"] == "greedy"
     assert low <= told["difference"] <= high
@@ -199,7 +200,7 @@ def test_results_say_plainly_whether_anything_was_won(tmp_path: Path) -> None:
 def test_a_graph_that_is_greedy_wins_nothing_and_says_so(tmp_path: Path) -> None:
     given = load_study_input(folder(tmp_path / "traces"), CONFIG)
     study = run_study(given.data, CONFIG, 1).study
-    told = study_results(given, CONFIG, study)["comparison"]
+    told = study_results(given, CONFIG, study)["comparisons"]["greedy"]
     assert told["difference"] == 0
     assert told["contains_zero"]
     assert "too few prompts (3) to conclude" in told["sentence"]
