@@ -63,7 +63,7 @@ def write_report(run: str | Path, out: str | Path | None = None) -> Path:
     """Write ``report.html`` for a run directory; its figures are drawn anew.
 
     Args:
-        run: a run directory of ``draftgraph calibrate``.
+        run: a run directory of ``draftgraph calibrate``, or the ``results.json`` in it.
         out: where to write instead of ``RUN/report.html``.
 
     Raises:
@@ -71,8 +71,8 @@ def write_report(run: str | Path, out: str | Path | None = None) -> Path:
             outside the run; or a graph without its row on the other split.
         OSError: the page cannot be written.
     """
-    directory = Path(run)
-    results = load_run(directory)
+    results = load_run(run)
+    directory = results.directory  # also where results.json itself was named
     named = results.config.get("policies")
     done = results.policies()
     policies = [policy for policy in named if isinstance(policy, str)] if isinstance(named, list) else done

@@ -236,6 +236,12 @@ def test_a_graph_outside_the_run(copy: Path) -> None:
         write_report(copy)
 
 
+def test_a_file_where_a_folder_is_expected(copy: Path) -> None:
+    assert write_report(copy / "results.json") == copy / "report.html"
+    with pytest.raises(FigureDataError, match='config.json: format: expected "draftgraph-results"'):
+        write_report(copy / "config.json")
+
+
 def test_no_run(tmp_path: Path) -> None:
     with pytest.raises(FigureDataError, match="expected a readable JSON file, found no such file"):
         write_report(tmp_path)
