@@ -238,7 +238,7 @@ def test_a_graph_outside_the_run(copy: Path) -> None:
 
 def test_a_file_where_a_folder_is_expected(copy: Path) -> None:
     assert write_report(copy / "results.json") == copy / "report.html"
-    with pytest.raises(FigureDataError, match='config.json: format: expected "draftgraph-results"'):
+    with pytest.raises(FigureDataError, match=r'config\.json: format: expected "draftgraph-results"'):
         write_report(copy / "config.json")
 
 
