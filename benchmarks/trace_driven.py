@@ -115,14 +115,14 @@ class TraceDrivenEngine:
         drawn = np.random.default_rng([seed, prompt_index]).integers(0, self.vocabulary_size - 1, max(length, 1))
         return [int(token) for token in drawn + (drawn >= self.mask_token_id)]
 
-    def check(self, denoiser: Denoiser, cache: str, backend: str, drafts: int) -> None:
+    def check(self, denoiser: Denoiser, cache: str, backend: str, drafts: int, bridges: int) -> None:
         """See :meth:`verify.engines.contract.Engine.check`."""
         if (denoiser.mask_token_id, denoiser.vocabulary_size) != (self.mask_token_id, self.vocabulary_size):
             raise EngineError("the trace drives a model with another mask token or vocabulary than this one")
         if cache != self.config.cache:
             raise EngineError(f"the trace was recorded with {self.config.cache} cache, it cannot drive {cache}")
         if self.inner is not None:
-            self.inner.check(getattr(self.inner, "denoiser", denoiser), cache, backend, drafts)
+            self.inner.check(getattr(self.inner, "denoiser", denoiser), cache, backend, drafts, bridges)
 
     def open(self, slot: int, prompt_index: int, layout: SequenceLayout) -> None:
         self._first_new(prompt_index)

@@ -8,8 +8,6 @@ from typing import Any
 
 from verify.files.writing import write_atomically
 
-__all__ = ["write_atomically", "write_json"]
-
 
 def write_json(path: str | Path, value: Any) -> None:
     """Write ``value`` as indented JSON; NaN and infinity are refused, as JSON has no word for them."""

@@ -158,6 +158,8 @@ class DraftGraph(nx.DiGraph):
         0.875
         """
         of_node, of_edge = trace_attributes(self, trie)
+        if self.graph.get("trie") is not trie:  # a bound that was proved on other traces says nothing here
+            self.graph.pop("search", None)
         nx.set_node_attributes(self, of_node)
         nx.set_edge_attributes(self, of_edge)
         self.graph["trie"] = trie
@@ -191,7 +193,7 @@ class DraftGraph(nx.DiGraph):
     def bound(self) -> float | None:
         """No graph of this many draft nodes has a larger value on the traces that ``drafting.search`` searched.
 
-        None where nothing was proved, or where nodes were added since.
+        None where nothing was proved, where nodes were added since, or where other traces annotated the graph since.
         """
         found = self._search()
         return None if found is None else found.bound

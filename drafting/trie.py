@@ -8,12 +8,11 @@ is what makes the search for a draft graph harder than the search for a draft tr
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
-from scipy import sparse
 
 from drafting.anchors import AnchorTable
 from drafting.codes import distinct_codes, formula_codes
@@ -232,24 +231,9 @@ class PrefixTrie:
         keys.sort(axis=1)
         return int(states[np.lexsort(keys.T[::-1])[0]])
 
-    def prompt_leaf_counts(self) -> tuple[np.ndarray, sparse.csr_array]:
-        """Per prompt, how many anchors end at each trie node: (prompt_indices int32 [M], counts [M, T]).
-
-        Resampling prompts needs nothing else: ``weights @ counts`` are leaf counts of the resample, and
-        :meth:`count_from_leaves` turns them into prefix counts.
-        """
-        prompt_indices, row = np.unique(self.anchors.prompt_index, return_inverse=True)
-        ones = np.ones(len(row), dtype=np.int64)
-        return prompt_indices, sparse.csr_array((ones, (row, self.leaf)), shape=(len(prompt_indices), self.n_nodes))
-
     def count_from_leaves(self, leaf_count: np.ndarray) -> np.ndarray:
         """Prefix counts [T] from the weight of chains that end at each trie node [T]. O(T)."""
         return sum_up(np.array(leaf_count), self.parent, self.levels)
-
-    def reweighted(self, weights: np.ndarray) -> PrefixTrie:
-        """The same prefixes with other anchor weights [A]. O(A + T)."""
-        checked = _checked_weights(weights, self.anchors.n_anchors)
-        return replace(self, count=self.count_from_leaves(_tally(self.leaf, checked, self.n_nodes)))
 
     def prune(self, min_count: float) -> PrefixTrie:
         """Drop states that fewer than ``min_count`` anchors can reach, and all prefixes through them.

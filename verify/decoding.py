@@ -154,7 +154,7 @@ def decode_batch(
     drafter = cast(Drafter, drafts) if hasattr(drafts, "for_sequence") else GraphDrafter(drafts)
     if drafter.max_vocabulary_rank > config.top_j:
         raise LayoutError(
-            f"the graph names vocabulary rank {drafter.max_vocabulary_rank}, but only top_j={config.top_j} are kept; "
+            f"the drafts read vocabulary rank {drafter.max_vocabulary_rank}, but only top_j={config.top_j} are kept; "
             f"raise top_j"
         )
     promise = exactness(config.cache, config.backend)
@@ -173,7 +173,8 @@ def decode_batch(
         bridges=drafter.max_bridges > 0 and config.cache == "block_causal",
     )
     if engine is not None:
-        engine.check(denoiser, config.cache, config.backend, drafter.max_drafts)
+        bridges = drafter.max_bridges if rules.bridges else 0
+        engine.check(denoiser, config.cache, config.backend, drafter.max_drafts, bridges)
     elif prompts:
         engine = make_engine(
             denoiser, config, layouts, min(batch_size, len(prompts)), drafter.max_drafts, drafter.max_bridges
@@ -221,7 +222,7 @@ def _run(
             (prompt_index, prompt), layout = waiting.popleft()
             engine.open(len(active), prompt_index, layout)
             active.append(SequenceDecoder(rules, prompt, layout, prompt_index))
-        _advance(engine, active, rules.mask_token_id, top_j)
+        _advance(engine, active, rules.mask_token_id, top_j, rules.policy.needs == "logits")
         for slot in reversed(range(len(active))):
             if not active[slot].done:
                 continue
@@ -233,7 +234,9 @@ def _run(
 
 
 @torch.inference_mode()
-def _advance(engine: Engine, active: Sequence[SequenceDecoder], mask_token_id: int, top_j: int) -> None:
+def _advance(
+    engine: Engine, active: Sequence[SequenceDecoder], mask_token_id: int, top_j: int, keep_logits: bool
+) -> None:
     """One forward: of the blocks that begin, if there are any, else of all sequences together."""
     due = [slot for slot, sequence in enumerate(active) if sequence.refresh_due]
     slots = due or range(len(active))
@@ -246,9 +249,8 @@ def _advance(engine: Engine, active: Sequence[SequenceDecoder], mask_token_id: i
                 engine.cross(slot, one.tokens, one.start)
                 one.crossed = False
         result = engine.step(slots, [one.states for one in chosen], [one.bridges for one in chosen])
-    for sequence, ranked, query_tokens in zip(
-        chosen, result.rank(mask_token_id, top_j), result.query_tokens, strict=True
-    ):
+    ranks = result.rank(mask_token_id, top_j, keep_logits)
+    for sequence, ranked, query_tokens in zip(chosen, ranks, result.query_tokens, strict=True):
         sequence.advance(ranked, query_tokens)
 
 

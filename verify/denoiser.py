@@ -36,7 +36,7 @@ class Denoiser(Protocol):
         logit_rows: torch.Tensor | None = None,
         cache_rows: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, Any | None]:
-        """Compute logits for some rows and, where asked, freeze the keys and values of some rows.
+        """Compute logits for some rows and, where asked, cache the keys and values of some rows.
 
         Args:
             tokens: int64 [B, R].
@@ -67,7 +67,7 @@ class SlotRows:
     Attributes:
         tokens: int64 [b, r].
         positions: int64 [b, r].
-        mask: what :meth:`SlotDenoiser.prepare_mask` made of a attention_mask bool [b, r, columns + r].
+        mask: what :meth:`SlotDenoiser.prepare_mask` made of an attention mask bool [b, r, columns + r].
         columns: how many columns of the slots' buffers are read before the rows' own; 0 reads none.
         slots: int64 [b], whose rows these are; None means slots 0 to b - 1, whose buffers are then read in place.
         logit_rows: int64 [n], rows whose logits are wanted, as ``k * r + row``.
@@ -120,7 +120,7 @@ class SlotDenoiser(Denoiser, Protocol):
         ...
 
     def prepare_mask(self, attention_mask: torch.Tensor) -> torch.Tensor:
-        """The model's own form of a attention_mask bool [b, r, c]; its last two axes stay [r, c], so it can be cut."""
+        """The model's own form of an attention mask bool [b, r, c]; its last two axes stay [r, c], so it can be cut."""
         ...
 
     def forward_slots(self, memory: Any, rows: SlotRows) -> torch.Tensor:

@@ -31,13 +31,14 @@ class RankedBlocks:
     Attributes:
         top_token: int32 [B, L, J], vocabulary-rank order; never the mask token; 0 in rows that were not ranked.
         top_probability: float64 [B, L, J]; softmax without the mask token, temperature 1; NaN in rows not ranked.
-        logits: [n, V] as the model gave them, still on its device, for policies that need them.
+        logits: [n, V] as the model gave them, still on its device; None where the policy does not read them, so that
+            ranks that are kept hold no memory of the device.
         row_of: int [B, L], the row of ``logits`` that a position's distribution is, -1 where it was not ranked.
     """
 
     top_token: np.ndarray
     top_probability: np.ndarray
-    logits: torch.Tensor
+    logits: torch.Tensor | None
     row_of: np.ndarray
 
     @cached_property
@@ -53,20 +54,14 @@ class RankedBlocks:
 
     def logits_of(self, index: int, offsets: np.ndarray) -> torch.Tensor:
         """Logits [m, V] of some ``offsets`` (int [m]) of block ``index``, on their device; costs a small transfer."""
+        if self.logits is None:
+            raise ValueError("no logits were kept; a policy that reads them says so in its `needs`")
         return self.logits[torch.from_numpy(self.row_of[index, offsets]).to(self.logits.device)]
-
-
-def rank_logits(logits: torch.Tensor, mask_token_id: int, top_j: int) -> RankedBlocks:
-    """Rank every row of whole blocks, ``logits`` [B, L, V]; arguments and errors as in :func:`rank_rows`."""
-    blocks, length, vocabulary = logits.shape
-    unit, offset = np.divmod(np.arange(blocks * length), length)
-    rows = logits.reshape(-1, vocabulary)
-    return gather_blocks(rank_rows(rows, mask_token_id, top_j), rows, unit, offset, blocks, length)
 
 
 def gather_blocks(
     ranked: tuple[np.ndarray, np.ndarray],
-    logits: torch.Tensor,
+    logits: torch.Tensor | None,
     unit: np.ndarray,
     offset: np.ndarray,
     blocks: int,
@@ -76,7 +71,7 @@ def gather_blocks(
 
     Args:
         ranked: what :func:`rank_rows` gave for the rows.
-        logits: the rows themselves, [n, V].
+        logits: the rows themselves, [n, V]; None keeps none.
         unit: int [n], the block that a row belongs to.
         offset: int [n], its offset there.
         blocks: how many blocks, ``B``.

@@ -119,7 +119,6 @@ class SequenceDecoder:
         self.accepted: list[int] = []
         self.done = False
         self._number = -1
-        self._pending = False
         self._policy_state = rules.policy.initial_state()
         self._drafter = rules.drafter.for_sequence()
         self._next_block()
@@ -136,8 +135,8 @@ class SequenceDecoder:
         self.bridges = np.zeros((0, 2, len(self.block)), dtype=np.int64)
         self._ahead: dict[bytes, StateMemory] = {}
         self.crossed = False
-        # Without memory the walk sees the newest forward only; with it, a policy that reads logits would keep those of
-        # every forward on the device, (1 + D) * L * V numbers each, so for it too only the newest is kept.
+        # Without memory the walk sees the newest forward only. A policy that reads logits would keep those of every
+        # forward on the device, (1 + D) * L * V numbers each, so for it too only the newest is kept.
         remembers = self._drafter.remembers and self.rules.policy.needs != "logits"
         self._known = StateMemory(KEPT_FORWARDS if remembers else 1)
         self._drafter.start_block()
@@ -159,7 +158,6 @@ class SequenceDecoder:
         self.refresh_due = False
         block, rules = self.block, self.rules
         self._remember(ranked)
-        self._pending = False
         used: KnownState | None = KnownState(self.states[0], ranked, 0)
         distributions = 0
         while used is not None:  # as long as the distribution of the reached state is already known
@@ -196,6 +194,8 @@ class SequenceDecoder:
     def _remember(self, ranked: RankedBlocks) -> None:
         """Keep what a forward computed: the states of the block, and those of the next one behind its bridges."""
         rules, count = self.rules, len(self.states)
+        if self._known.forwards == 1:
+            self._ahead.clear()
         self._known.add(self.states, ranked)
         self._drafter.learn(self.states, ranked, rules.policy, rules.mask_token_id)
         for number, (complete, state) in enumerate(self.bridges):
@@ -203,17 +203,19 @@ class SequenceDecoder:
             ahead.put(state, ranked, count + number)
 
     def _leave_block(self) -> KnownState | None:
-        """The block is complete: begin the next one, and give its first distribution where a bridge computed it."""
+        """The block is complete: begin the next one, and give its first distribution where a bridge computed it.
+
+        One forward crosses one block end at most: nothing is known ahead of a block that this forward began.
+        """
         ahead = self._ahead.get(self.block.tobytes())
-        pending = self._pending  # the block before this one is not cached yet either: a refresh then computes both
         self.tokens[self.start : self.start + len(self.block)] = self.block
         if self._ends(self.block):
             self.done = True
             return None
         self._next_block()
-        first = ahead.find(self.block) if ahead is not None and not (self.done or pending) else None
+        first = ahead.find(self.block) if ahead is not None and not self.done else None
         if ahead is not None and first is not None:
-            self._known, self.refresh_due, self.crossed, self._pending = ahead, False, True, True
+            self._known, self.refresh_due, self.crossed = ahead, False, True
         return first
 
     def _ends(self, block: np.ndarray) -> bool:

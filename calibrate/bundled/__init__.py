@@ -1,7 +1,7 @@
 """The bundled model: a small masked diffusion language model that ships with the repository.
 
-Only constants and paths live here, so that importing the package costs nothing (no torch, no transformers).
-`tasks` generates the text, `tokenizer` the vocabulary, `train` the weights, `evaluate` the accuracy table.
+Only constants and paths live here, so that importing the package costs nothing (no torch, no transformers). How text,
+vocabulary and weights were made: ``scripts/bundled_model``.
 """
 
 from pathlib import Path

@@ -29,7 +29,7 @@ MAX_VOCABULARY = 2**31 - 1
 
 
 @dataclass(frozen=True, eq=False)
-class FrozenEdge:
+class CachedEdge:
     """What a shifted model must keep of cached rows: the rows whose successor is not cached with them.
 
     Only they can ever be asked for (the row before the block; the last row of all), so one or two rows are kept. Of a
@@ -49,7 +49,7 @@ class FrozenEdge:
 class KeyValueCache:
     """Keys and values of ``C`` rows, per layer [1, heads, C, head width]; ``len()`` is ``C``."""
 
-    def __init__(self, layers: list[tuple[torch.Tensor, torch.Tensor]], edge: FrozenEdge | None = None) -> None:
+    def __init__(self, layers: list[tuple[torch.Tensor, torch.Tensor]], edge: CachedEdge | None = None) -> None:
         self.layers = layers
         self.edge = edge
 
@@ -60,17 +60,17 @@ class KeyValueCache:
         """The rows of the first sequence of a batch."""
         edge = self.edge
         if edge is not None:
-            edge = FrozenEdge(edge.positions[:1], edge.columns, edge.hidden[:1])
+            edge = CachedEdge(edge.positions[:1], edge.columns, edge.hidden[:1])
         return KeyValueCache([(keys[:1], values[:1]) for keys, values in self.layers], edge)
 
 
-class _FrozenLayer(DynamicLayer):
+class _CachingLayer(DynamicLayer):
     """A cache layer that puts cached keys before the new ones and forgets the new ones, unless asked to keep some."""
 
     def __init__(self, keys: torch.Tensor | None, values: torch.Tensor | None, cache_rows: torch.Tensor | None) -> None:
         super().__init__()
         self.cached_keys, self.cached_values, self.cache_rows = keys, values, cache_rows
-        self.new_context: tuple[torch.Tensor, torch.Tensor] | None = None
+        self.kept: tuple[torch.Tensor, torch.Tensor] | None = None
         self.is_initialized = True
         if keys is not None:
             self.keys, self.values = keys, values
@@ -87,11 +87,11 @@ class _FrozenLayer(DynamicLayer):
             keep_values = value_states.index_select(-2, self.cache_rows)
         if self.cached_keys is None or self.cached_values is None:
             if keep_keys is not None and keep_values is not None:
-                self.new_context = keep_keys, keep_values
+                self.kept = keep_keys, keep_values
             return key_states, value_states
         batch = (key_states.shape[0], -1, -1, -1)
         if keep_keys is not None and keep_values is not None:
-            self.new_context = (
+            self.kept = (
                 torch.cat([self.cached_keys.expand(batch), keep_keys], dim=-2),
                 torch.cat([self.cached_values.expand(batch), keep_values], dim=-2),
             )
@@ -237,7 +237,7 @@ class HuggingFaceDenoiser:
         layers = None
         if cache is not None or cache_rows is not None:
             pairs = cache.layers if cache is not None and len(cache) else [(None, None)] * self._layers
-            layers = [_FrozenLayer(keys, values, cache_rows) for keys, values in pairs]
+            layers = [_CachingLayer(keys, values, cache_rows) for keys, values in pairs]
         arguments: dict[str, Any] = {
             "input_ids": tokens,
             "attention_mask": mask,
@@ -258,7 +258,7 @@ class HuggingFaceDenoiser:
             logits = self.model(**arguments, logits_to_keep=logit_rows if logit_rows is not None else 0).logits
         if cache_rows is None or layers is None:
             return logits, None
-        return logits, KeyValueCache([layer.new_context for layer in layers if layer.new_context is not None], edge)
+        return logits, KeyValueCache([layer.kept for layer in layers if layer.kept is not None], edge)
 
 
 def check_vocabulary(size: int) -> None:
@@ -272,7 +272,7 @@ def _rows_before(
     positions: torch.Tensor,
     attention_mask: torch.Tensor,
     logit_rows: torch.Tensor | None,
-    edge: FrozenEdge | None,
+    edge: CachedEdge | None,
 ) -> torch.Tensor:
     """Hidden states [B, K, width] of the row before each wanted row: visible to it, one position before its own.
 
@@ -294,8 +294,8 @@ def _rows_before(
 
 
 def _cached_edge(
-    hidden: torch.Tensor, positions: torch.Tensor, cache_rows: torch.Tensor, old: FrozenEdge | None
-) -> FrozenEdge:
+    hidden: torch.Tensor, positions: torch.Tensor, cache_rows: torch.Tensor, old: CachedEdge | None
+) -> CachedEdge:
     """The edge of a cache that grows by ``cache_rows``; a row that was no edge before never becomes one."""
     new_positions, new_hidden = positions[:, cache_rows], hidden[:, cache_rows]
     columns = torch.arange(len(cache_rows), device=hidden.device)
@@ -305,6 +305,6 @@ def _cached_edge(
         new_positions = torch.cat([old.positions.expand(batch, -1), new_positions], dim=1)
         new_hidden = torch.cat([old.hidden.expand(batch, -1, -1), new_hidden], dim=1)
     if len(new_positions) > 1:
-        return FrozenEdge(new_positions, columns, new_hidden)
+        return CachedEdge(new_positions, columns, new_hidden)
     is_edge = ~torch.isin(new_positions[0, columns] + 1, new_positions[0])
-    return FrozenEdge(new_positions, columns[is_edge], new_hidden[:, is_edge])
+    return CachedEdge(new_positions, columns[is_edge], new_hidden[:, is_edge])

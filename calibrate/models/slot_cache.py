@@ -1,7 +1,7 @@
 """Static key and value buffers of many sequences, as a cache that transformers' models write to and read from.
 
 A step forward writes its keys behind the cached columns and hands attention one view over both; a refresh forward
-writes the rows it freezes. Buffers are made once, zeroed (a masked column is multiplied by 0, so it must hold
+writes the rows that it caches. Buffers are made once, zeroed (a masked column is multiplied by 0, so it must hold
 numbers), and never grow, so a forward over them has the same addresses every time.
 """
 
@@ -158,7 +158,8 @@ def forward_slots(model: Any, memory: SlotMemory, rows: SlotRows, shift: int) ->
     memory.set_rows(rows)
     try:
         inputs = rows.tokens, rows.positions, rows.mask
-        if rows.slots is not None:
+        if rows.slots is not None or rows.cache_rows is not None:
+            # A graph would write to the columns that it was captured with, or to none.
             hidden = run_decoder(model, memory.cache, *inputs)
         elif memory.graphs is not None:
             hidden = memory.graphs((rows.columns,), *inputs)

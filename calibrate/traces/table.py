@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from calibrate.files import write_atomically
+from verify.files.writing import write_atomically
 
 TRACE_FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"

@@ -11,8 +11,8 @@ from typing import Any
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from calibrate.files import write_atomically
 from figures.canvas.style import DPI
+from verify.files.writing import write_atomically
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from calibrate.bundled import DOMAINS
-from calibrate.files import write_atomically
 from calibrate.models.checkpoint import Checkpoint, load_checkpoint
 from calibrate.progress import Reporter, SilentReporter
 from calibrate.version import tool_version
@@ -30,6 +29,7 @@ from studies.runs.configuration import CalibrationConfig, encoded_splits
 from studies.runs.recordings import decode_config, record_split, recording_facts
 from studies.runs.run_directory import TRACES, open_run, slug
 from studies.statistics.intervals import interval_columns
+from verify.files.writing import write_atomically
 from verify.layout import exactness
 from verify.policies.specification import make_policy
 

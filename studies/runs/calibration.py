@@ -303,7 +303,7 @@ def _measured_columns(measured: Measurement | None, predicted: ReplayResult) -> 
         "forwards_measured": measured and measured.forwards,
         "forwards_predicted_measured": measured and int(predicted.forwards_per_prompt[: measured.prompts].sum()),
         "tokens_identical": measured and measured.tokens_identical,
-        "query_tokens": measured and measured.rows,
+        "query_tokens": measured and measured.query_tokens,
         "seconds": measured and measured.seconds,
     }
 

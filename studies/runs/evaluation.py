@@ -31,7 +31,7 @@ class Measurement:
         prompts: prompts decoded.
         identical: of these, prompts whose tokens equal the recorded plain decode, token by token.
         forwards: forward passes counted.
-        rows: rows over all forwards.
+        query_tokens: query tokens over all forwards.
         steps: denoising steps.
         seconds: wall time, on whatever machine this was; no claim rests on it.
         forwards_per_prompt: per prompt, in the order given.
@@ -40,7 +40,7 @@ class Measurement:
     prompts: int
     identical: int
     forwards: int
-    rows: int
+    query_tokens: int
     steps: int
     seconds: float
     forwards_per_prompt: list[int]
@@ -98,20 +98,20 @@ def measure(
         for _ in prompts if on_prompt else ():
             on_prompt()  # type: ignore[misc]
         return known
-    identical = rows = steps = 0
+    identical = query_tokens = steps = 0
     forwards = [0] * len(prompts)
     start = time.perf_counter()
     for prompt_index, result in decode_batch(
         checkpoint.denoiser, list(enumerate(prompts)), policy, config, DraftFiller(nodes), batch_size=batch_size
     ):
         identical += result.tokens == list(plain[prompt_index])
-        rows += result.query_tokens
+        query_tokens += result.query_tokens
         steps += result.steps
         forwards[prompt_index] = result.forwards
         if on_prompt is not None:
             on_prompt()
     seconds = time.perf_counter() - start
-    measurement = Measurement(len(prompts), identical, sum(forwards), rows, steps, seconds, forwards)
+    measurement = Measurement(len(prompts), identical, sum(forwards), query_tokens, steps, seconds, forwards)
     if cache is not None:
         write_json(cache, {"key": key, **asdict(measurement)})
     return measurement

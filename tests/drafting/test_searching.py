@@ -11,6 +11,7 @@ from drafting.graph import DraftGraph, DraftGraphError
 from drafting.replay import replay
 from drafting.searches.methods import MethodError
 from drafting.searching import NothingToDraftError, search
+from drafting.trie import PrefixTrie
 from drafting.values import path_value
 from tests.support.toy import toy_traces
 from verify.graph.file import load_graph
@@ -70,6 +71,14 @@ def test_a_changed_graph_is_valued_anew() -> None:
     larger = graph.copy()
     larger.add_edge(ROOT, ((7, 3),))
     assert larger.bound is None and larger.gap is None
+
+
+def test_a_bound_does_not_outlive_the_traces_it_was_proved_on() -> None:
+    graph, other = search(recorded(1), method="exact", budget=6), recorded(9)
+    again = graph.copy().annotate(graph.graph["trie"])
+    assert again.bound == graph.bound
+    graph.annotate(PrefixTrie.from_anchors(AnchorTable.from_traces(other, None)))
+    assert graph.value == graph.expected_accepted_length(other) and graph.bound is None and graph.gap is None
 
 
 def test_held_out_traces_value_a_graph() -> None:

@@ -83,27 +83,6 @@ def test_depth_limit() -> None:
     assert cut.depth_limit == 2
 
 
-def test_reweighting_is_building_with_weights() -> None:
-    table = AnchorTable.from_traces(toy_traces(7, prompts=8), None)
-    trie = PrefixTrie.from_anchors(table)
-    weights = np.random.default_rng(0).random(table.n_anchors)
-    assert np.allclose(trie.reweighted(weights).count, PrefixTrie.from_anchors(table, weights).count)
-    assert np.array_equal(trie.reweighted(np.ones(table.n_anchors)).count, trie.count)
-
-
-def test_counts_per_prompt_add_up_to_those_of_selected_prompts() -> None:
-    table = AnchorTable.from_traces(toy_traces(8, prompts=6), None)
-    trie = PrefixTrie.from_anchors(table)
-    prompt_indices, leaves = trie.prompt_leaf_counts()
-    assert prompt_indices.tolist() == list(range(6))
-    resample = np.array([0, 2, 1, 0, 0, 1])  # a bootstrap draw: prompt 1 twice, 2 and 5 once
-    counts = trie.count_from_leaves(resample @ leaves)
-    chains = [chain for prompt_index in (1, 1, 2, 5) for chain in table.select([prompt_index]).chains()]
-    expected = counted(chains, [1] * len(chains))
-    found = dict(zip(read_back(trie), counts.tolist(), strict=True))
-    assert {path: count for path, count in found.items() if count} == expected
-
-
 @pytest.mark.parametrize("min_count", [2, 3, 6])
 @pytest.mark.parametrize("seed", range(3))
 def test_pruning_keeps_the_value_of_every_graph_of_kept_states(min_count: int, seed: int) -> None:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from verify.ranking import LaggedRanker, rank_logits
+from tests.support.ranking import rank_logits
+from verify.ranking import LaggedRanker
 
 MASK = 1
 

@@ -71,7 +71,7 @@ class Influences:
 
     def __init__(self, forwards: int = 2) -> None:
         self._forwards = forwards
-        self._kept: list[tuple[np.ndarray, RankedBlocks]] = []
+        self._kept: list[tuple[np.ndarray, list[Outlook]]] = []
         self._found: dict[_Set, _Influence | tuple[Outlook, Outlook]] = {}
 
     def __len__(self) -> int:
@@ -93,9 +93,10 @@ class Influences:
             largest: pairs in a set at most; larger differences are not looked at.
             mask_token_id: the model's.
         """
-        self._kept = [*self._kept, (states, ranked)][-self._forwards :]
+        seen = [Outlook.of(ranked, index) for index in range(len(states))]
+        self._kept = [*self._kept, (states, seen)][-self._forwards :]
         known = np.concatenate([kept for kept, _ in self._kept])
-        outlooks = [Outlook.of(ranked, index) for kept, ranked in self._kept for index in range(len(kept))]
+        outlooks = [outlook for _, kept in self._kept for outlook in kept]
         new = len(known) - len(states)
         differ = known[:, None, :] != known[None, :, :]  # [S, I, L]
         size = np.count_nonzero(differ, axis=2)

@@ -221,7 +221,8 @@ class _Chain:
 
 def _expected_view(outlook: Outlook, order: np.ndarray) -> BlockView:
     """The block as a policy would see it if everything came as expected; one vocabulary rank."""
-    probability = 1 / (1 + np.exp(-outlook.odds[order]))
+    # Influences add up, so odds may leave the range of exp; below -700 the probability is 0 anyhow.
+    probability = 1 / (1 + np.exp(-np.maximum(outlook.odds[order], -700.0)))
     return BlockView(order, outlook.token[order, None], probability[:, None], _no_logits)
 
 

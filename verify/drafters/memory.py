@@ -53,8 +53,8 @@ class StateMemory:
     """The evaluated states of one block, the newest forwards only.
 
     Memory: ``KEPT_FORWARDS`` times a forward's ranks, 12 bytes per position and vocabulary rank; at D = 10, L = 32 and
-    J = 8 about 34 KB a forward. Logits stay on their device as long as their forward is kept, (1 + D) * L * V numbers.
-    For policies that read logits, keep one forward.
+    J = 8 about 34 KB a forward. For a policy that reads logits, a kept forward also holds (1 + D) * L * V numbers on
+    the device; keep one forward then.
 
     Args:
         forwards: how many forwards are kept, at least 1.
@@ -70,6 +70,9 @@ class StateMemory:
 
     def add(self, states: np.ndarray, ranked: RankedBlocks) -> None:
         """Remember the ``states`` (int64 [1 + D, L]) of a forward with their distributions."""
+        if self.forwards == 1:  # also what was put
+            self._known.clear()
+            self._kept.clear()
         keys = [state.tobytes() for state in states]
         for index, key in enumerate(keys):
             self._known[key] = KnownState(states[index], ranked, index)

@@ -45,8 +45,11 @@ class BatchLogits:
     query_tokens: list[int]
     length: int
 
-    def rank(self, mask_token_id: int, top_j: int) -> list[RankedBlocks]:
-        """Rank all rows with one transfer to the host; one :class:`RankedBlocks` per slot. Errors as in ``ranking``."""
+    def rank(self, mask_token_id: int, top_j: int, keep_logits: bool = True) -> list[RankedBlocks]:
+        """Rank all rows with one transfer to the host; one :class:`RankedBlocks` per slot. Errors as in ``ranking``.
+
+        ``keep_logits``: whether they refer to the logits, which then stay on the device as long as one of them is kept.
+        """
         token, probability = rank_rows(self.logits, mask_token_id, top_j)
         ranked = []
         for k, units in enumerate(self.units):
@@ -54,7 +57,7 @@ class BatchLogits:
             ranked.append(
                 gather_blocks(
                     (token[part], probability[part]),
-                    self.logits[part],
+                    self.logits[part] if keep_logits else None,
                     self.unit[part],
                     self.offset[part],
                     units,
@@ -79,8 +82,8 @@ def masked_rows(states: Sequence[np.ndarray], mask_token_id: int) -> tuple[np.nd
 class Engine(Protocol):
     """Runs the forwards of the sequences that stand in its slots."""
 
-    def check(self, denoiser: Denoiser, cache: str, backend: str, drafts: int) -> None:
-        """Raise :class:`EngineError` unless this engine runs ``denoiser`` so, with up to ``drafts`` drafts."""
+    def check(self, denoiser: Denoiser, cache: str, backend: str, drafts: int, bridges: int) -> None:
+        """Raise :class:`EngineError` unless this engine runs ``denoiser`` so, with that many drafts and bridges."""
         ...
 
     def open(self, slot: int, prompt_index: int, layout: SequenceLayout) -> None:

@@ -61,9 +61,7 @@ class Frame:
         return self._packed_attention_mask[drafts, bridges]
 
     def copied_attention_mask(self, bridged: bool) -> torch.Tensor:
-        """bool [1, r, C + r] of one copy in the batch: the live rows and, where ``bridged``, a next block behind
-        them.
-        """
+        """bool [1, r, C + r] of one copy in the batch: the live rows and, where ``bridged``, a next block behind."""
         if not bridged:
             return self.packed_attention_mask(0)
         alone = self.packed_attention_mask(0)[0]

@@ -23,8 +23,8 @@ class RowEngine:
         self._keepers: dict[int, CacheKeeper] = {}
         self._frames: dict[int, Frame] = {}
 
-    def check(self, denoiser: Denoiser, cache: str, backend: str, drafts: int) -> None:
-        """See :meth:`Engine.check`; the number of drafts does not matter here."""
+    def check(self, denoiser: Denoiser, cache: str, backend: str, drafts: int, bridges: int) -> None:
+        """See :meth:`Engine.check`; the number of drafts and bridges does not matter here."""
         if denoiser is not self.denoiser or (cache, backend) != (self.cache, self.backend):
             raise EngineError(
                 f"the engine was made for another model, or for {self.cache}, {self.backend} and not {cache}, "

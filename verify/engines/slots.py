@@ -1,9 +1,9 @@
 """The engine for devices: one padded forward for all sequences, over keys and values that stay where they are.
 
-Every sequence owns a slot. A refresh writes the keys and values it freezes into the slot's buffer; a step forward adds
-its own behind them and hands the model both as one view, so this engine copies nothing cached, neither per draft nor
-per forward. Rows of the block come first among a sequence's live rows (order is free, as positions are given), so that
-all slots have their blocks at the same place. Padding repeats a real row, sees what it sees, and is seen by none.
+Every sequence owns a slot. A refresh writes the keys and values that it caches into the slot's buffer; a step forward
+adds its own behind them and hands the model both as one view, so this engine copies nothing cached, neither per draft
+nor per forward. Rows of the block come first among a sequence's live rows (order is free, as positions are given), so
+that all slots have their blocks at the same place. Padding repeats a real row, sees what it sees, and is seen by none.
 
 ``packed`` puts drafts beside the live rows. ``expanded`` gives every draft a copy of all live rows, here as further
 rows of the same sequence and not as further sequences: the same arithmetic, and the cached rows are still shared.
@@ -43,8 +43,9 @@ class SlotEngine:
         EngineError: no layout, or fewer than one slot.
         LayoutError: an unknown cache mode or back-end.
 
-    Memory: ``slots * (cached + live rows)`` keys and values per layer, where ``packed`` has ``R + drafts * L`` live
-    rows and ``expanded`` ``(1 + drafts) * R``.
+    Memory: ``slots * (cached + live rows)`` keys and values per layer, where ``packed`` has
+    ``R + (drafts + 2 * bridges) * L`` live rows and ``expanded`` ``(1 + drafts + bridges) * R``. Where there are
+    bridges, ``R`` holds the block that is carried too and, in ``expanded``, the next one behind each copy.
     """
 
     def __init__(
@@ -75,15 +76,18 @@ class SlotEngine:
         self._slots: dict[int, SlotState] = {}
         self._scenes: dict[tuple[int, int], Scene] = {}
 
-    def check(self, denoiser: Denoiser, cache: str, backend: str, drafts: int) -> None:
+    def check(self, denoiser: Denoiser, cache: str, backend: str, drafts: int, bridges: int) -> None:
         """See :meth:`verify.engines.contract.Engine.check`."""
         if denoiser is not self.denoiser or (cache, backend) != (self.cache, self.backend):
             raise EngineError(
                 f"the engine was made for another model, or for {self.cache}, {self.backend} and not {cache}, "
                 f"{backend}; make one with verify.decoding.make_engine"
             )
-        if drafts > self.drafts:
-            raise EngineError(f"the graph has {drafts} drafts, the engine was made for at most {self.drafts}")
+        if drafts > self.drafts or bridges > self.bridges:
+            raise EngineError(
+                f"up to {drafts} drafts and {bridges} bridges at an anchor, but the engine was made for at most "
+                f"{self.drafts} and {self.bridges}"
+            )
 
     def open(self, slot: int, prompt_index: int, layout: SequenceLayout) -> None:
         suffix = layout.length - layout.block_starts[0]

@@ -1,9 +1,8 @@
 """The rows of a slot, and where those of a step forward lie: its live rows, then its bridges, then its drafts.
 
 Drafts come last, so that a forward with fewer drafts is the beginning of one with more. ``packed``: every draft is a
-block of rows, every bridge two. ``expanded``: every unit is a copy of all live rows, with a next block behind each
-    where
-there are bridges.
+block of rows, every bridge two. ``expanded``: every unit is a copy of all live rows, and where there are bridges each
+copy has a next block behind it.
 """
 
 from __future__ import annotations
@@ -57,7 +56,7 @@ class StepRows:
         return np.where(unit == 0, 0, there)
 
     def fill(self, rows: np.ndarray, live: np.ndarray, states: np.ndarray, bridges: np.ndarray, padding: int) -> int:
-        """Write the tokens of a slot into ``rows`` (int64 [count]); returns how many of them are no padding.
+        """Write the tokens of a slot into ``rows`` (int64 [count]); returns how many of them are not padding.
 
         Args:
             rows: of the slot.

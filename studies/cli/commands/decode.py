@@ -172,7 +172,7 @@ def _line(prompt: Prompt, result: DecodeResult, checkpoint: Checkpoint, run: dic
 
 
 def _write_lines(path: Path, lines: Sequence[dict[str, Any]]) -> None:
-    from calibrate.files import write_atomically
+    from verify.files.writing import write_atomically
 
     with write_atomically(path) as temporary:
         temporary.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")

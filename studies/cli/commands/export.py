@@ -48,8 +48,8 @@ def export_command(
 def _write_dot(file: GraphFile, out: Path) -> None:
     import networkx as nx
 
-    from calibrate.files import write_atomically
     from drafting.graph import DraftGraph
+    from verify.files.writing import write_atomically
     from verify.graph.formulas import format_formula
 
     drawn = nx.transitive_reduction(DraftGraph.from_graph_file(file))

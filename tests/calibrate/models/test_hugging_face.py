@@ -108,7 +108,7 @@ def test_a_context_is_not_changed_by_its_use(denoiser):
 
 
 def test_an_empty_context_is_none(denoiser):
-    """Block-causal decoding freezes zero rows when the first block begins at position 0."""
+    """Block-causal decoding caches zero rows when the first block begins at position 0."""
     tokens, rows = some_tokens(1, 4), torch.arange(4)[None]
     logits, cache = denoiser(tokens, rows, all_visible(4, 4), cache_rows=torch.arange(0))
     assert len(cache) == 0
@@ -144,13 +144,13 @@ def test_eager_attention_equals_sdpa(denoiser):
     tokens, rows = some_tokens(1, 7), torch.arange(7)[None]
     attention_mask = torch.rand(1, 7, 7, generator=torch.Generator().manual_seed(0)) < 0.5
     attention_mask |= torch.eye(7, dtype=torch.bool)
-    freeze = torch.tensor([0, 3])
-    one, cache = denoiser(tokens, rows, attention_mask, cache_rows=freeze)
-    other, eager_context = eager(tokens, rows, attention_mask, cache_rows=freeze)
+    kept = torch.tensor([0, 3])
+    one, cache = denoiser(tokens, rows, attention_mask, cache_rows=kept)
+    other, eager_cache = eager(tokens, rows, attention_mask, cache_rows=kept)
     close(one, other)
     visible = all_visible(2, 4)
     one, _ = denoiser(tokens[:, :2], rows[:, :2], visible, cache)
-    other, _ = eager(tokens[:, :2], rows[:, :2], visible, eager_context)
+    other, _ = eager(tokens[:, :2], rows[:, :2], visible, eager_cache)
     close(one, other)
 
 

@@ -15,6 +15,7 @@ from calibrate.models.hugging_face import HuggingFaceDenoiser
 from calibrate.models.slot_cache import run_decoder
 from tests.support.models import MASK_ID, random_formulas, tiny_denoiser, tiny_llama
 from verify.decoding import DecodeConfig, decode, decode_batch, make_engine
+from verify.drafters.informed import InformedDrafter
 from verify.engines.rows import RowEngine
 from verify.engines.slots import SlotEngine
 from verify.layout import SequenceLayout
@@ -55,6 +56,40 @@ def test_graphed_forwards_decode_the_same(cache, shift):
         assert other[prompt_index].accepted == plain[prompt_index].accepted
     assert graphed.graphs.captured >= 2  # several numbers of drafts, or of sequences
     assert graphed.graphs.replayed > graphed.graphs.captured
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+def test_a_block_that_is_carried_is_cached_although_forwards_are_graphed(shift):
+    """A graph keeps writing to the columns that it was captured with; a carrying step has columns of its own."""
+    model, policy = tiny_denoiser(seed=3).model, make_policy("static:1")
+    config = DecodeConfig(4, 24, "block_causal", top_j=4)
+
+    class Captured(HuggingFaceDenoiser):
+        def make_slots(self, *sizes):
+            memory = super().make_slots(*sizes)
+
+            def capture(run, inputs):
+                rows, output = memory._plan.rows, run(*inputs).clone()
+
+                def replay():
+                    now = memory._plan.rows
+                    memory.set_rows(rows)
+                    output.copy_(run(*inputs))
+                    memory.set_rows(now)
+
+                return output, replay
+
+            self.graphs = memory.graphs = GraphedForward(partial(run_decoder, self.model, memory.cache), capture)
+            return memory
+
+    prompts = [(k, [5 + k, 9, 14, 3][: 2 + k % 3]) for k in range(6)]
+    drafter, graphed = InformedDrafter(6), Captured(model, MASK_ID, shift)
+    plain = dict(decode_batch(HuggingFaceDenoiser(model, MASK_ID, shift), prompts, policy, config, drafter))
+    other = dict(decode_batch(graphed, prompts, policy, config, drafter))
+    assert {k: (one.tokens, one.forwards) for k, one in other.items()} == {
+        k: (one.tokens, one.forwards) for k, one in plain.items()
+    }
+    assert graphed.graphs.replayed > 0
 
 
 def test_compiled_steps_decode_the_same():

@@ -176,7 +176,7 @@ def test_every_certified_graph_solves_the_cut_at_its_price() -> None:
 def test_fractional_weights() -> None:
     rng = np.random.default_rng(0)
     trie = zipf_trie(300, depth=5)
-    trie = trie.reweighted(rng.random(trie.anchors.n_anchors))
+    trie = PrefixTrie.from_anchors(trie.anchors, rng.random(trie.anchors.n_anchors))
     sweep = price_sweep(trie, 12)
     for budget, value in zip(sweep.budgets, sweep.values, strict=True):
         assert value == pytest.approx(path_value(sweep.order[:budget], trie), rel=1e-9)
@@ -188,7 +188,7 @@ def test_weights_that_are_too_large_are_refused() -> None:
 
 
 def test_a_prompt_without_weight_adds_no_candidate() -> None:
-    trie = greedy_counter_example().reweighted(np.array([4.0, 6.0, 5.0, 1.0, 0.0]))
+    trie = PrefixTrie.from_anchors(greedy_counter_example().anchors, np.array([4.0, 6.0, 5.0, 1.0, 0.0]))
     sweep = price_sweep(trie)
     assert C not in sweep.order and sweep.candidates == 3
 

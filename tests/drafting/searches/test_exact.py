@@ -123,7 +123,7 @@ def test_random_weights_with_two_decimals_against_brute_force(
     programs = 0
     for seed in range(60):
         trie = crossing_trie(seed + 700, chains=chains)
-        trie = trie.reweighted(scale * np.round(rng.uniform(0.5, 4.0, trie.anchors.n_anchors), 2))
+        trie = PrefixTrie.from_anchors(trie.anchors, scale * np.round(rng.uniform(0.5, 4.0, trie.anchors.n_anchors), 2))
         best = optima(trie)
         for budget in range(2, min(len(best), 8)):
             found = exact(trie, budget)

@@ -7,9 +7,12 @@ import pytest
 
 from tests.support.models import END_ID, MASK_ID, random_formulas, tiny_denoiser
 from tests.support.observing import Facts, same_facts
-from verify.decoding import DecodeConfig, decode, decode_batch
-from verify.drafters.informed import InformedDrafter
+from verify.decoding import DecodeConfig, decode, decode_batch, make_engine
+from verify.drafters.influence import Outlook
+from verify.drafters.informed import InformedDrafter, _expected_view
+from verify.engines.contract import EngineError
 from verify.engines.rows import RowEngine
+from verify.layout import SequenceLayout
 from verify.policies.contract import Commits
 from verify.policies.specification import make_policy
 
@@ -217,6 +220,45 @@ def test_it_needs_fewer_forwards_than_a_graph_of_as_many_drafts():
         for name, drafts in (("chain", chain), ("informed", InformedDrafter(6)), ("random", random_formulas(1, 6))):
             counted[name] += decode(denoiser, prompt, policy, CONFIG, drafts, prompt_index=number).forwards
     assert counted["informed"] < min(counted["chain"], counted["random"])
+
+
+@pytest.mark.parametrize(("spec", "forwards"), [("static:1", 0), ("dream:entropy:6", 1)])
+def test_logits_stay_on_the_device_only_where_they_are_read_and_then_of_one_forward(denoiser, spec, forwards):
+    """Else every state that is remembered, in this block or ahead of it, would hold the logits of its whole forward."""
+    held = []
+
+    class Holding(InformedDrafter):
+        def for_sequence(self):
+            inner = super().for_sequence()
+            propose = inner.propose
+
+            def noted(evidence):
+                memories = [evidence.known, *(evidence.ahead or {}).values()]
+                known = [state for memory in memories for state in memory._known.values()]
+                held.append(len({id(state.ranked) for state in known if state.ranked.logits is not None}))
+                return propose(evidence)
+
+            inner.propose = noted
+            return inner
+
+    config = replace(CONFIG, cache="block_causal", block_length=4)
+    decode(denoiser, PROMPT, make_policy(spec), config, Holding(6))
+    assert set(held) == {forwards}
+
+
+def test_influences_that_add_up_to_absurd_odds_are_still_probabilities():
+    outlook = Outlook(np.zeros(3, dtype=np.int64), np.array([-2000.0, 0.0, 2000.0]))
+    with np.errstate(all="raise", under="ignore"):
+        view = _expected_view(outlook, np.array([2, 1, 0]))
+    assert view.probabilities[:, 0].tolist() == [1.0, 0.5, pytest.approx(0.0, abs=1e-300)]
+
+
+def test_an_engine_without_room_for_bridges_is_refused_before_it_runs(denoiser):
+    config = replace(CONFIG, cache="block_causal")
+    layout = SequenceLayout.make(len(PROMPT), config.generation_length, config.block_length, config.cache)
+    engine = make_engine(denoiser, config, [layout], 1, 6)
+    with pytest.raises(EngineError, match=r"up to 6 drafts and 6 bridges at an anchor, but .* at most 6 and 0"):
+        decode(denoiser, PROMPT, make_policy("static:1"), config, InformedDrafter(6), engine=engine)
 
 
 @pytest.mark.parametrize("drafts", [-1, True, 2.0])

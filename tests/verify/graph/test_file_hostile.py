@@ -1,4 +1,4 @@
-"""Every file in tests/verify/hostile is refused, and the message says what was expected and what came."""
+"""Every file in tests/verify/graph/hostile is refused, and the message says what was expected and what came."""
 
 import json
 import os

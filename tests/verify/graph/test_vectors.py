@@ -13,9 +13,10 @@ import pytest
 import torch
 
 from tests.support.paths import DOCS
+from tests.support.ranking import rank_logits
 from verify.drafts import DraftFiller
 from verify.graph.file import GraphFile, Validity, format_graph, load_graph
-from verify.ranking import LaggedRanker, rank_logits
+from verify.ranking import LaggedRanker
 
 FOLDER = DOCS / "test-vectors"
 
