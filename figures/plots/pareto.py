@@ -25,7 +25,7 @@ BESIDE = "greedy"
 #: Names of objectives, as axes say them.
 WORDS = {
     "tokens_per_forward": "tokens per forward pass",
-    "rows": "rows per forward pass, L (1 + D)",
+    "query_tokens": "query tokens per forward pass, L (1 + D)",
     "forwards_per_step": "forwards per denoising step",
 }
 
@@ -62,8 +62,8 @@ def _y(study: StudyFile) -> Axis:
 
 
 def _swapped(study: StudyFile) -> bool:
-    """Rows, a cost that is chosen, stand on the x axis, wherever the study has them."""
-    return study.axes[1].name == "rows"
+    """Query tokens, a cost that is chosen, stand on the x axis, wherever the study has them."""
+    return study.axes[1].name == "query_tokens"
 
 
 def _values(study: StudyFile, point: FrontPoint, split: str) -> tuple[float, float]:

@@ -1,21 +1,12 @@
-"""Models and prompts as commands ask for them."""
+"""Models as commands ask for them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from calibrate.models.checkpoint import Checkpoint
-    from calibrate.prompts.prompt import Prompt
-
-
-def encoded_prompts(prompts: Sequence[Prompt], checkpoint: Checkpoint, chat: bool = False) -> list[tuple[int, ...]]:
-    """Token ids of prompts for a checkpoint; raises PromptError for one that it cannot decode."""
-    from calibrate.prompts.encoding import encode_for
-
-    return encode_for(checkpoint, prompts, chat=chat)
 
 
 def shaped_checkpoint(

@@ -42,7 +42,10 @@ PromptsOption = Annotated[
 ]
 PolicyOption = Annotated[
     str,
-    typer.Option("--policy", help="Unmasking policy: static:k or threshold:tau, for example threshold:0.9."),
+    typer.Option(
+        "--policy",
+        help="Unmasking policy: static:k, threshold:tau, or another of docs/models.md; for example threshold:0.9.",
+    ),
 ]
 BlockLengthOption = Annotated[
     int | None,
@@ -63,7 +66,10 @@ IgnoreEndOption = Annotated[
     bool, typer.Option("--ignore-end-tokens", help="Decode the whole length, also after an end token.")
 ]
 BackendOption = Annotated[
-    str, typer.Option("--backend", help="How drafts enter a forward: packed (rows) or expanded (batch).")
+    str,
+    typer.Option(
+        "--backend", help="How drafts enter a forward: packed (beside the block) or expanded (copies in the batch)."
+    ),
 ]
 TopJOption = Annotated[int, typer.Option("--top-j", min=1, help="Vocabulary ranks to record.")]
 SeedOption = Annotated[int, typer.Option("--seed", help="Seed of stochastic policies.")]

@@ -7,7 +7,6 @@ seconds, so another budget, method or tool version goes on with the recordings t
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -17,11 +16,12 @@ from typing import Any
 from calibrate.files import write_json
 from calibrate.traces.folder import LOCK_NAME, FolderLock, check_folder
 from figures.records.run import RESULTS_NAME
-from verify.files.strict_json import show
+from verify.files.strict_json import StrictJsonError, read_json, show
 
 RUN_FORMAT = "draftgraph-run"
 CONFIG_NAME = "config.json"
 TRACES = "traces"
+_MAX_CONFIG_BYTES = 16 * 2**20
 
 #: What an analysis writes beside ``config.json``, as patterns; all of it can be made again from the recordings.
 _ANALYSES = (RESULTS_NAME, "study.csv", "graphs", "measured", "figures", "report.html", "budget*")
@@ -68,7 +68,7 @@ def open_run(
     if path.exists() and not path.is_dir():
         raise RunDirectoryError(f"{path} exists and is not a directory; give another --out")
     # A config.json alone proves nothing: every Hugging Face checkpoint has one, and an overwrite would delete it.
-    found = read_json(path / CONFIG_NAME) if (path / CONFIG_NAME).is_file() else None
+    found = _config(path)
     is_run = isinstance(found, dict) and found.get("format") == RUN_FORMAT
     if path.is_dir() and any(path.iterdir()) and not is_run:
         raise RunDirectoryError(f"{path} exists and holds files that are not a run; give another --out")
@@ -82,6 +82,17 @@ def open_run(
         _delete(path, (*_ANALYSES, TRACES) if overwrite_traces else _ANALYSES)
     write_json(path / CONFIG_NAME, {"format": RUN_FORMAT, **config})
     return path
+
+
+def _config(path: Path) -> Any:
+    """What ``config.json`` of a folder holds; None where there is none."""
+    file = path / CONFIG_NAME
+    if not file.is_file():
+        return None
+    try:
+        return read_json(file, _MAX_CONFIG_BYTES)
+    except StrictJsonError as error:
+        raise RunDirectoryError(f"{file}: {error}") from error
 
 
 def _check_growing(path: Path, found: dict[str, Any], config: dict[str, Any]) -> None:
@@ -115,18 +126,3 @@ def _delete(path: Path, patterns: Sequence[str]) -> None:
     finally:
         for lock in locks:
             lock.release()
-
-
-def read_json(path: str | Path) -> Any:
-    """Read a JSON file of a run.
-
-    Raises:
-        RunDirectoryError: the file is not there or is no JSON.
-    """
-    path = Path(path)
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise RunDirectoryError(f"{path} does not exist; is {path.parent} a run directory?") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise RunDirectoryError(f"{path} is not valid JSON ({error})") from error

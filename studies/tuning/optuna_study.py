@@ -3,7 +3,8 @@
 Three kinds of study:
 
 * ``forwards``: fewest forward passes on held-out prompts, averaged over the budgets;
-* ``rows``: most tokens per forward against fewest rows per forward, with the budget as one more parameter;
+* ``query_tokens``: most tokens per forward against fewest query tokens per forward, with the budget as one more
+  parameter;
 * ``domains``: fewest forwards on each of two domains, which may be at odds.
 
 A trial's sampler is seeded by the study's seed and the trial's position among the live trials. So a study of one
@@ -30,7 +31,7 @@ from drafting.parametric.parameters import PARAMETERS, WARM_STARTS
 from studies.tuning.fold_objective import FoldObjective
 from studies.tuning.storage import GRACE_SECONDS, open_storage, shown, storage_guard
 
-Kind = Literal["forwards", "rows", "domains"]
+Kind = Literal["forwards", "query_tokens", "domains"]
 
 STUDY_VERSION = 1
 _FACTS = "draftgraph"
@@ -192,13 +193,14 @@ def objective_values(
 
     ``forwards``: forward passes per denoising step, mean over the budgets (1 is plain decoding). After pruning it is
     taken over the prompts seen, which the pruner found to be worse than the best trial's, so it is never the best.
-    ``rows``: (tokens per forward, rows per forward). ``domains``: the first kind's value for either domain.
+    ``query_tokens``: (tokens per forward, query tokens per forward). ``domains``: the first kind's value for either
+    domain.
     """
     seen = forwards.shape[1]
     plain = data.objective.plain
     if config.kind == "forwards":
         return float(forwards.mean(axis=0).sum() / plain.sum() * (len(plain) / seen))
-    if config.kind == "rows":
+    if config.kind == "query_tokens":
         assert budget is not None
         row = data.objective.budgets.index(budget)
         return [float(data.tokens.sum() / forwards[row].sum()), float(data.block_length * (1 + budget))]
@@ -210,7 +212,7 @@ def objective_values(
 def directions(config: StudyConfig) -> list[StudyDirection]:
     """Per objective."""
     least, most = StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE
-    return {"forwards": [least], "rows": [most, least], "domains": [least, least]}[config.kind]
+    return {"forwards": [least], "query_tokens": [most, least], "domains": [least, least]}[config.kind]
 
 
 def study_facts(data: StudyData, config: StudyConfig) -> dict[str, Any]:
@@ -278,7 +280,7 @@ def _queue_warm_starts(study: optuna.Study, data: StudyData, config: StudyConfig
     }
     for title, values in WARM_STARTS.items():
         known = {key: value for key, value in values.items() if key in data.objective.names}
-        if config.kind == "rows":
+        if config.kind == "query_tokens":
             known["budget"] = data.objective.budgets[len(data.objective.budgets) // 2]
         if title not in there:
             study.enqueue_trial(known, user_attrs={"warm_start": title})
@@ -323,7 +325,7 @@ def _suggest(trial: Trial, names: tuple[str, ...]) -> dict[str, float]:
 
 
 def _suggest_budget(trial: Trial, data: StudyData, config: StudyConfig) -> int | None:
-    if config.kind != "rows":
+    if config.kind != "query_tokens":
         return None
     return trial.suggest_int("budget", data.objective.budgets[0], data.objective.budgets[-1], log=True)
 

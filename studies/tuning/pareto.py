@@ -24,9 +24,9 @@ from studies.tuning.study_results import (
 )
 
 AXES = {
-    "rows": (
+    "query_tokens": (
         {"name": "tokens_per_forward", "direction": "maximize", "unit": "tokens per forward pass, held-out prompts"},
-        {"name": "rows", "direction": "minimize", "unit": "rows per forward pass, L * (1 + D)"},
+        {"name": "query_tokens", "direction": "minimize", "unit": "query tokens per forward pass, L * (1 + D)"},
     ),
     "domains": (
         {"name": "forwards_per_step", "direction": "minimize", "unit": "forward passes per denoising step"},
@@ -97,13 +97,13 @@ def _baseline_front(source: StudyInput, config: StudyConfig, method: str) -> lis
     counts = [replay(graphs[budget].nodes, source.test) for budget in budgets]
     forwards = np.array([count.forwards_per_prompt for count in counts])
     points = []
-    for budget in budgets if config.kind == "rows" else (None,):
+    for budget in budgets if config.kind == "query_tokens" else (None,):
         values = objective_values(held, source.data, config, budget)
         assert isinstance(values, list)
         tested = _test_values(source, config, counts[0].prompt_indices, counts[0].plain_per_prompt, forwards, budget)
         bound = graphs[budget].gap if budget is not None else None
         points.append(_row(method, values, tested, budget) | {"gap": bound})
-    if config.kind != "rows":
+    if config.kind != "query_tokens":
         return points
     kept = front(np.array([point["values"] for point in points]), (True, False))
     return [point for point, keep in zip(points, kept, strict=True) if keep]
@@ -121,7 +121,7 @@ def _test_values(
     forwards: np.ndarray,
     budget: int | None,
 ) -> list[float] | None:
-    if config.kind == "rows":
+    if config.kind == "query_tokens":
         assert budget is not None
         row = source.data.objective.budgets.index(budget)
         return [

@@ -104,7 +104,7 @@ def study_data(
 ) -> StudyData:
     """Fold the prompts of ``search`` for a study of ``config``."""
     budgets: Sequence[int] = config.budgets
-    if config.kind == "rows":
+    if config.kind == "query_tokens":
         # The budget is a parameter there: every one up to the largest.
         budgets = range(1, max(config.budgets, default=0) + 1)
     objective = FoldObjective(

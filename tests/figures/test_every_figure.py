@@ -27,7 +27,7 @@ FREE = {
 KINDS: dict[str, Callable[[], saved_inputs.Payload]] = {
     "calibration-size": saved_inputs.calibration_size,
     "study": saved_inputs.study,
-    "front-rows": lambda: saved_inputs.pareto("rows"),
+    "front-query-tokens": lambda: saved_inputs.pareto("query_tokens"),
     "front-domains": lambda: saved_inputs.pareto("domains"),
     "latency": saved_inputs.latency,
     "budget": saved_inputs.budget,

@@ -139,11 +139,11 @@ def verdict(against: str, difference: float) -> Payload:
 
 
 def pareto(kind: str) -> Payload:
-    """A study of two objectives, kind "rows" or "domains"."""
-    if kind == "rows":
+    """A study of two objectives, kind "query_tokens" or "domains"."""
+    if kind == "query_tokens":
         axes = [
             {"name": "tokens_per_forward", "direction": "maximize", "unit": "tokens per forward pass"},
-            {"name": "rows", "direction": "minimize", "unit": "rows per forward pass, L * (1 + D)"},
+            {"name": "query_tokens", "direction": "minimize", "unit": "query tokens per forward pass, L * (1 + D)"},
         ]
         # Optuna is better than greedy from D = 4 on, on the folds; on test prompts from D = 6 on.
         front = [_front("optuna", d, 1.5 + 0.1 * d + 0.02 * (d - 3), 1.5 + 0.1 * d + 0.01 * (d - 5)) for d in BUDGETS]

@@ -158,7 +158,7 @@ def results_table(rows: Sequence[ResultRow], policy: str) -> Table:
         each = (f"{reading} (D = {', '.join(budgets)})" for reading, budgets in readings.items())
         caption += f"\npublished, the best readings on the search prompts: {'; '.join(each)}"
     columns = (
-        "method", "D", "acc.\nlength", "gap to\noptimum", "nfe red.\nsearch", "nfe red.\nheld-out",
+        "method", "D", "acc.\ndrafts", "gap to\noptimum", "nfe red.\nsearch", "nfe red.\nheld-out",
         "NFE\npred.", "NFE\ncounted", "same\ntokens",
     )  # fmt: skip
     headings = dict.fromkeys(columns, "right")

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from studies.cli import options, printing
-from studies.cli.checkpoints import encoded_prompts
 from studies.cli.graphs import read_graph, unfit
 from studies.cli.guard import command
 from studies.cli.outputs import check_output
@@ -68,6 +67,7 @@ def decode_command(
     from calibrate.models.checkpoint import load_checkpoint
     from calibrate.models.settings import decode_settings
     from calibrate.progress import RichReporter
+    from calibrate.prompts.encoding import encode_for
     from calibrate.prompts.source import load_prompt_set
     from verify.decoding import decode_batch
     from verify.graph.file import GraphFile
@@ -86,7 +86,7 @@ def decode_command(
         model, dtype=dtype, device=device, mask_token_id=mask_token_id, revision=revision,
         compiled=compiled, cuda_graphs=cuda_graphs,
     )  # fmt: skip
-    encoded = encoded_prompts(prompt_set, checkpoint, chat)
+    encoded = encode_for(checkpoint, prompt_set, chat=chat)
     settings = decode_settings(
         checkpoint,
         spec,

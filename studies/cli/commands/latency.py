@@ -25,9 +25,9 @@ def latency_command(
     model: options.ShapedModelOption = "bundled",
     drafts: Annotated[str, typer.Option("--drafts", help="Numbers of drafts, 0-16 or 0,1,2,4,8.")] = "0-16",
     block_length: options.BlockLengthOption = None,
-    context_length: Annotated[str, typer.Option("--context-length", help="Cached rows; 256,1024 for two tables.")] = (
-        "128"
-    ),
+    context_length: Annotated[
+        str, typer.Option("--context-length", help="Cached positions before the block; 256,1024 for two tables.")
+    ] = ("128"),
     batch_size: Annotated[str, typer.Option("--batch-size", help="Sequences per forward; 1,4 for two tables.")] = "1",
     cache: Annotated[
         str | None,
@@ -91,14 +91,14 @@ def show_latency(table: LatencyTable) -> None:
     shown = printing.plain_table(
         f"{table.model}, {table.device}, {table.dtype}, batch {table.batch}, context {table.context_length}, "
         f"{table.backend}",
-        {"D": "right", "rows": "right", "ms": "right", "quartiles": "right", "x plain": "right"},
+        {"D": "right", "query tokens": "right", "ms": "right", "quartiles": "right", "x plain": "right"},
         f"median of {table.repeats} forwards; a refresh forward takes {table.refresh:.2f} ms",
     )
-    for entry, rows, median, low, high in zip(
+    for entry, tokens, median, low, high in zip(
         table.drafts, table.query_tokens, table.latency, table.low, table.high, strict=True
     ):
         relative = f"{median / table.latency[0]:.2f}"
-        shown.add_row(str(entry), str(rows), f"{median:.2f}", f"{low:.2f}-{high:.2f}", relative)
+        shown.add_row(str(entry), str(tokens), f"{median:.2f}", f"{low:.2f}-{high:.2f}", relative)
     printing.show(shown)
     if table.note:
         printing.say(printing.yellow(table.note))

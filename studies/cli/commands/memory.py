@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 def memory_command(
     model: options.ShapedModelOption = "bundled",
     drafts: Annotated[str, typer.Option("--drafts", help="Numbers of drafts, 0-16 or 0,4,10.")] = "0,1,2,4,8,10,16",
-    context_length: Annotated[str, typer.Option("--context-length", help="Cached rows, one or several.")] = (
-        "256,1024,4096"
-    ),
+    context_length: Annotated[
+        str, typer.Option("--context-length", help="Cached positions before the block, one or several.")
+    ] = ("256,1024,4096"),
     batch_size: Annotated[str, typer.Option("--batch-size", help="Sequences per forward, one or several.")] = "1",
     block_length: options.BlockLengthOption = None,
     available: Annotated[

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from studies.cli import options, printing
-from studies.cli.checkpoints import encoded_prompts
 from studies.cli.guard import command
 
 
@@ -40,6 +39,7 @@ def record_command(
     from calibrate.models.checkpoint import load_checkpoint
     from calibrate.models.settings import decode_settings
     from calibrate.progress import RichReporter
+    from calibrate.prompts.encoding import encode_for
     from calibrate.prompts.source import describe_source, load_prompt_set
     from calibrate.recording.workers import join_workers
     from studies.runs.recordings import record_with_progress
@@ -54,7 +54,7 @@ def record_command(
         model, dtype=dtype, device=device, mask_token_id=mask_token_id, revision=revision,
         compiled=compiled, cuda_graphs=cuda_graphs,
     )  # fmt: skip
-    encoded = encoded_prompts(prompt_set, checkpoint, chat)
+    encoded = encode_for(checkpoint, prompt_set, chat=chat)
     settings = decode_settings(
         checkpoint,
         policy,

@@ -32,7 +32,10 @@ def study_command(
         Path | None, typer.Option("--test", help="Test recording; by default a quarter of the prompts is kept apart.")
     ] = None,
     kind: Annotated[
-        str, typer.Option("--kind", help="forwards; rows (Pareto: rows); domains (Pareto: two domains).")
+        str,
+        typer.Option(
+            "--kind", help="forwards; query_tokens (Pareto: against their cost); domains (Pareto: two domains)."
+        ),
     ] = "forwards",
     budgets: Annotated[str, typer.Option("--budgets", help="Draft nodes, 3,5,10 or 0-16.")] = "3,5,8,10,16",
     trials: Annotated[

@@ -10,7 +10,6 @@ import typer
 from rich.table import Table
 
 from studies.cli import options, printing
-from studies.cli.checkpoints import encoded_prompts
 from studies.cli.graphs import read_graph, unfit
 from studies.cli.guard import EXIT_NOT_IDENTICAL, command
 from studies.cli.outputs import check_output
@@ -77,7 +76,7 @@ def verify_command(
     from calibrate.models.checkpoint import load_checkpoint
     from calibrate.models.settings import decode_settings
     from calibrate.progress import RichReporter
-    from calibrate.prompts.encoding import prompt_set_hash
+    from calibrate.prompts.encoding import encode_for, prompt_set_hash
     from calibrate.prompts.source import load_prompt_set
     from calibrate.recording.recorder import TraceBuilder
     from drafting.anchors import AnchorTable
@@ -107,7 +106,7 @@ def verify_command(
         model, dtype=dtype, device=device, mask_token_id=mask_token_id, revision=revision,
         compiled=compiled, cuda_graphs=cuda_graphs,
     )  # fmt: skip
-    encoded = encoded_prompts(prompt_set, checkpoint, chat)
+    encoded = encode_for(checkpoint, prompt_set, chat=chat)
     config = decode_settings(
         checkpoint,
         policy or valid.policy,
@@ -147,7 +146,7 @@ def verify_command(
         ("forwards, predicted", str(predicted)),
         ("forwards, counted", str(drafts.forwards)),
         ("nfe reduction", f"{report.reference_forwards / drafts.forwards:.3f}"),
-        ("rows, plain / with drafts", f"{_plain_rows(reference)} / {drafts.rows}"),
+        ("query tokens, plain / drafts", f"{_plain_tokens(reference)} / {drafts.rows}"),
         ("promise", _promise(promise, dtype)),
     ):
         table.add_row(what, value)
@@ -176,7 +175,7 @@ def _promise(promise: Exactness, dtype: str) -> str:
     return f"{'exact' if promise.exact else 'near-lossless'}: {promise.reason}"
 
 
-def _plain_rows(reference: Reference) -> int:
+def _plain_tokens(reference: Reference) -> int:
     return sum(result.query_tokens for result in reference.results)
 
 

@@ -109,7 +109,7 @@ def test_the_overview_table_holds_all_panels(tmp_path: Path) -> None:
 
 
 def test_the_front_over_rows(tmp_path: Path) -> None:
-    payload = saved_inputs.pareto("rows")
+    payload = saved_inputs.pareto("query_tokens")
     study = load(tmp_path, payload)
     assert list(fronts(study, "test")) == ["chain", "published:degree1/all", "greedy", "optuna"]
     figure = draw_pareto(study)
@@ -119,7 +119,7 @@ def test_the_front_over_rows(tmp_path: Path) -> None:
             own = [point[name] for point in payload["pareto"] if point["method"] == method]
             assert list(line.get_ydata()) == [tokens for tokens, _ in own]
             assert list(line.get_xdata()) == [rows for _, rows in own]
-        assert axes.get_xlabel() == "rows per forward pass, L (1 + D)"
+        assert axes.get_xlabel() == "query tokens per forward pass, L (1 + D)"
     assert len(by_gid(figure.axes[0], "trials").get_xdata()) == 30
     assert figure.axes[0].get_ylabel() == "tokens per forward pass"
     # Higher values on test prompts are not counted as wins: the file holds no paired comparison of these graphs.
@@ -151,7 +151,7 @@ def test_the_wrong_kind_of_study_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FigureDataError, match="no front of two objectives"):
         draw_pareto(load(tmp_path, saved_inputs.study()))
     with pytest.raises(FigureDataError, match="has no history of best values; draw its front"):
-        draw_optuna_overview(load(tmp_path, saved_inputs.pareto("rows")))
+        draw_optuna_overview(load(tmp_path, saved_inputs.pareto("query_tokens")))
     failed = saved_inputs.study()
     for trial in failed["trials"]:
         trial["values"] = []

@@ -44,7 +44,7 @@ def everything(tmp_path: Path) -> Path:
         saved_inputs.write(tmp_path / name, make())
     saved_inputs.write(tmp_path / "results.json", saved_inputs.ablation("domain"))
     saved_inputs.write(tmp_path / "study.json", saved_inputs.study())
-    saved_inputs.write(tmp_path / "front.json", saved_inputs.pareto("rows"))
+    saved_inputs.write(tmp_path / "front.json", saved_inputs.pareto("query_tokens"))
     saved_inputs.write(tmp_path / "config.json", {"model": "bundled"})
     saved_inputs.write(tmp_path / "graph.json", {"format_version": 1, "nodes": []})
     compare = {"format": "draftgraph-compare", "version": 1, "config": {"command": "compare"}, "rows": [{"first": "a"}]}
@@ -165,7 +165,7 @@ def _without_none(value: Any) -> Any:
 def test_kinds_are_told_by_content() -> None:
     assert kind_of(saved_inputs.calibration_size()) == "calibration-size"
     assert kind_of(saved_inputs.ablation("policy")) == "ablation"
-    assert kind_of(saved_inputs.study()) == kind_of(saved_inputs.pareto("rows")) == "study"
+    assert kind_of(saved_inputs.study()) == kind_of(saved_inputs.pareto("query_tokens")) == "study"
     assert kind_of(saved_inputs.latency()) == "latency"
     assert kind_of(saved_inputs.budget()) == "budget"
     assert kind_of({"format": "draftgraph-results", "rows": [{"method": "chain"}]}) == "run"

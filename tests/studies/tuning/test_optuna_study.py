@@ -120,9 +120,9 @@ def test_the_pruner_stops_bad_trials_and_never_crowns_them() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(kind="other"), "kind must be one of forwards, rows, domains, got 'other'"),
+        (dict(kind="other"), "kind must be one of forwards, query_tokens, domains, got 'other'"),
         (dict(prune=1.5), "prune is a p-value between 0 and 1"),
-        (dict(kind="rows", prune=0.1), "two objectives, and pruning needs one"),
+        (dict(kind="query_tokens", prune=0.1), "two objectives, and pruning needs one"),
         (dict(seed=-1), "seed must be at least 0"),
     ],
 )
@@ -268,7 +268,7 @@ def test_the_front_by_hand() -> None:
 
 
 def test_tokens_per_forward_against_rows(tmp_path: Path) -> None:
-    config = StudyConfig(kind="rows", budgets=(6,), folds=2)
+    config = StudyConfig(kind="query_tokens", budgets=(6,), folds=2)
     given = load_study_input(folder(tmp_path / "traces"), config)
     study = run_study(given.data, config, 16).study
     found = pareto_results(given, config, study)
