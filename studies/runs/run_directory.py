@@ -24,7 +24,7 @@ TRACES = "traces"
 _MAX_CONFIG_BYTES = 16 * 2**20
 
 #: What an analysis writes beside ``config.json``, as patterns; all of it can be made again from the recordings.
-_ANALYSES = (RESULTS_NAME, "study.csv", "graphs", "measured", "figures", "report.html", "budget*")
+_ANALYSES = (RESULTS_NAME, "study.csv", "graphs", "measured", "figures", "report.html", "*.budget.json")
 #: Lists of the configuration that say which results a run holds. They may grow; they shrink only with ``overwrite``.
 _GROWING = ("policies", "methods", "budgets")
 
@@ -118,7 +118,9 @@ def _delete(path: Path, patterns: Sequence[str]) -> None:
     try:
         for lock in locks:
             lock.acquire()
-        for part in (part for pattern in patterns for part in path.glob(pattern)):
+        parts = [part for pattern in patterns for part in path.glob(pattern)]
+        graphs = [part.with_name(part.name.replace(".budget.json", ".json")) for part in parts]  # of verdicts, beside
+        for part in dict.fromkeys([*parts, *(graph for graph in graphs if graph.exists())]):
             if part.is_dir() and not part.is_symlink():
                 shutil.rmtree(part)
             else:

@@ -104,8 +104,10 @@ def decode_command(
         if wrong:
             raise ValueError(f"{graph} is not valid for this run: " + unfit(wrong, policy))
     proposed: Any = file.nodes[1:] if file is not None else (informed or ())
-    # A bridge is two blocks of rows, and the drafts of a forward may all be bridges.
-    width = len(proposed) if informed is None else informed.max_drafts * (2 if config.cache == "block_causal" else 1)
+    width = len(proposed) if informed is None else informed.max_drafts
+    if informed is not None and config.cache == "block_causal":
+        # Buffers have room for as many bridges, of two blocks each, and for a block that is carried.
+        width = (3 if config.backend == "packed" else 4) * width + 1
     if file is None:
         printing.say(f"policy {rule.spec}, {settings.note}")
     run = {

@@ -26,7 +26,7 @@ def run(tmp_path: Path) -> Path:
     path = open_run(tmp_path / "run", CONFIG, RECORDINGS)
     write_json(path / FOLDER / MANIFEST_NAME, {"version": TRACE_FORMAT_VERSION, "run": FACTS})
     (path / FOLDER / "shard-000000.parquet").write_bytes(b"x")
-    for name in ("results.json", "graphs/a.json", "measured/a.json", "figures/a.png", "latency.json"):
+    for name in sorted(ANALYSED | {"latency.json"}):
         (path / name).parent.mkdir(exist_ok=True)
         (path / name).write_text("{}")
     return path
@@ -37,7 +37,9 @@ def files(path: Path) -> set[str]:
 
 
 RECORDED = {"config.json", f"{FOLDER}/{MANIFEST_NAME}", f"{FOLDER}/shard-000000.parquet", "latency.json"}
-ANALYSED = {"results.json", "graphs/a.json", "measured/a.json", "figures/a.png"}
+ANALYSED = {
+    "results.json", "graphs/a.json", "measured/a.json", "figures/a.png", "static-1.json", "static-1.budget.json",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
