@@ -204,7 +204,7 @@ class HuggingFaceDenoiser:
         return self.cuda_graphs and self.device.type == "cuda"
 
     def prepare_mask(self, attention_mask: torch.Tensor) -> torch.Tensor:
-        """[b, 1, r, c]: the attention_mask itself, or for eager attention and on CUDA the addends it stands for.
+        """[b, 1, r, c]: the attention mask itself, or for eager attention and on CUDA the addends it stands for.
 
         CUDA kernels take addends; a boolean mask would be turned into them in every layer of every forward.
         """

@@ -11,7 +11,7 @@ doubling; the upper end of the interval says how large a gain may have gone unse
 Two things make the gain uncertain: which prompts are held out, and which were searched. The first is resampled. For the
 second, all prompts give one graph only; how much another set of as many would have moved it is taken from how the
 graphs of random halves differ among themselves (the delete-half jackknife: halves drawn without replacement vary about
-as whole prompt_indices do). Every resample of held-out prompts adds the deviation of one half, drawn at random. Without
+as whole samples do). Every resample of held-out prompts adds the deviation of one half, drawn at random. Without
 this a lucky or unlucky graph passes for a trend.
 """
 

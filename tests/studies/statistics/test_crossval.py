@@ -62,7 +62,7 @@ def test_in_sample_flatters_a_search_and_not_the_chain() -> None:
         for method in ("greedy", "chain")
     )
     assert searched.in_sample_nfe_reduction > searched.out_of_fold.nfe_reduction + 0.02
-    # The chain is the same graph in every fold, and every prompt is in-prompt_index four times.
+    # The chain is the same graph in every fold, and every prompt is in-sample four times.
     assert fixed.in_sample_nfe_reduction == pytest.approx(fixed.out_of_fold.nfe_reduction)
     assert fixed.in_sample_accepted_drafts == pytest.approx(fixed.out_of_fold.accepted_drafts)
 
