@@ -17,7 +17,7 @@ from verify.policies.randomness import StepRandom
 
 
 class PolicyError(ValueError):
-    """A policy specification that cannot be read."""
+    """A policy specification that cannot be read, or a view that holds less than the policy needs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +89,11 @@ class Policy(Protocol):
         ...
 
     def step(self, view: BlockView, state: Any, rng: StepRandom) -> tuple[Commits, Any]:
-        """Choose the commits of one step and the state after it; ``state`` is not changed in place."""
+        """Choose the commits of one step and the state after it; ``state`` is not changed in place.
+
+        A drafter may also ask about a state that it only expects. Its view then holds one vocabulary rank and no
+        logits; a policy that needs more raises :class:`PolicyError`, and the drafter guesses.
+        """
         ...
 
 
