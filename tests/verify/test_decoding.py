@@ -234,7 +234,7 @@ def test_any_ranker_is_lossless_and_sees_all_distributions_of_the_forward(denois
 
 
 def test_a_graph_beyond_top_j_is_refused(denoiser):
-    with pytest.raises(LayoutError, match="names vocabulary rank 5, but only top_j=4 are kept"):
+    with pytest.raises(LayoutError, match="read vocabulary rank 5, but only top_j=4 are kept"):
         decode(denoiser, PROMPT, make_policy("static:1"), CONFIG, [[(1, 5)]])
 
 

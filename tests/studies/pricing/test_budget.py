@@ -123,9 +123,9 @@ def test_every_forward_is_priced_with_the_drafts_that_it_really_carries(
     carried: list[int] = []
     step = SlotEngine.step
 
-    def spy(self, slots, states):
+    def spy(self, slots, states, bridges):
         carried.extend(len(state) - 1 for state in states)
-        return step(self, slots, states)
+        return step(self, slots, states, bridges)
 
     monkeypatch.setattr(SlotEngine, "step", spy)
     for prompt_index in range(6):
