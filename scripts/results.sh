@@ -19,7 +19,7 @@ TRACES="$RUNS/method/traces"
 "$BIN/draftgraph" calibration-size "$TRACES/static-1-L32-T0-search-bundled" --budgets 5,10,16,32 \
     --test "$TRACES/static-1-L32-T0-test-own" --out "$OUT/calibration-size.json" --overwrite
 for policy in static-1 threshold-0.9; do
-    for kind in forwards rows domains; do
+    for kind in forwards query_tokens domains; do
         "$BIN/draftgraph" study "$TRACES/$policy-L32-T0-search-bundled" --test "$TRACES/$policy-L32-T0-test-own" \
             --kind "$kind" --prompts bundled --trials 200 --out "$RUNS/study-$policy-$kind" --overwrite
     done
