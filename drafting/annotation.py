@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING
 
+import networkx as nx
 import numpy as np
 
 from drafting.trie import PrefixTrie
 from drafting.values import alive_nodes, require_depth
 from verify.graph.formulas import ROOT, Formula
 
-if TYPE_CHECKING:
-    from drafting.graph import DraftGraph
-
 Edge = tuple[Formula, Formula]
 Attributes = dict[str, float]
 
 
-def trace_attributes(graph: DraftGraph, trie: PrefixTrie) -> tuple[dict[Formula, Attributes], dict[Edge, Attributes]]:
+def trace_attributes(graph: nx.DiGraph, trie: PrefixTrie) -> tuple[dict[Formula, Attributes], dict[Edge, Attributes]]:
     """Attributes of every node and every edge; :meth:`drafting.graph.DraftGraph.annotate` says what they mean.
 
     Complexity: O(T + P * depth), for T trie nodes, of which P are paths inside the graph.
@@ -77,7 +74,7 @@ def trace_attributes(graph: DraftGraph, trie: PrefixTrie) -> tuple[dict[Formula,
     return of_node, of_edge
 
 
-def _transitions(graph: DraftGraph, trie: PrefixTrie, formulas: dict[int, Formula]) -> dict[Edge, float]:
+def _transitions(graph: nx.DiGraph, trie: PrefixTrie, formulas: dict[int, Formula]) -> dict[Edge, float]:
     """Anchors whose chain goes from one node of the graph to another in one step, whatever came before."""
     inside = np.zeros(trie.n_states, dtype=bool)
     inside[list(formulas)] = True
