@@ -9,7 +9,8 @@ compared with plain decoding. The ratio of informed drafts to the exact graph is
 interval from resampling prompts. A bridge counts as one draft and costs two blocks of query tokens, so the mean query
 tokens of a forward stand beside: they are what a draft costs.
 
-The exit code is 1 when any token differs.
+The file is written after every cell, and a rerun with the same numbers of prompts goes on where it stopped. The exit
+code is 1 when any token differs.
 """
 
 from __future__ import annotations
@@ -138,6 +139,15 @@ def row(
     }
 
 
+def read_cells(path: Path, stamp: dict[str, Any]) -> list[dict[str, Any]]:
+    """The cells that an earlier run with the same ``stamp`` left."""
+    if not path.is_file():
+        return []
+    found = json.loads(path.read_text(encoding="utf-8"))
+    cells: list[dict[str, Any]] = found.pop("cells", [])
+    return cells if found == stamp else []
+
+
 def main() -> int:
     """Measure every cell, write the file, return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -149,25 +159,24 @@ def main() -> int:
     options = parser.parse_args()
     torch.set_num_threads(1)
     checkpoint = load_checkpoint("bundled")
-    cells = [CELLS[k] for k in options.cells] if options.cells else list(CELLS)
-    found = [measure(checkpoint, cell, options) for cell in cells]
+    stamp = {
+        "what": "informed drafts against calibrated graphs of the same number of drafts, held-out prompts",
+        "device": "cpu",
+        "dtype": "float32",
+        "machine": f"{platform.system()} {platform.machine()}, one thread",
+        "model_revision": checkpoint.revision,
+        "prompts": options.prompts,
+        "search_prompts": options.search_prompts,
+        "batch_size": options.batch_size,
+        "generation_length": GENERATION,
+        "versions": {"draftgraph": tool_version(), "torch": torch.__version__},
+    }
+    found = read_cells(options.out, stamp)
+    for number in options.cells if options.cells else range(len(CELLS)):
+        if not any((c["policy"], c["cache"], c["block_length"]) == CELLS[number][:3] for c in found):
+            found.append(measure(checkpoint, CELLS[number], options))
+            write_json(options.out, {**stamp, "cells": found})
     same = all(r["tokens_identical"] == r["prompts"] for cell in found for r in cell["budgets"])
-    write_json(
-        options.out,
-        {
-            "what": "informed drafts against calibrated graphs of the same number of drafts, held-out prompts",
-            "tokens_identical": same,
-            "device": "cpu",
-            "dtype": "float32",
-            "machine": f"{platform.system()} {platform.machine()}, one thread",
-            "model_revision": checkpoint.revision,
-            "search_prompts": options.search_prompts,
-            "batch_size": options.batch_size,
-            "generation_length": GENERATION,
-            "versions": {"draftgraph": tool_version(), "torch": torch.__version__},
-            "cells": found,
-        },
-    )
     return 0 if same else 1
 
 
