@@ -70,7 +70,13 @@ def plain_table(title: str, headings: dict[str, str], caption: str | None = None
         caption_justify="left",
     )
     for heading, side in headings.items():
-        table.add_column(_harmless(heading), justify="left" if side == "left" else "right", overflow="fold")
+        # Names of methods are short and are looked for: other columns give way first.
+        table.add_column(
+            _harmless(heading),
+            justify="left" if side == "left" else "right",
+            overflow="fold",
+            no_wrap=heading == "method",
+        )
     return table
 
 
