@@ -202,8 +202,8 @@ def _sentence(rows: Sequence[BudgetRow], best: BudgetRow, at_edge: bool, latency
         why = " There is no other budget to compare with."
         if nearest is not None:
             why = (
-                f" The nearest, D = {nearest.budget}, saves {1 - nearest.forwards / plain.forwards:.0%} of the "
-                f"forwards, but each of them takes {_longer(nearest, plain):.2f} times as long, in the mean."
+                f" The nearest, D = {nearest.budget}, saves {100 * (1 - nearest.forwards / plain.forwards):.0f} % "
+                f"of the forwards, but each of them takes {_longer(nearest, plain):.2f} times as long, in the mean."
             )
             if nearest.speedup_high > 1:
                 why += (

@@ -114,7 +114,9 @@ def _worth(values: Any) -> str:
         reduction += f", {values['accepted_drafts']:.2f} drafts accepted per anchor"
     if isinstance(values.get("gap"), (int, float)):
         gap = values["gap"]
-        reduction += ", proved optimal there" if gap == 0 else f", at most {gap:.1%} short of the best of its size"
+        reduction += (
+            ", proved optimal there" if gap == 0 else f", at most {100 * gap:.1f} % short of the best of its size"
+        )
     return reduction
 
 

@@ -220,7 +220,7 @@ def _show(report: DivergenceReport) -> None:
     if parted and len(report.decision_margins):
         near = float((report.decision_margins <= max(parted)).mean())
         printing.say(
-            f"No decode parted at a margin above {max(parted):.2g}; {near:.1%} of all decisions are that narrow."
+            f"No decode parted at a margin above {max(parted):.2g}; {100 * near:.1f} % of all decisions are so narrow."
         )
 
 
