@@ -36,6 +36,7 @@ def search_command(
     value = replay(graph, graph.graph["trie"].anchors)
     save_graph(graph.to_graph_file(values={"search": value.row() | interval_fields(value)}), out)
     chosen = graph.graph["search"].chosen
+    assert graph.gap is not None  # a searched graph carries its bound
     proof = "proved optimal" if graph.gap == 0 else f"NOT proved optimal: gap {100 * graph.gap:.2f} %"
     if graph.budget < budget:
         printing.say(
