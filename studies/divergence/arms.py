@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from studies.divergence.divergences import Decision, DecisionRecorder, Divergence, PartingFinder
+from studies.divergence.divergences import Decision, DecisionRecorder, Divergence, DivergenceFinder
 from verify.decoding import DecodeConfig, DecodeResult, Observer, StepFact, decode_batch
 from verify.denoiser import Denoiser
 from verify.drafters.graph import GraphDrafter
@@ -129,7 +129,7 @@ def run_arm(
             f"a batch of {batch} over {len(setting.prompts)} prompts is no other shape than batch 1; expected at least "
             "2 of both"
         )
-    finder = PartingFinder(reference.decisions, setting.policy)
+    finder = DivergenceFinder(reference.decisions, setting.policy)
     graph = setting.filler if name in (BLANK, DRAFTS) else DraftFiller(())
     ranker = BlankRanker(setting.denoiser.mask_token_id) if name == BLANK else None
     start = time.perf_counter()

@@ -111,7 +111,7 @@ class DecisionRecorder:
         self.decisions[fact.prompt_index].append(Decision.of(fact))
 
 
-class PartingFinder:
+class DivergenceFinder:
     """An observer that follows decodes along recorded ones and keeps where each of them parts first.
 
     Args:

@@ -16,7 +16,7 @@ from figures.records.record import save_record
 from studies.divergence.summary import PATH, TOKENS, Arm, DivergenceReport
 from verify.files.writing import write_atomically
 
-PARTING_COLUMNS = tuple(item.name for item in fields(DivergenceRow))
+DIVERGENCE_COLUMNS = tuple(item.name for item in fields(DivergenceRow))
 #: Of the margins of all decisions: enough for a curve, whatever the number of decisions.
 _QUANTILES = 201
 
@@ -46,7 +46,7 @@ def save_divergence(report: DivergenceReport, config: Mapping[str, Any], out: Pa
     save_record(record, out)
     table = csv_path(out)
     text = io.StringIO()
-    writer = csv.DictWriter(text, PARTING_COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(text, DIVERGENCE_COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(asdict(row) for row in record.divergences)
     with write_atomically(table) as temporary:

@@ -12,8 +12,8 @@ import pytest
 
 from figures.records.divergence import load_divergence
 from studies.divergence.arms import ARMS, ArmRun, Reference, Setting, run_arm, run_reference
-from studies.divergence.divergences import Decision, PartingFinder, decision_margins, part
-from studies.divergence.file import PARTING_COLUMNS, save_divergence
+from studies.divergence.divergences import Decision, DivergenceFinder, decision_margins, part
+from studies.divergence.file import DIVERGENCE_COLUMNS, save_divergence
 from studies.divergence.summary import PATH, TOKENS, Arm, DivergenceReport, Share, compare, summarise
 from tests.support.divergence_toys import ShapedNoise
 from tests.support.models import END_ID, random_formulas
@@ -138,7 +138,7 @@ def test_only_the_first_parting_is_kept() -> None:
         )  # fmt: skip
 
     reference = {2: [Decision.of(fact(step, 1, 7)) for step in (1, 2, 3)]}
-    finder = PartingFinder(reference, make_policy("static:1"))
+    finder = DivergenceFinder(reference, make_policy("static:1"))
     for step, position, token in ((1, 1, 7), (2, 1, 8), (3, 4, 7)):
         finder.on_step(fact(step, position, token))
     found = finder.divergences[2]
@@ -218,7 +218,7 @@ def test_in_float32_nothing_parts(spec: str, tmp_path: Path) -> None:
     )
     assert sum(result.forwards for result in drafts.results) < sum(forwards)
     saved, table = save_divergence(summarise("float32", make_policy(spec), reference, runs), {}, tmp_path / "none.json")
-    assert table.read_text().splitlines() == [",".join(PARTING_COLUMNS)]
+    assert table.read_text().splitlines() == [",".join(DIVERGENCE_COLUMNS)]
     assert {load_divergence(saved).verdict(measure) for measure in (TOKENS, PATH)} == {"cannot be told apart"}
 
 
@@ -259,7 +259,7 @@ def test_noise_parts_the_ways_that_have_its_shape(
         way.name: len(way.divergences) for way in report.arms
     }
     rows = list(csv.DictReader(table.open()))
-    assert tuple(rows[0]) == PARTING_COLUMNS and {row["arm"] for row in rows} == divergence
+    assert tuple(rows[0]) == DIVERGENCE_COLUMNS and {row["arm"] for row in rows} == divergence
     assert len(rows) == sum(len(way.divergences) for way in report.arms)
 
 
