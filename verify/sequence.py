@@ -131,7 +131,7 @@ class SequenceDecoder:
         self.start = self.layout.block_starts[self._number]
         self.block = self.tokens[self.start : self.start + self.layout.block_length].copy()
         self._masked = np.flatnonzero(self.block == self.rules.mask_token_id)
-        self.states = self.block[None]
+        self.states = self.block[None].copy()  # what was evaluated stays as it was when the block goes on
         self.bridges = np.zeros((0, 2, len(self.block)), dtype=np.int64)
         self._ahead: dict[bytes, StateMemory] = {}
         self.crossed = False
