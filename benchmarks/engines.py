@@ -33,7 +33,7 @@ from calibrate.models.checkpoint import Checkpoint, load_checkpoint
 from calibrate.models.hugging_face import HuggingFaceDenoiser
 from calibrate.prompts.encoding import encode_prompts
 from calibrate.prompts.source import load_prompt_set
-from calibrate.recording.recorder import TraceBuilder
+from calibrate.recording.builder import TraceBuilder
 from calibrate.version import tool_version
 from drafting.anchors import AnchorTable
 from drafting.searches.greedy import greedy

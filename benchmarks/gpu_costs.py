@@ -27,7 +27,7 @@ from verify.engines.slots import SlotEngine
 from verify.graph.formulas import Formula
 from verify.policies.contract import Policy
 from verify.policies.specification import make_policy
-from verify.ranking import LaggedRanker
+from verify.ranked import LaggedRanker
 from verify.sequence import SequenceDecoder
 
 BUDGET = 10

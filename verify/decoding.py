@@ -28,6 +28,8 @@ from verify.sequence import (
     DecodeError,
     DecodeResult,
     DecodeRules,
+    ForwardFact,
+    ForwardObserver,
     Observer,
     SequenceDecoder,
     StepFact,
@@ -38,6 +40,8 @@ __all__ = [
     "DecodeConfig",
     "DecodeError",
     "DecodeResult",
+    "ForwardFact",
+    "ForwardObserver",
     "Observer",
     "StepFact",
     "decode",
@@ -124,6 +128,7 @@ def decode_batch(
     *,
     batch_size: int = 1,
     observer: Observer | None = None,
+    forward_observer: ForwardObserver | None = None,
     engine: Engine | None = None,
 ) -> Iterator[tuple[int, DecodeResult]]:
     """Decode prompts, up to ``batch_size`` at a time, each at its own length, block and step and with its own drafts.
@@ -134,6 +139,7 @@ def decode_batch(
     Args:
         prompts: (prompt_index, token ids) of every prompt.
         batch_size: sequences per forward; what it can cost in memory is in docs/gpu.md.
+        forward_observer: told of every forward and of all that it evaluated, accepted or not.
         engine: must have room for ``batch_size`` slots and the longest prompt; it serves one decode at a time.
         denoiser, policy, config, drafts, observer: as in :func:`decode`.
 
@@ -170,6 +176,7 @@ def decode_batch(
         config.end_token_ids,
         config.seed,
         observer,
+        forward_observer,
         bridges=drafter.max_bridges > 0 and config.cache == "block_causal",
     )
     if engine is not None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from verify.graph.formulas import Formula, formula
-from verify.ranking import AnchorRanks
+from verify.ranked import AnchorRanks
 
 
 class DraftFiller:

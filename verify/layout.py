@@ -99,3 +99,24 @@ class SequenceLayout:
                 )
             first, length = prompt_length, prompt_length + generation_length
         return cls(length, tuple(range(first, length, block_length)), block_length)
+
+    def refresh_query_tokens(self, cache: str, start: int, cached: int) -> int:
+        """Query tokens of the refresh forward of the block at ``start``, with ``cached`` rows cached before it."""
+        return start + self.block_length - cached if cache == "block_causal" else self.length
+
+    def step_query_tokens(
+        self, cache: str, backend: str, start: int, drafts: int, bridges: int = 0, carried: int = 0
+    ) -> int:
+        """Query tokens of a step forward of the block at ``start``.
+
+        Args:
+            cache, backend: as in :func:`exactness`.
+            start: the block's first position.
+            drafts: drafts beside the block.
+            bridges: bridges beside it, two blocks each.
+            carried: rows of a finished block that this forward caches too.
+        """
+        live = {"none": self.length, "prefix": self.length - start}.get(cache, self.block_length) + carried
+        if backend == "packed":
+            return live + (drafts + 2 * bridges) * self.block_length
+        return (1 + drafts + bridges) * (live + (self.block_length if bridges else 0))

@@ -7,56 +7,13 @@ commit in different orders; in float64 the order survives until 1 - p falls unde
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Protocol
-
 import numpy as np
 import torch
 
-#: Written into every graph file; a runtime that breaks ties otherwise must not use the graph.
-TIE_RULE = "probability descending, then position ascending; token probability descending, then token id ascending"
+from verify.ranked import RankedBlocks
 
 #: Logits that are ranked at once; the temporaries of so many take up to 0.54 GB, whatever batch and vocabulary are.
 RANKING_CHUNK = 1 << 25
-
-#: Beyond these log-odds float64 does not tell p apart from 0 or 1 (1 - p is 2^-52 at 36).
-LOG_ODDS_LIMIT = 36.0
-
-
-@dataclass(frozen=True, eq=False)
-class RankedBlocks:
-    """The ranked distributions of ``B`` blocks of ``L`` rows, on the host.
-
-    Attributes:
-        top_token: int32 [B, L, J], vocabulary-rank order; never the mask token; 0 in rows that were not ranked.
-        top_probability: float64 [B, L, J]; softmax without the mask token, temperature 1; NaN in rows not ranked.
-        logits: [n, V] as the model gave them, still on its device; None where the policy does not read them, so that
-            ranks that are kept hold no memory of the device.
-        row_of: int [B, L], the row of ``logits`` that a position's distribution is, -1 where it was not ranked.
-    """
-
-    top_token: np.ndarray
-    top_probability: np.ndarray
-    logits: torch.Tensor | None
-    row_of: np.ndarray
-
-    @cached_property
-    def log_odds(self) -> np.ndarray:
-        """float64 [B, L], log p - log(1 - p) of the top token, within +-36; NaN in rows that were not ranked."""
-        probability = self.top_probability[:, :, 0]
-        with np.errstate(divide="ignore"):
-            return np.clip(np.log(probability) - np.log1p(-probability), -LOG_ODDS_LIMIT, LOG_ODDS_LIMIT)
-
-    def position_order(self, index: int, masked: np.ndarray) -> np.ndarray:
-        """Masked offsets (int [m], ascending) reordered by position rank under distribution ``index``."""
-        return masked[np.argsort(-self.top_probability[index, masked, 0], kind="stable")]
-
-    def logits_of(self, index: int, offsets: np.ndarray) -> torch.Tensor:
-        """Logits [m, V] of some ``offsets`` (int [m]) of block ``index``, on their device; costs a small transfer."""
-        if self.logits is None:
-            raise ValueError("no logits were kept; a policy that reads them says so in its `needs`")
-        return self.logits[torch.from_numpy(self.row_of[index, offsets]).to(self.logits.device)]
 
 
 def gather_blocks(
@@ -154,42 +111,3 @@ def _top_exactly(logits: torch.Tensor, mask_token_id: int, top_j: int) -> tuple[
     value, index = torch.sort(scores, dim=1, descending=True, stable=True)
     value = value[:, :top_j]
     return value.masked_fill(value == torch.finfo(torch.float64).min, -torch.inf), index[:, :top_j]
-
-
-@dataclass(frozen=True, eq=False)
-class AnchorRanks:
-    """Ranks at an anchor: what a draft formula is read against.
-
-    Attributes:
-        positions: int [m], offsets still masked in ``X``, position rank 1 first.
-        tokens: int32 [m, J], row ``i - 1`` holds the tokens of position rank ``i``, vocabulary rank 1 first.
-    """
-
-    positions: np.ndarray
-    tokens: np.ndarray
-
-
-class Ranker(Protocol):
-    """Where ranks come from; replaceable, and fed with every distribution of the last forward."""
-
-    origin: str
-
-    def rank(self, ranked: RankedBlocks, used: int, masked: np.ndarray) -> AnchorRanks:
-        """Rank the ``masked`` offsets (int [m], ascending) of the state ``X``.
-
-        Args:
-            ranked: all distributions of the last forward (root first, then its drafts).
-            used: the index in ``ranked`` of the distribution that produced ``X``.
-            masked: offsets still masked in ``X``.
-        """
-        ...
-
-
-class LaggedRanker:
-    """Ranks under the distribution that produced ``X`` (the published choice)."""
-
-    origin = "lagged"
-
-    def rank(self, ranked: RankedBlocks, used: int, masked: np.ndarray) -> AnchorRanks:
-        positions = ranked.position_order(used, masked)
-        return AnchorRanks(positions, ranked.top_token[used, positions])

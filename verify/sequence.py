@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 
 from verify.drafters.contract import Drafter, Evidence
 from verify.drafters.memory import KEPT_FORWARDS, KnownState, StateMemory
 from verify.layout import Exactness, SequenceLayout
+from verify.observing import ForwardFact, ForwardObserver, Observer, StepFact
 from verify.policies.contract import Commits, Policy
 from verify.policies.randomness import StepRandom
-from verify.ranking import RankedBlocks
+from verify.ranked import RankedBlocks
 
 #: A policy that may do nothing gets this many steps in a row without a commit; then the decode is given up.
 MAX_EMPTY_STEPS = 64
@@ -25,27 +25,6 @@ MAX_EMPTY_STEPS = 64
 
 class DecodeError(RuntimeError):
     """A decode that cannot go on: a policy broke its contract, or the prompt is none the model can take."""
-
-
-@dataclass(frozen=True, eq=False)
-class StepFact:
-    """One denoising step as it happened; array shapes as in ``calibrate.traces.table.Traces``."""
-
-    prompt_index: int
-    block: int
-    step: int
-    masked_position: np.ndarray
-    top_token: np.ndarray
-    top_probability: np.ndarray
-    commit_position: np.ndarray
-    commit_token: np.ndarray
-    event: str
-
-
-class Observer(Protocol):
-    """Is told of every denoising step; steps of one prompt come in order, those of a batch interleave."""
-
-    def on_step(self, fact: StepFact) -> None: ...
 
 
 @dataclass(eq=False)
@@ -84,6 +63,7 @@ class DecodeRules:
         end_token_ids: decoding stops after the block in which one of them was committed.
         seed: seed of stochastic policies.
         observer: told of every denoising step.
+        forward_observer: told of every forward.
         bridges: whether the cache mode lets a forward compute states of the next block beside this one.
     """
 
@@ -93,7 +73,8 @@ class DecodeRules:
     vocabulary_size: int
     end_token_ids: tuple[int, ...]
     seed: int
-    observer: Observer | None
+    observer: Observer | None = None
+    forward_observer: ForwardObserver | None = None
     bridges: bool = False
 
 
@@ -122,6 +103,11 @@ class SequenceDecoder:
         self._policy_state = rules.policy.initial_state()
         self._drafter = rules.drafter.for_sequence()
         self._next_block()
+
+    @property
+    def number(self) -> int:
+        """0-based number of the block being solved."""
+        return self._number
 
     def _next_block(self) -> None:
         self._number += 1
@@ -157,6 +143,10 @@ class SequenceDecoder:
         self.query_tokens += query_tokens
         self.refresh_due = False
         block, rules = self.block, self.rules
+        if rules.forward_observer is not None:
+            rules.forward_observer.on_forward(
+                ForwardFact(self.prompt_index, self._number, self.states, self.bridges, ranked)
+            )
         self._remember(ranked)
         used: KnownState | None = KnownState(self.states[0], ranked, 0)
         distributions = 0

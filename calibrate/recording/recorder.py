@@ -9,74 +9,22 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import numpy as np
-import pyarrow as pa
 import torch
 
 from calibrate.models.checkpoint import Checkpoint, check_attention
 from calibrate.prompts.encoding import prompt_hash, prompt_set_hash
+from calibrate.recording.builder import Builder, TraceBuilder
 from calibrate.recording.stopping import signals_held
 from calibrate.traces.folder import check_folder, claim_folder, recorded_prompts
-from calibrate.traces.table import MAX_RANK, TraceError, Traces, read_traces, traces_to_table, write_shard
+from calibrate.traces.table import MAX_RANK, TraceError, Traces, read_traces, write_shard
 from calibrate.version import tool_version
-from verify.decoding import DecodeConfig, DecodeResult, Observer, StepFact, decode_batch
+from verify.decoding import DecodeConfig, DecodeResult, Drafts, ForwardObserver, Observer, StepFact, decode_batch
 from verify.policies.contract import Policy
-
-
-class TraceBuilder:
-    """An observer that turns denoising steps into trace columns; steps of several prompts may come interleaved."""
-
-    def __init__(self) -> None:
-        self._facts: dict[int, list[StepFact]] = {}
-
-    def __len__(self) -> int:
-        return sum(map(len, self._facts.values()))
-
-    def on_step(self, fact: StepFact) -> None:
-        # The loop hands over arrays that it does not change afterwards, so references are enough.
-        self._facts.setdefault(fact.prompt_index, []).append(fact)
-
-    def drop_prompts(self, prompt_indices: Iterable[int]) -> None:
-        """Forget the steps of prompts that are written, or that were not finished."""
-        for prompt_index in prompt_indices:
-            self._facts.pop(prompt_index, None)
-
-    def build(self, metadata: dict[str, Any] | None = None, prompt_indices: Iterable[int] | None = None) -> Traces:
-        """The steps of ``prompt_indices`` (None: of all) as :class:`Traces`; at least one step is needed."""
-        facts = self._ordered(prompt_indices)
-        masked = [fact.masked_position for fact in facts]
-        commits = [fact.commit_position for fact in facts]
-        return Traces(
-            prompt_index=np.array([fact.prompt_index for fact in facts], dtype=np.int32),
-            block=np.array([fact.block for fact in facts], dtype=np.int32),
-            step=np.array([fact.step for fact in facts], dtype=np.int32),
-            masked_ptr=np.cumsum([0, *map(len, masked)], dtype=np.int64),
-            masked_position=np.concatenate(masked).astype(np.int16),
-            top_token=np.concatenate([fact.top_token for fact in facts]).astype(np.int32),
-            top_probability=np.concatenate([fact.top_probability for fact in facts]).astype(np.float32),
-            commit_ptr=np.cumsum([0, *map(len, commits)], dtype=np.int64),
-            commit_position=np.concatenate(commits).astype(np.int16),
-            commit_token=np.concatenate([fact.commit_token for fact in facts]).astype(np.int32),
-            metadata=metadata or {},
-        )
-
-    def table(self, prompt_indices: Iterable[int] | None = None) -> pa.Table:
-        """The steps of ``prompt_indices`` (None: of all) as they are written."""
-        return traces_to_table(
-            self.build(prompt_indices=prompt_indices), [fact.event for fact in self._ordered(prompt_indices)]
-        )
-
-    def _ordered(self, prompt_indices: Iterable[int] | None) -> list[StepFact]:
-        return [
-            fact
-            for prompt_index in sorted(self._facts if prompt_indices is None else prompt_indices)
-            for fact in self._facts[prompt_index]
-        ]
 
 
 @dataclass(frozen=True)
@@ -111,11 +59,13 @@ def run_facts(
     *,
     chat: bool = False,
     prompt_source: str | None = None,
+    drafter: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The facts that a trace is valid for; written to the manifest and compared on a rerun.
 
     ``chat`` says that the prompts went through the checkpoint's chat template, ``prompt_source`` where they came from;
-    what tells prompt sets apart is their hash.
+    what tells prompt sets apart is their hash. ``drafter`` describes the drafter of a state log
+    (``Drafter.describe``); it is None for a trace of plain decoding.
 
     Raises:
         CheckpointError: a cache mode that the checkpoint was not trained for.
@@ -143,6 +93,7 @@ def run_facts(
         "cache": config.cache,
         "top_j": top_j,
         "seed": config.seed,
+        "drafter": drafter,
         "prompts": len(prompts),
         "prompt_set_hash": prompt_set_hash(prompts),
         "prompt_hashes": [prompt_hash(ids) for ids in prompts],
@@ -210,32 +161,46 @@ def record(
     """
     folder = Path(folder)
     facts = run_facts(checkpoint, policy, config, prompts, chat=chat, prompt_source=prompt_source)
+    share = Share(checkpoint, prompts, policy, config, folder, batch_size=batch_size, shard_prompts=shard_prompts)
+    record_alone(share, facts, on_prompt, on_end)
+    return read_traces(folder)
+
+
+def record_alone(
+    share: Share,
+    facts: dict[str, Any],
+    on_prompt: Callable[[int, int], None] | None = None,
+    on_end: Callable[[RecordingSpeed], None] | None = None,
+) -> None:
+    """Claim the folder of ``share`` for a recording of ``facts`` and record what is missing in it.
+
+    ``on_prompt``, ``on_end`` and errors are those of :func:`record`.
+    """
+    folder, total, schema = share.folder, len(share.prompts), share.builder.schema
     report = on_prompt or (lambda *_: None)
-    if check_folder(folder, facts) and len(recorded_prompts(folder)) == len(prompts):
-        report(len(prompts), len(prompts))  # complete: perhaps in a place where nothing can be written
+    if check_folder(folder, facts) and len(recorded_prompts(folder, schema)) == total:
+        report(total, total)  # complete: perhaps in a place where nothing can be written
         if on_end is not None:
             on_end(RecordingSpeed(0, 0, 0.0))
-        return read_traces(folder)
+        return
     lock = claim_folder(folder, facts)
     try:
-        done = recorded_prompts(folder)
-        report(len(done), len(prompts))
-        todo = [prompt_index for prompt_index in range(len(prompts)) if prompt_index not in done]
-        share = Share(checkpoint, prompts, policy, config, folder, batch_size=batch_size, shard_prompts=shard_prompts)
+        done = recorded_prompts(folder, schema)
+        report(len(done), total)
+        todo = [prompt_index for prompt_index in range(total) if prompt_index not in done]
         start, prompts_done, tokens = time.perf_counter(), 0, 0
 
         def one_more(result: DecodeResult) -> None:
             nonlocal prompts_done, tokens
             prompts_done += 1
             tokens += result.end
-            report(len(done) + prompts_done, len(prompts))
+            report(len(done) + prompts_done, total)
 
         share.record(todo, one_more)
         if on_end is not None:
             on_end(RecordingSpeed(prompts_done, tokens, time.perf_counter() - start))
     finally:
         lock.release()
-    return read_traces(folder)
 
 
 class Share:
@@ -244,7 +209,9 @@ class Share:
     Args:
         checkpoint, prompts, policy, config, folder, batch_size, shard_prompts: as in :func:`record`.
         prefix: of the names of the shards, so that workers never write to one name.
-        observer: sees every step beside the trace builder.
+        observer: sees every step beside the builder.
+        builder: what is written; a trace by default.
+        drafts: what is evaluated beside the real block; a trace is one of plain decoding.
     """
 
     def __init__(
@@ -259,15 +226,18 @@ class Share:
         shard_prompts: int = 4,
         prefix: str = "shard-",
         observer: Observer | None = None,
+        builder: Builder | None = None,
+        drafts: Drafts = (),
     ) -> None:
         self.denoiser, self.prompts, self.policy, self.config = checkpoint.denoiser, prompts, policy, config
         self.folder, self.batch_size, self.shard_prompts, self.prefix = folder, batch_size, shard_prompts, prefix
-        self.observer = observer
+        self.observer, self.drafts = observer, drafts
+        self.builder: Builder = builder or TraceBuilder()
         self.shards: list[str] = []
-        self._builder, self._finished = TraceBuilder(), list[int]()
+        self._finished: list[int] = []
 
     def on_step(self, fact: StepFact) -> None:
-        self._builder.on_step(fact)
+        self.builder.on_step(fact)
         if self.observer is not None:
             self.observer.on_step(fact)
 
@@ -281,9 +251,11 @@ class Share:
         todo = [(prompt_index, self.prompts[prompt_index]) for prompt_index in prompt_indices]
         left = len(todo)
         try:
+            watching = cast(ForwardObserver, self.builder) if hasattr(self.builder, "on_forward") else None
             for prompt_index, result in decode_batch(
-                self.denoiser, todo, self.policy, self.config, batch_size=self.batch_size, observer=self
-            ):
+                self.denoiser, todo, self.policy, self.config, self.drafts,
+                batch_size=self.batch_size, observer=self, forward_observer=watching,
+            ):  # fmt: skip
                 self._finished.append(prompt_index)
                 left -= 1
                 if len(self._finished) == self.shard_prompts or not left:
@@ -298,7 +270,7 @@ class Share:
         if self._finished:
             # The first finished prompt is in no other shard, so neither is the name.
             name = f"{self.prefix}{self._finished[0]:06d}.parquet"
-            table = self._builder.table(self._finished)
+            table = self.builder.table(self._finished)
             facts = {
                 "batch_size": self.batch_size,
                 "compiled": getattr(self.denoiser, "compile_backend", None),
@@ -306,5 +278,5 @@ class Share:
             }
             write_shard(self.folder / name, table, facts)
             self.shards.append(name)
-            self._builder.drop_prompts(self._finished)
+            self.builder.drop_prompts(self._finished)
             self._finished.clear()

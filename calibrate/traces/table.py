@@ -31,7 +31,7 @@ SHARD_PATTERN = "shard-*.parquet"
 MAX_RANK = 2**15 - 1
 
 _SCALARS = {"prompt_index": np.int32, "block": np.int32, "step": np.int32}
-_SCHEMA = pa.schema(
+TRACE_SCHEMA = pa.schema(
     [
         ("prompt_index", pa.int32()),
         ("block", pa.int32()),
@@ -113,20 +113,8 @@ class Traces:
         )
 
     def prompt_hashes(self) -> list[str]:
-        """The hash of every prompt that is here (see ``calibrate.prompts.encoding.prompt_hash``), by prompt index.
-
-        Raises:
-            TraceError: the manifest does not name the prompts.
-        """
-        hashes = self.metadata.get("prompt_hashes")
-        prompt_indices = np.unique(self.prompt_index).tolist()
-        named = isinstance(hashes, list) and all(isinstance(found, str) for found in hashes)
-        if not named or (prompt_indices and len(hashes) <= prompt_indices[-1]):  # type: ignore[arg-type]
-            raise TraceError(
-                f"the manifest of this trace does not hold one hash for each of its {len(prompt_indices)} prompts "
-                "(prompt_hashes), so nobody can say whether another trace is of the same prompts; record again"
-            )
-        return [hashes[prompt_index] for prompt_index in prompt_indices]  # type: ignore[index]
+        """The hash of every prompt that is here, by prompt index; see :func:`hashes_of_prompts`."""
+        return hashes_of_prompts(self.metadata, np.unique(self.prompt_index).tolist())
 
     def trace_hash(self) -> str:
         """SHA-256 over every fact that acceptance depends on (not probabilities, not metadata), as hex."""
@@ -146,6 +134,26 @@ class Traces:
             positions = self.commit_position[low:high].tolist()
             target.update(zip(positions, self.commit_token[low:high].tolist(), strict=True))
         return written
+
+
+def hashes_of_prompts(metadata: Mapping[str, Any], prompt_indices: Sequence[int]) -> list[str]:
+    """The hashes (``calibrate.prompts.encoding.prompt_hash``) of some prompts of a recording, in that order.
+
+    Args:
+        metadata: the facts of the run.
+        prompt_indices: ascending.
+
+    Raises:
+        TraceError: the manifest does not name the prompts.
+    """
+    hashes = metadata.get("prompt_hashes")
+    named = isinstance(hashes, list) and all(isinstance(found, str) for found in hashes)
+    if not named or (prompt_indices and len(hashes) <= prompt_indices[-1]):  # type: ignore[arg-type]
+        raise TraceError(
+            f"the manifest of this trace does not hold one hash for each of its {len(prompt_indices)} prompts "
+            "(prompt_hashes), so nobody can say whether another trace is of the same prompts; record again"
+        )
+    return [hashes[prompt_index] for prompt_index in prompt_indices]  # type: ignore[index]
 
 
 def _select_ragged(ptr: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -170,14 +178,14 @@ def traces_to_table(traces: Traces, events: Sequence[str] | None = None) -> pa.T
         pa.array(traces.prompt_index),
         pa.array(traces.block),
         pa.array(traces.step),
-        pa.array(labels, type=pa.string()).dictionary_encode().cast(_SCHEMA.field("event").type),
+        pa.array(labels, type=pa.string()).dictionary_encode().cast(TRACE_SCHEMA.field("event").type),
         pa.ListArray.from_arrays(masked_ptr, pa.array(traces.masked_position)),
         pa.ListArray.from_arrays(wide_ptr, pa.array(traces.top_token.reshape(-1))),
         pa.ListArray.from_arrays(wide_ptr, pa.array(traces.top_probability.reshape(-1))),
         pa.ListArray.from_arrays(commit_ptr, pa.array(traces.commit_position)),
         pa.ListArray.from_arrays(commit_ptr, pa.array(traces.commit_token)),
     ]
-    return pa.Table.from_arrays(columns, schema=_SCHEMA)
+    return pa.Table.from_arrays(columns, schema=TRACE_SCHEMA)
 
 
 def table_to_traces(table: pa.Table, top_j: int, metadata: dict[str, Any]) -> Traces:
@@ -233,8 +241,8 @@ def write_shard(path: Path, table: pa.Table, facts: Mapping[str, Any] | None = N
         pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
 
 
-def read_shard(path: Path) -> pa.Table:
-    """Read one shard, checking page checksums.
+def read_shard(path: Path, schema: pa.Schema = TRACE_SCHEMA) -> pa.Table:
+    """Read one shard of ``schema``, checking page checksums.
 
     Raises:
         TraceError: the file is truncated, altered, or not a trace shard. The message says which file to delete; a
@@ -246,9 +254,9 @@ def read_shard(path: Path) -> pa.Table:
         names = table.schema.names
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # names are decoded only when asked for
         raise TraceError(f"trace shard {path} cannot be read ({error}); {mend}") from error
-    if names != _SCHEMA.names:
-        raise TraceError(f"trace shard {path} has columns {names}, expected {_SCHEMA.names}; {mend}")
-    for found, expected in zip(table.schema, _SCHEMA, strict=True):
+    if names != schema.names:
+        raise TraceError(f"trace shard {path} has columns {names}, expected {schema.names}; {mend}")
+    for found, expected in zip(table.schema, schema, strict=True):
         if found.type != expected.type:
             raise TraceError(f"trace shard {path}: {found.name} is {found.type}, expected {expected.type}; {mend}")
     return table.replace_schema_metadata(None)
@@ -305,17 +313,28 @@ def read_traces(folder: str | Path, *, partial: bool = False) -> Traces:
             ``partial``) fewer prompts than the manifest names.
     """
     folder = Path(folder)
-    manifest = read_manifest(folder)
-    tables = [read_shard(path) for path in shard_paths(folder)]
+    if read_manifest(folder)["run"].get("drafter") is not None:
+        raise TraceError(
+            f"{folder} holds a log of evaluated states (of a decode with drafts), expected a trace of plain decoding; "
+            "record one with `draftgraph record`"
+        )
+    metadata, table = read_whole(folder, TRACE_SCHEMA, partial=partial)
+    return table_to_traces(table, int(metadata["top_j"]), metadata)
+
+
+def read_whole(folder: Path, schema: pa.Schema, *, partial: bool = False) -> tuple[dict[str, Any], pa.Table]:
+    """The facts of a recording and all its shards of ``schema`` as one table; errors as in :func:`read_traces`."""
+    metadata = read_manifest(folder)["run"]
+    tables = [read_shard(path, schema) for path in shard_paths(folder)]
     if not tables:
         raise TraceError(f"{folder} holds no trace shard; the recording was stopped before its first prompt. Rerun it")
     owners = np.concatenate([np.unique(table.column("prompt_index").to_numpy()) for table in tables])
     if len(owners) != len(np.unique(owners)):
         raise TraceError(f"{folder} holds a prompt in two shards; delete the folder and record again")
-    prompts = manifest["run"].get("prompts")
+    prompts = metadata.get("prompts")
     if not partial and prompts is not None and len(owners) != prompts:
         raise TraceError(
             f"{folder} holds {len(owners)} of {prompts} prompts: the recording was stopped, or a shard was removed; "
             "run the same recording again, it goes on"
         )
-    return table_to_traces(pa.concat_tables(tables), int(manifest["run"]["top_j"]), manifest["run"])
+    return metadata, pa.concat_tables(tables)

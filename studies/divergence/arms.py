@@ -24,7 +24,7 @@ from verify.denoiser import Denoiser
 from verify.drafters.graph import GraphDrafter
 from verify.drafts import DraftFiller
 from verify.policies.contract import Policy
-from verify.ranking import AnchorRanks, LaggedRanker, Ranker
+from verify.ranked import AnchorRanks, LaggedRanker, Ranker
 
 REPEAT, BATCH, BLANK, DRAFTS = "repeat", "batch", "blank", "drafts"
 ARMS = (REPEAT, BATCH, BLANK, DRAFTS)

@@ -3,7 +3,8 @@
 import numpy as np
 import torch
 
-from verify.ranking import RankedBlocks, gather_blocks, rank_rows
+from verify.ranked import RankedBlocks
+from verify.ranking import gather_blocks, rank_rows
 
 
 def rank_logits(logits: torch.Tensor, mask_token_id: int, top_j: int) -> RankedBlocks:

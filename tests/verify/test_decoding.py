@@ -12,7 +12,7 @@ from verify.drafters.graph import GraphDrafter
 from verify.drafts import DraftFiller
 from verify.layout import BACKENDS, CACHE_MODES, LayoutError, exactness
 from verify.policies.specification import make_policy, step_sizes
-from verify.ranking import AnchorRanks, LaggedRanker
+from verify.ranked import AnchorRanks, LaggedRanker
 
 EXACT = [(c, b) for c in CACHE_MODES for b in BACKENDS if exactness(c, b).exact]
 # A random model is unsure: at 0.3 hardly any step commits two tokens, at 0.2 most do.

@@ -6,7 +6,7 @@ import pytest
 from tests.support.models import random_formulas
 from verify.drafts import DraftFiller
 from verify.graph.formulas import FormulaError
-from verify.ranking import AnchorRanks
+from verify.ranked import AnchorRanks
 
 M = 99  # the mask token
 # Offsets 0, 2, 3 and 5 are masked; their position ranks are 3 -> 1, 0 -> 2, 5 -> 3, 2 -> 4.

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tests.support.ranking import rank_logits
-from verify.ranking import LaggedRanker
+from verify.ranked import LaggedRanker
 
 MASK = 1
 

@@ -16,7 +16,7 @@ import numpy as np
 from verify.drafters.memory import KnownState, StateMemory
 from verify.policies.contract import Policy
 from verify.policies.randomness import StepRandom
-from verify.ranking import RankedBlocks
+from verify.ranked import RankedBlocks
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +112,10 @@ class Drafter(Protocol):
 
     @property
     def max_vocabulary_rank(self) -> int: ...
+
+    def describe(self) -> dict[str, Any]:
+        """What this drafter is, as plain JSON values: two drafters of one description propose the same."""
+        ...
 
     def for_sequence(self) -> SequenceDrafter:
         """A drafter for a new sequence, which knows nothing yet."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
 from verify.drafters.contract import Evidence, Proposal
 from verify.drafts import DraftFiller
 from verify.policies.contract import Policy
-from verify.ranking import LaggedRanker, RankedBlocks, Ranker
+from verify.ranked import LaggedRanker, RankedBlocks, Ranker
 
 
 class GraphDrafter:
@@ -39,6 +40,10 @@ class GraphDrafter:
     @property
     def max_vocabulary_rank(self) -> int:
         return self.filler.max_vocabulary_rank
+
+    def describe(self) -> dict[str, Any]:
+        formulas = [[list(pair) for pair in formula] for formula in self.filler.formulas]
+        return {"drafter": "graph", "rank_origin": self.ranker.origin, "formulas": formulas}
 
     def for_sequence(self) -> GraphDrafter:
         return self

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from verify.ranking import RankedBlocks
+from verify.ranked import RankedBlocks
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,13 +9,15 @@ nearest to being chosen.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from verify.drafters.contract import Evidence, Proposal
 from verify.drafters.influence import Influences, Outlook
 from verify.drafters.memory import KnownState, StateMemory
 from verify.policies.contract import BlockView, Policy, PolicyError
-from verify.ranking import RankedBlocks
+from verify.ranked import RankedBlocks
 
 #: Pairs in a learned set at most; a rule that commits one pair a step needs no larger ones.
 LARGEST_SET = 4
@@ -48,6 +50,9 @@ class InformedDrafter:
     @property
     def max_bridges(self) -> int:
         return self._drafts if self._bridges else 0
+
+    def describe(self) -> dict[str, Any]:
+        return {"drafter": "informed", "drafts": self._drafts, "bridges": self._bridges}
 
     def for_sequence(self) -> _Informed:
         return _Informed(self._drafts, self._bridges)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from verify.policies.contract import BlockView
-from verify.ranking import RankedBlocks
+from verify.ranked import RankedBlocks
 
 #: Forwards of a block whose states are kept. In the measurements two were within 1 % of all.
 KEPT_FORWARDS = 4

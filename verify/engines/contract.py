@@ -16,7 +16,8 @@ import torch
 
 from verify.denoiser import Denoiser
 from verify.layout import SequenceLayout
-from verify.ranking import RankedBlocks, gather_blocks, rank_rows
+from verify.ranked import RankedBlocks
+from verify.ranking import gather_blocks, rank_rows
 
 
 class EngineError(ValueError):

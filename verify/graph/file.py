@@ -31,12 +31,11 @@ from verify.graph.structure import all_edges, check_depths, fewest_steps, read_e
 from verify.graph.values import check_latency, check_values
 from verify.policies.contract import PolicyError
 from verify.policies.specification import make_policy
+from verify.ranked import TIE_RULE
 
 GRAPH_FORMAT = "draftgraph"
 GRAPH_FORMAT_VERSION = 1
 RANK_ORIGIN = "lagged"
-#: The same text as verify.ranking.TIE_RULE, which cannot be imported here without torch; a test keeps them equal.
-TIE_RULE = "probability descending, then position ascending; token probability descending, then token id ascending"
 CACHES = ("none", "prefix", "dual", "block_causal")
 
 #: Names of rules that are ours: behind one of them, parameters that cannot be read are an error, no foreign rule.

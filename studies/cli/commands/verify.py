@@ -78,7 +78,7 @@ def verify_command(
     from calibrate.progress import RichReporter
     from calibrate.prompts.encoding import encode_for, prompt_set_hash
     from calibrate.prompts.source import load_prompt_set
-    from calibrate.recording.recorder import TraceBuilder
+    from calibrate.recording.builder import TraceBuilder
     from drafting.anchors import AnchorTable
     from drafting.replay import replay
     from studies.divergence.arms import ARMS, DRAFTS, Setting, run_arm, run_reference

@@ -11,7 +11,7 @@ import pytest
 from calibrate.measuring.latency_table import LatencyTable
 from calibrate.models.checkpoint import Checkpoint
 from calibrate.models.hugging_face import HuggingFaceDenoiser
-from calibrate.recording.recorder import TraceBuilder
+from calibrate.recording.builder import TraceBuilder
 from drafting.anchors import AnchorTable
 from drafting.replay import replay, walk
 from drafting.searches.chain import confidence_chain

@@ -9,7 +9,8 @@ import pytest
 
 from calibrate.prompts.encoding import encode_prompts
 from calibrate.prompts.source import load_prompt_set
-from calibrate.recording.recorder import TraceBuilder, record
+from calibrate.recording.builder import TraceBuilder
+from calibrate.recording.recorder import record
 from drafting.anchors import AnchorTable
 from drafting.replay import replay
 from drafting.searches.chain import confidence_chain

@@ -3,7 +3,7 @@
 import pytest
 
 from calibrate.models.checkpoint import load_checkpoint
-from calibrate.recording.recorder import TraceBuilder
+from calibrate.recording.builder import TraceBuilder
 from tests.studies.runs.test_replay_matches_runtime import PROMPTS, agree, graphs_for
 from tests.support.families import save
 from tests.support.models import random_formulas, tiny_denoiser

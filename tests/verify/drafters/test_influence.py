@@ -3,7 +3,7 @@
 import numpy as np
 
 from verify.drafters.influence import Influences, Outlook
-from verify.ranking import RankedBlocks
+from verify.ranked import RankedBlocks
 
 MASK = 9
 NAN = float("nan")

@@ -156,7 +156,9 @@ class Watching(InformedDrafter):
                     assert (state == MASK_ID).any() and (known is None or known.find(state) is None)
                 self.bridges = len(pairs) + getattr(self, "bridges", 0)
                 kept = {key for forward in blocks[-1][-4:] for key in forward}
-                assert all(known.tokens.tobytes() == key for key, known in evidence.known._known.items()), "it stays as it was"
+                assert all(known.tokens.tobytes() == key for key, known in evidence.known._known.items()), (
+                    "it stays as it was"
+                )
                 assert not kept & set(keys), "a known state is never paid for again"
                 return proposal
 

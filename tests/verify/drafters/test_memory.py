@@ -3,7 +3,7 @@
 import numpy as np
 
 from verify.drafters.memory import StateMemory
-from verify.ranking import RankedBlocks
+from verify.ranked import RankedBlocks
 
 
 def forward(*states):

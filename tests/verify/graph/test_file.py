@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from drafting.export import export_static_buffers
 from tests.support.paths import DOCS
+from verify import ranked
 from verify.graph.buffers import static_buffers
 from verify.graph.file import (
     GRAPH_FORMAT_VERSION,
-    TIE_RULE,
     GraphFile,
     GraphFileError,
     Validity,
@@ -65,12 +65,6 @@ def node_sets(draw: st.DrawFn) -> tuple[list[Formula], Validity]:
 def test_the_version_is_pinned() -> None:
     assert GRAPH_FORMAT_VERSION == 1
     assert "version 1" in (DOCS / "graph-format.md").read_text(encoding="utf-8").splitlines()[0]
-
-
-def test_the_tie_rule_is_the_one_that_ranking_keeps() -> None:
-    from verify import ranking
-
-    assert ranking.TIE_RULE == TIE_RULE
 
 
 def test_from_nodes_finds_edges_and_depths() -> None:
@@ -186,7 +180,7 @@ def test_static_buffers_are_exported_as_safetensors(tmp_path: Path) -> None:
         for name, array in buffers.items():
             np.testing.assert_array_equal(file.get_tensor(name), array)
         assert file.metadata()["policy"] == "static:1"
-        assert file.metadata()["tie_rule"] == TIE_RULE
+        assert file.metadata()["tie_rule"] == ranked.TIE_RULE
     assert sorted(path.name for path in tmp_path.iterdir()) == ["graph.json", "graph.safetensors"]
 
 

@@ -16,7 +16,7 @@ from tests.support.paths import DOCS
 from tests.support.ranking import rank_logits
 from verify.drafts import DraftFiller
 from verify.graph.file import GraphFile, Validity, format_graph, load_graph
-from verify.ranking import LaggedRanker
+from verify.ranked import LaggedRanker
 
 FOLDER = DOCS / "test-vectors"
 

@@ -1,0 +1,131 @@
+"""Recording state logs: a decode with drafts, observed, with every state that its forwards evaluated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from calibrate.models.checkpoint import Checkpoint
+from calibrate.recording.recorder import RecordingSpeed, Share, record_alone, run_facts
+from calibrate.traces.state_log import STATE_SCHEMA, StateLog, read_states
+from calibrate.traces.table import TraceError
+from verify.decoding import DecodeConfig, ForwardFact, StepFact
+from verify.drafters.contract import Drafter
+from verify.policies.contract import Policy
+
+
+class StateLogBuilder:
+    """An observer that turns forwards into rows of a state log; forwards of several prompts may come interleaved."""
+
+    schema = STATE_SCHEMA
+
+    def __init__(self) -> None:
+        self._forwards: dict[int, list[ForwardFact]] = {}
+        self._commits: dict[tuple[int, int], dict[int, int]] = {}
+
+    def on_step(self, fact: StepFact) -> None:
+        """Note what was committed: how a block really ended is told by nothing else."""
+        written = self._commits.setdefault((fact.prompt_index, fact.block), {})
+        written.update(zip(fact.commit_position.tolist(), fact.commit_token.tolist(), strict=True))
+
+    def on_forward(self, fact: ForwardFact) -> None:
+        # The loop hands over arrays that it does not change afterwards, so references are enough.
+        self._forwards.setdefault(fact.prompt_index, []).append(fact)
+
+    def drop_prompts(self, prompt_indices: Iterable[int]) -> None:
+        """Forget prompts that are written, or that were not finished."""
+        for prompt_index in prompt_indices:
+            self._forwards.pop(prompt_index, None)
+            for key in [key for key in self._commits if key[0] == prompt_index]:
+                del self._commits[key]
+
+    def table(self, prompt_indices: Iterable[int]) -> pa.Table:
+        """The states of ``prompt_indices`` as they are written, each once, in the order of their forwards."""
+        columns: dict[str, list[Any]] = {name: [] for name in STATE_SCHEMA.names}
+        for prompt_index in sorted(prompt_indices):
+            seen: set[tuple[int, bytes, bytes]] = set()
+            for fact in self._forwards[prompt_index]:
+                for number, state in enumerate(fact.states):
+                    self._add(columns, seen, fact, number, fact.block, state[:0], state)
+                for number, (complete, state) in enumerate(fact.bridges, start=len(fact.states)):
+                    behind = complete[:0] if self._ended_so(prompt_index, fact.block, complete) else complete
+                    self._add(columns, seen, fact, number, fact.block + 1, behind, state)
+        return pa.Table.from_pydict(columns, schema=STATE_SCHEMA)
+
+    def _ended_so(self, prompt_index: int, block: int, complete: np.ndarray) -> bool:
+        """Whether the block really ended as ``complete``; what the prompt brought is the same in both."""
+        written = self._commits[prompt_index, block]
+        return all(complete[offset] == token for offset, token in written.items())
+
+    def _add(
+        self,
+        columns: dict[str, list[Any]],
+        seen: set[tuple[int, bytes, bytes]],
+        fact: ForwardFact,
+        number: int,
+        block: int,
+        behind: np.ndarray,
+        state: np.ndarray,
+    ) -> None:
+        key = block, behind.tobytes(), state.tobytes()
+        if key in seen:
+            return
+        seen.add(key)
+        masked = ~np.isnan(fact.ranked.top_probability[number, :, 0])
+        columns["prompt_index"].append(fact.prompt_index)
+        columns["block"].append(block)
+        columns["behind"].append(behind)
+        columns["state"].append(state)
+        columns["top_token"].append(fact.ranked.top_token[number, masked].reshape(-1))
+        columns["top_probability"].append(fact.ranked.top_probability[number, masked].reshape(-1))
+
+
+def record_states(
+    checkpoint: Checkpoint,
+    prompts: Sequence[Sequence[int]],
+    policy: Policy,
+    config: DecodeConfig,
+    folder: str | Path,
+    drafter: Drafter,
+    *,
+    batch_size: int = 1,
+    chat: bool = False,
+    prompt_source: str | None = None,
+    shard_prompts: int = 4,
+    on_prompt: Callable[[int, int], None] | None = None,
+    on_end: Callable[[RecordingSpeed], None] | None = None,
+) -> StateLog:
+    """Decode ``prompts`` with ``drafter`` and log every evaluated state into ``folder``; go on after a stop.
+
+    ``config.top_j`` vocabulary ranks are kept of every masked position; 12 bytes each before compression. A log of
+    blocks of 32 takes about 100 KB per prompt of 96 tokens at ``D = 16`` and ``top_j = 1``.
+
+    Args:
+        drafter: it decides which states are evaluated, so what a replay of the log knows.
+        checkpoint, prompts, policy, config, folder, batch_size, chat, prompt_source, shard_prompts, on_prompt, on_end:
+            as in :func:`calibrate.recording.recorder.record`.
+
+    Raises:
+        TraceError: as in ``record``; or a policy that reads all logits, of which a log keeps the best only.
+    """
+    folder = Path(folder)
+    if policy.needs != "top_j":
+        raise TraceError(
+            f"a state log keeps the best tokens of every state, but policy {policy.spec} at temperature "
+            f"{policy.temperature:g} reads all logits; decode with the drafter instead, `draftgraph verify` counts"
+        )
+    facts = run_facts(
+        checkpoint, policy, config, prompts, chat=chat, prompt_source=prompt_source, drafter=drafter.describe()
+    )
+    facts["prompt_lengths"] = [len(prompt) for prompt in prompts]
+    facts["backend"] = config.backend
+    share = Share(
+        checkpoint, prompts, policy, config, folder,
+        batch_size=batch_size, shard_prompts=shard_prompts, builder=StateLogBuilder(), drafts=drafter,
+    )  # fmt: skip
+    record_alone(share, facts, on_prompt, on_end)
+    return read_states(folder)

@@ -1,0 +1,172 @@
+"""State logs: every state that the forwards of a decode with drafts evaluated, accepted or not.
+
+A trace of plain decoding holds the states that a decode went through. What a drafter that learns proposes depends also
+on what its rejected drafts showed; with a log of them the same decode loop runs again without a model
+(``drafting.state_replay``). A log is recorded with one drafter; logs of several drafters of the same decodes are read
+as one, and know more states together.
+
+On disk a log is a folder like that of a trace: ``manifest.json`` and Parquet shards of whole prompts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from calibrate.traces.table import TraceError, differing_facts, hashes_of_prompts, read_manifest, read_whole
+
+#: One row per evaluated state. ``behind`` is empty, or the tokens of the block before where a bridge took it to end
+#: otherwise than it did. Ranks are of the masked positions, offsets ascending, ``top_j`` each.
+STATE_SCHEMA = pa.schema(
+    [
+        ("prompt_index", pa.int32()),
+        ("block", pa.int32()),
+        ("behind", pa.list_(pa.int32())),
+        ("state", pa.list_(pa.int32())),
+        ("top_token", pa.list_(pa.int32())),
+        ("top_probability", pa.list_(pa.float64())),
+    ]
+)
+
+#: Facts in which logs that are read as one may differ.
+_OWN_FACTS = frozenset({"drafter", "tool_version", "model_source", "device_name", "prompt_source", "chat"})
+
+
+@dataclass(frozen=True, eq=False)
+class BlockStates:
+    """The evaluated states of one block of one prompt; ``n`` states.
+
+    Attributes:
+        index: what a state stands behind (empty for the real course) and the state itself, as bytes -> its number.
+        token: int32 [n, L, J], as in :class:`verify.ranked.RankedBlocks`.
+        probability: float64 [n, L, J], NaN at committed positions.
+    """
+
+    index: dict[tuple[bytes, bytes], int]
+    token: np.ndarray
+    probability: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class StateLog:
+    """The evaluated states of recorded decodes.
+
+    Attributes:
+        blocks: by (prompt_index, block).
+        first: int64 [L] per prompt, its first block as the decode found it: masked, but for a tail of the prompt.
+        metadata: the facts of the run.
+    """
+
+    blocks: dict[tuple[int, int], BlockStates]
+    first: dict[int, np.ndarray]
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def prompt_indices(self) -> list[int]:
+        """Ascending."""
+        return sorted(self.first)
+
+    @property
+    def states(self) -> int:
+        """Evaluated states, all prompts."""
+        return sum(len(block.index) for block in self.blocks.values())
+
+    def prompt_hashes(self) -> list[str]:
+        """The hash of every prompt that is here; see :func:`calibrate.traces.table.hashes_of_prompts`."""
+        return hashes_of_prompts(self.metadata, self.prompt_indices)
+
+    def prompt_length(self, prompt_index: int) -> int:
+        """Tokens of a prompt."""
+        return int(self.metadata["prompt_lengths"][prompt_index])
+
+    def select(self, prompt_indices: Iterable[int]) -> StateLog:
+        """The log of some prompts."""
+        chosen = set(prompt_indices)
+        return StateLog(
+            {key: block for key, block in self.blocks.items() if key[0] in chosen},
+            {prompt_index: first for prompt_index, first in self.first.items() if prompt_index in chosen},
+            self.metadata,
+        )
+
+
+def read_states(folders: str | Path | Sequence[str | Path], *, partial: bool = False) -> StateLog:
+    """Read the log in a folder, or in several folders of the same decodes as one.
+
+    Args:
+        folders: written by ``calibrate.recording.states.record_states``, with one drafter each.
+        partial: take recordings that were stopped, with the prompts that are in all of them.
+
+    Raises:
+        TraceError: as ``read_traces``; or logs of other decodes.
+    """
+    paths = [Path(folders)] if isinstance(folders, str | Path) else [Path(folder) for folder in folders]
+    for path in paths:
+        if read_manifest(path)["run"].get("drafter") is None:
+            raise TraceError(
+                f"{path} holds a trace of plain decoding, expected a log of evaluated states; record one with "
+                "`draftgraph record --drafter informed`"
+            )
+    read = [read_whole(path, STATE_SCHEMA, partial=partial) for path in paths]
+    facts = read[0][0]
+    for path, (other, _) in zip(paths[1:], read[1:], strict=True):
+        different = differing_facts(facts, other, [key for key in facts if key not in _OWN_FACTS])
+        if different:
+            raise TraceError(
+                f"{paths[0]} and {path} are logs of different decodes ({', '.join(different)} differ); give folders "
+                "that were recorded with the same model, prompts and policy"
+            )
+    metadata = {**facts, "drafter": [found["drafter"] for found, _ in read]}
+    log = states_of_table(pa.concat_tables([table for _, table in read]), metadata)
+    common = set.intersection(*(set(table.column("prompt_index").to_pylist()) for _, table in read))
+    return log.select(common) if partial else log
+
+
+def states_of_table(table: pa.Table, metadata: dict[str, Any]) -> StateLog:
+    """The log of an on-disk table; of a state that was evaluated twice the first is taken."""
+    length, top_j, mask = metadata["block_length"], metadata["top_j"], metadata["mask_token_id"]
+    table = table.combine_chunks()
+    prompt, block = table.column("prompt_index").to_numpy(), table.column("block").to_numpy()
+    rows = len(prompt)
+    states = _values(table, "state").astype(np.int64)
+    if len(states) != rows * length:
+        raise TraceError(
+            f"a log of {rows} states in blocks of {length} holds {len(states)} tokens, expected {rows * length}; its "
+            "shards and its manifest do not belong together, record again"
+        )
+    states = states.reshape(rows, length)
+    token = np.zeros((rows, length, top_j), dtype=np.int32)
+    probability = np.full((rows, length, top_j), np.nan)
+    masked = states == mask
+    for name, target in (("top_token", token), ("top_probability", probability)):
+        values = _values(table, name)
+        if len(values) != np.count_nonzero(masked) * top_j:
+            raise TraceError(
+                f"the log's column {name} has {len(values)} entries, expected {np.count_nonzero(masked) * top_j} "
+                f"(top_j={top_j}); its shards and its manifest do not belong together, record again"
+            )
+        target[masked] = values.reshape(-1, top_j)
+    behind = [np.array(one, dtype=np.int64).tobytes() for one in table.column("behind").to_pylist()]
+    found: dict[tuple[int, int], dict[tuple[bytes, bytes], int]] = {}
+    kept: dict[tuple[int, int], list[int]] = {}
+    first: dict[int, np.ndarray] = {}
+    for row, (prompt_index, number) in enumerate(zip(prompt.tolist(), block.tolist(), strict=True)):
+        index = found.setdefault((prompt_index, number), {})
+        key = behind[row], states[row].tobytes()
+        if key not in index:
+            index[key] = len(index)
+            kept.setdefault((prompt_index, number), []).append(row)
+        if number == 0 and prompt_index not in first:  # the refresh forward of the first block comes first
+            first[prompt_index] = states[row]
+    blocks = {key: BlockStates(index, token[kept[key]], probability[kept[key]]) for key, index in found.items()}
+    return StateLog(blocks, first, metadata)
+
+
+def _values(table: pa.Table, name: str) -> np.ndarray:
+    column = table.column(name)
+    array = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], type=column.type)
+    return np.asarray(array.flatten().to_numpy(zero_copy_only=False))
