@@ -16,39 +16,26 @@ from typing import Any
 import numpy as np
 
 from drafting.anchors import AnchorTable
+from drafting.counts import DecodeCounts, ReplayError, check_paired
 from drafting.values import accepted_per_anchor
 from verify.graph.formulas import Formula
 
 
-class ReplayError(ValueError):
-    """Replays that cannot be put together: of other prompts, of other decodes, or of none."""
-
-
 @dataclass(frozen=True, eq=False)
-class ReplayResult:
-    """What a graph costs on recorded decodes, prompt by prompt. ``M`` prompts, ascending.
+class ReplayResult(DecodeCounts):
+    """What a graph costs on recorded decodes.
 
     Attributes:
-        prompt_indices: int32 [M], the prompts.
-        plain_per_prompt: [M], forward passes of the recorded plain decode, one per denoising step.
-        forwards_per_prompt: [M], forward passes with the graph.
-        tokens_per_prompt: [M], tokens committed; the same with and without a graph.
         anchors_per_prompt: [M], anchors; a prompt may have none.
         accepted_per_prompt: [M], accepted drafts summed over the prompt's anchors, visited or not.
         accepted_histogram: entry m counts the anchors, visited or not, that accept m drafts.
-        visited_histogram: entry m counts the anchors at which a forward starts and accepts m drafts.
 
-    Counts are int64, and float64 in a mean over several graphs (see :meth:`mean`).
+    The other counts are those of :class:`drafting.counts.DecodeCounts`; see :meth:`mean` for floats among them.
     """
 
-    prompt_indices: np.ndarray
-    plain_per_prompt: np.ndarray
-    forwards_per_prompt: np.ndarray
-    tokens_per_prompt: np.ndarray
     anchors_per_prompt: np.ndarray
     accepted_per_prompt: np.ndarray
     accepted_histogram: np.ndarray
-    visited_histogram: np.ndarray
 
     @classmethod
     def mean(cls, parts: Iterable[ReplayResult]) -> ReplayResult:
@@ -103,56 +90,13 @@ class ReplayResult:
         )
 
     @property
-    def prompts(self) -> int:
-        """``M``."""
-        return len(self.prompt_indices)
-
-    @property
-    def forwards(self) -> Any:
-        """Forward passes with the graph, all prompts: a whole number, and a float in a mean."""
-        return self.forwards_per_prompt.sum().item()
-
-    @property
-    def plain_forwards(self) -> int:
-        """Forward passes of plain decoding, all prompts."""
-        return int(self.plain_per_prompt.sum())
-
-    @property
-    def nfe_reduction(self) -> float:
-        """Plain forwards over forwards, each summed over prompts. NaN without prompts."""
-        return self.plain_forwards / self.forwards if self.prompts else float("nan")
-
-    @property
-    def tokens_per_forward(self) -> float:
-        """Tokens committed over forwards, each summed over prompts; refresh forwards count. NaN without prompts.
-
-        What papers on speculative decoding compare (there also "mean accepted tokens", with the token that is
-        certain counted in). Under ``static:1`` it is the nfe reduction.
-        """
-        return float(self.tokens_per_prompt.sum() / self.forwards) if self.prompts else float("nan")
-
-    @property
     def accepted_drafts(self) -> float:
         """Mean accepted drafts (the root excluded) over all anchors: the path value. 0.0 without any anchor."""
         return float(self.accepted_per_prompt.sum() / max(self.anchors_per_prompt.sum(), 1))
 
-    @property
-    def accepted_drafts_visited(self) -> float:
-        """Mean accepted drafts (the root excluded) over the anchors really visited. 0.0 without any anchor."""
-        accepted = np.arange(len(self.visited_histogram)) @ self.visited_histogram
-        return float(accepted / max(self.visited_histogram.sum(), 1))
-
     def row(self) -> dict[str, Any]:
-        """The totals, under the names that rows of results and the values of graph files have."""
-        return {
-            "prompts": self.prompts,
-            "accepted_drafts": self.accepted_drafts,
-            "accepted_drafts_visited": self.accepted_drafts_visited,
-            "forwards_plain": self.plain_forwards,
-            "forwards_predicted": self.forwards,
-            "nfe_reduction": self.nfe_reduction,
-            "tokens_per_forward": self.tokens_per_forward,
-        }
+        """The totals, with the accepted drafts of all anchors."""
+        return {"accepted_drafts": self.accepted_drafts, **super().row()}
 
 
 def replay(nodes: Iterable[Formula], anchors: AnchorTable) -> ReplayResult:
@@ -222,24 +166,6 @@ def visited_anchors(accepted: np.ndarray, block_ptr: np.ndarray) -> np.ndarray:
         keep = position < end
         position, end = position[keep], end[keep]
     return visited.reshape(graphs, anchors)
-
-
-def check_paired(a: ReplayResult, b: ReplayResult) -> None:
-    """Raise :class:`ReplayError` unless both graphs were replayed on the same decodes."""
-    if not np.array_equal(a.prompt_indices, b.prompt_indices):
-        raise ReplayError(
-            f"a paired comparison needs the same prompts for both graphs, got {a.prompts} and {b.prompts} prompts, "
-            f"{len(np.intersect1d(a.prompt_indices, b.prompt_indices))} of them in both; "
-            "replay both on one trace folder"
-        )
-    if not (
-        np.array_equal(a.plain_per_prompt, b.plain_per_prompt)
-        and np.array_equal(a.anchors_per_prompt, b.anchors_per_prompt)
-    ):
-        raise ReplayError(
-            "a paired comparison needs the same plain decodes for both graphs, but their steps per prompt differ; "
-            "replay both on one trace folder"
-        )
 
 
 def _sum_padded(histograms: Sequence[np.ndarray]) -> np.ndarray:

@@ -47,19 +47,29 @@ class StateLogBuilder:
         """The states of ``prompt_indices`` as they are written, each once, in the order of their forwards."""
         columns: dict[str, list[Any]] = {name: [] for name in STATE_SCHEMA.names}
         for prompt_index in sorted(prompt_indices):
+            facts = self._forwards[prompt_index]
+            ends = self._ends(prompt_index, facts[0].states[0])
             seen: set[tuple[int, bytes, bytes]] = set()
-            for fact in self._forwards[prompt_index]:
+            for fact in facts:
                 for number, state in enumerate(fact.states):
                     self._add(columns, seen, fact, number, fact.block, state[:0], state)
                 for number, (complete, state) in enumerate(fact.bridges, start=len(fact.states)):
-                    behind = complete[:0] if self._ended_so(prompt_index, fact.block, complete) else complete
+                    behind = complete[:0] if (complete == ends[fact.block]).all() else complete
                     self._add(columns, seen, fact, number, fact.block + 1, behind, state)
+            for block, end in ends.items():
+                row: tuple[Any, ...] = (prompt_index, block, end[:0], end, [], [])
+                for name, value in zip(STATE_SCHEMA.names, row, strict=True):
+                    columns[name].append(value)
         return pa.Table.from_pydict(columns, schema=STATE_SCHEMA)
 
-    def _ended_so(self, prompt_index: int, block: int, complete: np.ndarray) -> bool:
-        """Whether the block really ended as ``complete``; what the prompt brought is the same in both."""
-        written = self._commits[prompt_index, block]
-        return all(complete[offset] == token for offset, token in written.items())
+    def _ends(self, prompt_index: int, first: np.ndarray) -> dict[int, np.ndarray]:
+        """How the blocks of a prompt ended; ``first`` (int64 [L]): its first one, perhaps with a tail of the prompt."""
+        ends = {}
+        for (owner, block), written in sorted(self._commits.items()):
+            if owner == prompt_index:
+                ends[block] = first.copy()  # of later blocks every position is written
+                ends[block][list(written)] = list(written.values())
+        return ends
 
     def _add(
         self,

@@ -20,8 +20,9 @@ import pyarrow as pa
 
 from calibrate.traces.table import TraceError, differing_facts, hashes_of_prompts, read_manifest, read_whole
 
-#: One row per evaluated state. ``behind`` is empty, or the tokens of the block before where a bridge took it to end
-#: otherwise than it did. Ranks are of the masked positions, offsets ascending, ``top_j`` each.
+#: One row per evaluated state, and one per block that tells how it ended, with nothing masked and no ranks. ``behind``
+#: is empty, or the tokens of the block before where a bridge took it to end otherwise than it did. Ranks are those of
+#: the masked positions, offsets ascending, ``top_j`` each.
 STATE_SCHEMA = pa.schema(
     [
         ("prompt_index", pa.int32()),
@@ -59,11 +60,13 @@ class StateLog:
     Attributes:
         blocks: by (prompt_index, block).
         first: int64 [L] per prompt, its first block as the decode found it: masked, but for a tail of the prompt.
+        ends: int64 [L] by (prompt_index, block), the block as it ended.
         metadata: the facts of the run.
     """
 
     blocks: dict[tuple[int, int], BlockStates]
     first: dict[int, np.ndarray]
+    ends: dict[tuple[int, int], np.ndarray]
     metadata: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -90,6 +93,7 @@ class StateLog:
         return StateLog(
             {key: block for key, block in self.blocks.items() if key[0] in chosen},
             {prompt_index: first for prompt_index, first in self.first.items() if prompt_index in chosen},
+            {key: end for key, end in self.ends.items() if key[0] in chosen},
             self.metadata,
         )
 
@@ -154,7 +158,12 @@ def states_of_table(table: pa.Table, metadata: dict[str, Any]) -> StateLog:
     found: dict[tuple[int, int], dict[tuple[bytes, bytes], int]] = {}
     kept: dict[tuple[int, int], list[int]] = {}
     first: dict[int, np.ndarray] = {}
+    ends: dict[tuple[int, int], np.ndarray] = {}
+    complete = ~masked.any(axis=1)
     for row, (prompt_index, number) in enumerate(zip(prompt.tolist(), block.tolist(), strict=True)):
+        if complete[row]:
+            ends[prompt_index, number] = states[row]
+            continue
         index = found.setdefault((prompt_index, number), {})
         key = behind[row], states[row].tobytes()
         if key not in index:
@@ -163,7 +172,7 @@ def states_of_table(table: pa.Table, metadata: dict[str, Any]) -> StateLog:
         if number == 0 and prompt_index not in first:  # the refresh forward of the first block comes first
             first[prompt_index] = states[row]
     blocks = {key: BlockStates(index, token[kept[key]], probability[kept[key]]) for key, index in found.items()}
-    return StateLog(blocks, first, metadata)
+    return StateLog(blocks, first, ends, metadata)
 
 
 def _values(table: pa.Table, name: str) -> np.ndarray:

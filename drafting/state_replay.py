@@ -1,0 +1,209 @@
+"""Replay of a state log: the decode loop itself, with a log of evaluated states in place of the model.
+
+A replay of plain traces cannot know what a learning drafter does, as that depends on what its rejected drafts showed. A
+state log knows it, for every state that some forward of its recording evaluated. States that it does not know are taken
+as never evaluated: nothing is learned from them and they are not accepted, so with missed states the count of forwards
+is too high rather than too low. Without any it is the count of the runtime.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from calibrate.traces.state_log import BlockStates, StateLog
+from drafting.counts import DecodeCounts, ReplayError
+from verify.drafters.contract import Drafter
+from verify.layout import SequenceLayout, exactness
+from verify.policies.specification import make_policy
+from verify.ranked import RankedBlocks
+from verify.sequence import DecodeRules, SequenceDecoder
+
+#: No token id of a log is checked against a vocabulary: the recording did that.
+_ANY_TOKEN = 2**31
+
+
+@dataclass(frozen=True, eq=False)
+class StateReplay(DecodeCounts):
+    """What a drafter costs on the decodes of a state log.
+
+    Attributes:
+        refreshes_per_prompt: int64 [M], refresh forwards; the other forwards are steps.
+        query_tokens_per_prompt: int64 [M], query tokens of all forwards.
+        widths_per_prompt: int64 [M, W], entry ``w`` counts the step forwards that carried ``w`` blocks of rows beside
+            the real one: 1 for a draft, 2 for a bridge, 1 for a finished block that is cached on the way.
+        proposed: drafts and bridges, all forwards.
+        missed: those of them that the log does not know. 0: the count of forwards is exact.
+    """
+
+    refreshes_per_prompt: np.ndarray
+    query_tokens_per_prompt: np.ndarray
+    widths_per_prompt: np.ndarray
+    proposed: int
+    missed: int
+
+    @property
+    def exact(self) -> bool:
+        """Whether the log knew every state that was proposed."""
+        return self.missed == 0
+
+    @property
+    def drafted_blocks_per_forward(self) -> float:
+        """Blocks of rows beside the real one, in the mean over all forwards; what drafts cost."""
+        blocks = self.widths_per_prompt.sum(axis=0) @ np.arange(self.widths_per_prompt.shape[1])
+        return float(blocks / max(1, self.forwards))
+
+
+def replay_states(
+    log: StateLog, drafter: Drafter, *, backend: str | None = None, on_prompt: Callable[[int], None] | None = None
+) -> StateReplay:
+    """Decode the prompts of ``log`` with ``drafter``, without a model.
+
+    Args:
+        log: of the decodes; :meth:`StateLog.select` takes a part.
+        drafter: any drafter; its proposals are looked up.
+        backend: whose query tokens are counted; that of the recording when left out.
+        on_prompt: called with the number of prompts done, after every prompt.
+
+    Complexity: one proposal per forward; about a millisecond each at ``D = 10``.
+
+    Raises:
+        ReplayError: no prompt, a drafter that reads more vocabulary ranks than were logged, or a log that does not hold
+            the course of its own decodes.
+    """
+    facts = log.metadata
+    if drafter.max_vocabulary_rank > facts["top_j"]:
+        raise ReplayError(
+            f"the drafter reads vocabulary rank {drafter.max_vocabulary_rank}, but the log keeps {facts['top_j']}; "
+            f"record it again with --top-j {drafter.max_vocabulary_rank} or more"
+        )
+    backend = backend or facts["backend"]
+    exactness(facts["cache"], backend)
+    rules = DecodeRules(
+        make_policy(facts["policy"], facts["temperature"]),
+        drafter,
+        facts["mask_token_id"],
+        _ANY_TOKEN,
+        tuple(facts["end_token_ids"]),
+        facts["seed"],
+        bridges=drafter.max_bridges > 0 and facts["cache"] == "block_causal",
+    )
+    prompts = log.prompt_indices
+    if not prompts:
+        raise ReplayError("the log holds no prompt; record some first")
+    replays = []
+    for done, prompt_index in enumerate(prompts, start=1):
+        replays.append(_PromptReplay(log, rules, prompt_index, backend).run())
+        if on_prompt is not None:
+            on_prompt(done)
+    longest = max(len(one.widths) for one in replays)
+    accepted = np.concatenate([one.accepted for one in replays])
+    return StateReplay(
+        prompt_indices=np.array(prompts, dtype=np.int32),
+        plain_per_prompt=_column(one.decoder.steps for one in replays),
+        forwards_per_prompt=_column(one.decoder.forwards for one in replays),
+        tokens_per_prompt=_column(one.tokens for one in replays),
+        visited_histogram=np.bincount(accepted.astype(np.int64), minlength=1),
+        refreshes_per_prompt=_column(one.refreshes for one in replays),
+        query_tokens_per_prompt=_column(one.decoder.query_tokens for one in replays),
+        widths_per_prompt=np.array([np.pad(one.widths, (0, longest - len(one.widths))) for one in replays]),
+        proposed=sum(one.proposed for one in replays),
+        missed=sum(one.missed for one in replays),
+    )
+
+
+def _column(values: Any) -> np.ndarray:
+    return np.fromiter(values, dtype=np.int64)
+
+
+class _PromptReplay:
+    """One prompt of :func:`replay_states`."""
+
+    def __init__(self, log: StateLog, rules: DecodeRules, prompt_index: int, backend: str) -> None:
+        facts = log.metadata
+        self._log, self._rules, self._prompt_index = log, rules, prompt_index
+        self._cache, self._backend = facts["cache"], backend
+        length = log.prompt_length(prompt_index)
+        self._layout = SequenceLayout.make(length, facts["generation_length"], facts["block_length"], facts["cache"])
+        prompt = np.zeros(length, dtype=np.int64)  # nobody looks at it, but for the tail in the first block
+        tail = length - self._layout.block_starts[0]
+        prompt[length - tail :] = log.first[prompt_index][:tail]
+        self.decoder = SequenceDecoder(rules, prompt.tolist(), self._layout, prompt_index)
+        self.refreshes = self.proposed = self.missed = self.tokens = 0
+        self._widths: dict[int, int] = {}
+        self._accepted: list[int] = []
+        self._cached = 0  # rows of finished blocks that are cached, in block-causal mode
+
+    @property
+    def widths(self) -> np.ndarray:
+        """int64 [W], entry ``w`` counts the step forwards with ``w`` blocks beside the real one."""
+        counts = np.zeros(1 + max(self._widths, default=0), dtype=np.int64)
+        for width, count in self._widths.items():
+            counts[width] = count
+        return counts
+
+    @property
+    def accepted(self) -> np.ndarray:
+        """int64 [step forwards], accepted drafts of each."""
+        return np.array(self._accepted, dtype=np.int64)
+
+    def run(self) -> _PromptReplay:
+        decoder = self.decoder
+        while not decoder.done:
+            refresh = decoder.refresh_due
+            query_tokens = self._pay()
+            decoder.advance(self._look_up(), query_tokens)
+            if not refresh:
+                self._accepted.append(decoder.accepted[-1])
+        self.tokens = decoder.start + self._layout.block_length - decoder.prompt_length
+        return self
+
+    def _pay(self) -> int:
+        """The query tokens of the forward that is due."""
+        decoder, start = self.decoder, self.decoder.start
+        carried = start - self._cached if decoder.crossed else 0
+        decoder.crossed = False
+        if decoder.refresh_due:
+            paid = self._layout.refresh_query_tokens(self._cache, start, self._cached)
+            self.refreshes += 1
+        else:
+            drafts, bridges = len(decoder.states) - 1, len(decoder.bridges)
+            paid = self._layout.step_query_tokens(self._cache, self._backend, start, drafts, bridges, carried)
+            width = drafts + 2 * bridges + (carried > 0)
+            self._widths[width] = self._widths.get(width, 0) + 1
+            self.proposed += drafts + bridges
+        self._cached = start
+        return paid
+
+    def _look_up(self) -> RankedBlocks:
+        """What the log knows of the states that the forward evaluates; the others are taken out of it."""
+        decoder = self.decoder
+        here = self._log.blocks.get((self._prompt_index, decoder.number))
+        numbers = [_find(here, b"", state) for state in decoder.states]
+        if numbers[0] is None:
+            raise ReplayError(
+                f"the log does not hold a state that prompt {self._prompt_index} reached in block {decoder.number}; it "
+                "is not whole, or was recorded with another version of this library; record it again"
+            )
+        ahead = self._log.blocks.get((self._prompt_index, decoder.number + 1))
+        end = self._log.ends[self._prompt_index, decoder.number].tobytes()
+        behind = [b"" if complete == end else complete for complete in (pair[0].tobytes() for pair in decoder.bridges)]
+        crossing = [_find(ahead, key, pair[1]) for key, pair in zip(behind, decoder.bridges, strict=True)]
+        self.missed += (numbers + crossing).count(None)
+        decoder.states = decoder.states[[number is not None for number in numbers]]
+        decoder.bridges = decoder.bridges[[number is not None for number in crossing]]
+        found = [(here, number) for number in numbers] + [(ahead, number) for number in crossing]
+        known = [(block, number) for block, number in found if block is not None and number is not None]
+        return RankedBlocks(
+            np.stack([block.token[number] for block, number in known]),
+            np.stack([block.probability[number] for block, number in known]),
+            None,
+            np.full((len(known), self._layout.block_length), -1),
+        )
+
+
+def _find(block: BlockStates | None, behind: bytes, state: np.ndarray) -> int | None:
+    return None if block is None else block.index.get((behind, state.tobytes()))

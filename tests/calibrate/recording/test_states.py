@@ -1,0 +1,132 @@
+"""State logs: what they hold, that a stop loses nothing, and what is refused."""
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from calibrate.recording.recorder import record
+from calibrate.recording.states import record_states
+from calibrate.traces.state_log import read_states
+from calibrate.traces.table import TraceError, read_traces
+from tests.support.models import END_ID, MASK_ID, tiny_checkpoint
+from verify.decoding import DecodeConfig, decode_batch
+from verify.drafters.informed import InformedDrafter
+from verify.policies.specification import make_policy
+
+PROMPTS = [[5, 9, 14, 3, 22, 7], [4, 8, 15, 16, 23], [3, 1 + END_ID, 9]]
+CONFIG = DecodeConfig(block_length=8, generation_length=24, cache="block_causal", end_token_ids=(), top_j=2)
+RULE = make_policy("static:1")
+
+
+@pytest.fixture(scope="module")
+def checkpoint():
+    return tiny_checkpoint(seed=3)
+
+
+@pytest.fixture(scope="module")
+def folder(checkpoint, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("log") / "states"
+    record_states(checkpoint, PROMPTS, RULE, CONFIG, folder, InformedDrafter(5), batch_size=2, shard_prompts=1)
+    return folder
+
+
+class Watching:
+    def __init__(self):
+        self.facts = []
+
+    def on_forward(self, fact):
+        self.facts.append(fact)
+
+
+def test_every_evaluated_state_is_there_with_its_ranks(checkpoint, folder):
+    log, watching = read_states(folder), Watching()
+    results = dict(
+        decode_batch(
+            checkpoint.denoiser, list(enumerate(PROMPTS)), RULE, CONFIG, InformedDrafter(5),
+            batch_size=2, forward_observer=watching,
+        )
+    )  # fmt: skip
+    assert log.prompt_indices == [0, 1, 2] and len(log.prompt_hashes()) == 3
+    seen, bridges = set(), 0
+    for fact in watching.facts:
+        for number, state in enumerate(fact.states):
+            block = log.blocks[fact.prompt_index, fact.block]
+            row = block.index[b"", state.tobytes()]
+            seen.add((fact.prompt_index, fact.block, b"", state.tobytes()))
+            masked = state == MASK_ID
+            np.testing.assert_allclose(
+                block.probability[row, masked], fact.ranked.top_probability[number, masked], rtol=1e-4
+            )
+            assert (block.token[row, masked] == fact.ranked.top_token[number, masked]).all()
+            assert np.isnan(block.probability[row, ~masked]).all()
+        for complete, state in fact.bridges:
+            ended_so = (complete == log.ends[fact.prompt_index, fact.block]).all()
+            behind = b"" if ended_so else complete.tobytes()
+            assert (behind, state.tobytes()) in log.blocks[fact.prompt_index, fact.block + 1].index
+            seen.add((fact.prompt_index, fact.block + 1, behind, state.tobytes()))
+            bridges += 1
+    assert bridges and log.states == len(seen)
+    for prompt_index, prompt in enumerate(PROMPTS):
+        blocks = [log.ends[prompt_index, number] for number in range(len(log.ends) // 3 + 1)
+                  if (prompt_index, number) in log.ends]  # fmt: skip
+        tail = len(prompt) % 8
+        assert np.concatenate(blocks)[tail:].tolist() == results[prompt_index].tokens
+        assert log.first[prompt_index].tolist() == prompt[len(prompt) - tail :] + [MASK_ID] * (8 - tail)
+
+
+def test_a_recording_goes_on_where_it_stopped(checkpoint, folder, tmp_path):
+    copy = tmp_path / "states"
+    shutil.copytree(folder, copy)
+    sorted(copy.glob("shard-*"))[1].unlink()
+    with pytest.raises(TraceError, match="holds 2 of 3 prompts"):
+        read_states(copy)
+    assert read_states(copy, partial=True).prompt_indices == [0, 2]
+    done = []
+    log = record_states(
+        checkpoint, PROMPTS, RULE, CONFIG, copy, InformedDrafter(5), on_prompt=lambda *found: done.append(found)
+    )
+    assert done == [(2, 3), (3, 3)] and log.prompt_indices == [0, 1, 2]
+
+
+def test_several_drafters_make_one_log(checkpoint, folder, tmp_path):
+    record_states(checkpoint, PROMPTS, RULE, CONFIG, tmp_path / "two", InformedDrafter(2))
+    both = read_states([folder, tmp_path / "two"])
+    alone = read_states(folder), read_states(tmp_path / "two")
+    assert max(log.states for log in alone) < both.states < sum(log.states for log in alone)
+    assert [found["drafts"] for found in both.metadata["drafter"]] == [5, 2]
+    other = replace(CONFIG, generation_length=16)
+    record_states(checkpoint, PROMPTS, RULE, other, tmp_path / "other", InformedDrafter(2))
+    with pytest.raises(TraceError, match=r"logs of different decodes \(generation_length differ\)"):
+        read_states([folder, tmp_path / "other"])
+
+
+def test_logs_and_traces_are_not_taken_for_each_other(checkpoint, folder, tmp_path):
+    with pytest.raises(TraceError, match=r"a log of evaluated states .* expected a trace of plain decoding"):
+        read_traces(folder)
+    with pytest.raises(TraceError, match=r"drafter: there .*'informed'.* now None"):
+        record(checkpoint, PROMPTS, RULE, CONFIG, folder)
+    record(checkpoint, PROMPTS[:1], RULE, CONFIG, tmp_path / "plain")
+    with pytest.raises(TraceError, match="a trace of plain decoding, expected a log of evaluated states"):
+        read_states(tmp_path / "plain")
+    with pytest.raises(TraceError, match="drafter: there None"):
+        record_states(checkpoint, PROMPTS[:1], RULE, CONFIG, tmp_path / "plain", InformedDrafter(5))
+
+
+def test_a_policy_that_reads_all_logits_is_refused(checkpoint, tmp_path):
+    rule = make_policy("static:1", temperature=1.0)
+    with pytest.raises(TraceError, match="policy static:1 at temperature 1 reads all logits"):
+        record_states(checkpoint, PROMPTS, rule, CONFIG, tmp_path / "log", InformedDrafter(5))
+    assert not (tmp_path / "log").exists()
+
+
+@pytest.mark.parametrize("name", ["state", "top_probability"])
+def test_shards_that_do_not_fit_the_manifest_are_refused(folder, tmp_path, name):
+    manifest = (folder / "manifest.json").read_text(encoding="utf-8")
+    copy = tmp_path / "states"
+    shutil.copytree(folder, copy)
+    changed = {"state": ('"block_length": 8', '"block_length": 4'), "top_probability": ('"top_j": 2', '"top_j": 1')}
+    (copy / "manifest.json").write_text(manifest.replace(*changed[name]), encoding="utf-8")
+    with pytest.raises(TraceError, match="do not belong together"):
+        read_states(copy)
