@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from verify.graph.buffers import FillLimits
 from verify.graph.formulas import Formula, formula
 from verify.ranked import AnchorRanks
 
@@ -33,21 +34,17 @@ class DraftFiller:
         if len(set(self.formulas)) != len(self.formulas):
             raise ValueError("a formula stands twice among the drafts")
         sizes = [len(f) for f in self.formulas]
-        self._size = np.array(sizes, dtype=np.int64)
+        self._limits = FillLimits.of(self.formulas)
         self._draft = np.repeat(np.arange(len(sizes)), sizes)
         pairs = np.array([pair for f in self.formulas for pair in f], dtype=np.int64).reshape(-1, 2)
         self._position_rank, self._vocabulary_rank = pairs[:, 0], pairs[:, 1]
-        self._highest_position_rank = np.array([f[-1][0] for f in self.formulas], dtype=np.int64)
         self.max_vocabulary_rank = int(self._vocabulary_rank.max(initial=1))
 
     def __len__(self) -> int:
         return len(self.formulas)
 
     def fill(self, block: np.ndarray, ranks: AnchorRanks) -> tuple[np.ndarray, np.ndarray]:
-        """The draft blocks worth evaluating at this anchor.
-
-        Left out are formulas that name a rank the anchor has not, and drafts that would complete the block: nobody
-        needs the distribution of a full block.
+        """The draft blocks worth evaluating at this anchor: of the formulas that are usable here.
 
         Args:
             block: int64 [L], the state ``X``.
@@ -57,10 +54,7 @@ class DraftFiller:
             int64 [D', L] draft blocks and int64 [D'] their indices in ``formulas``.
         """
         masked, depth = ranks.tokens.shape
-        usable = (self._size < masked) & (self._highest_position_rank <= masked)
-        if self.max_vocabulary_rank > depth:
-            beyond = self._draft[self._vocabulary_rank > depth]
-            usable[beyond] = False
+        usable = self._limits.usable(masked, depth)
         chosen = np.flatnonzero(usable)
         states = np.repeat(block[None], len(chosen), axis=0)
         keep = usable[self._draft]

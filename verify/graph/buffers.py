@@ -2,28 +2,73 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 
 from verify.graph.file import GraphFile
+from verify.graph.formulas import Formula
+
+
+def pad_formulas(formulas: Sequence[Formula]) -> tuple[np.ndarray, np.ndarray]:
+    """``N`` formulas as one array: their pairs, int32 [N, S, 2], and how many each has, int32 [N].
+
+    Pairs stand in the order of the formula and are padded with 0, which is no rank. ``S`` is the largest formula, at
+    least 1, because many kernels refuse an empty axis.
+    """
+    lengths = np.array([len(value) for value in formulas], dtype=np.int32)
+    pairs = np.zeros((len(lengths), int(lengths.max(initial=1)), 2), dtype=np.int32)
+    for index, value in enumerate(formulas):
+        if value:
+            pairs[index, : len(value)] = value
+    return pairs, lengths
+
+
+@dataclass(frozen=True, eq=False)
+class FillLimits:
+    """What an anchor must offer before a formula can be filled, for ``D`` formulas.
+
+    Attributes:
+        size: int [D], pairs.
+        position_rank, vocabulary_rank: int [D], the highest that the formula names.
+    """
+
+    size: np.ndarray
+    position_rank: np.ndarray
+    vocabulary_rank: np.ndarray
+
+    @classmethod
+    def of(cls, formulas: Sequence[Formula]) -> FillLimits:
+        """The limits of ``formulas``, in their order."""
+        pairs, lengths = pad_formulas(formulas)
+        return cls(lengths, pairs[:, :, 0].max(axis=1), pairs[:, :, 1].max(axis=1))
+
+    def usable(self, masked: int | np.ndarray, depth: int) -> np.ndarray:
+        """Which formulas are worth filling: bool [D], or [A, D] for ``masked`` of shape [A, 1].
+
+        Left out are formulas that name a rank the anchor has not, and those that would complete the block: nobody needs
+        the distribution of a full block.
+
+        Args:
+            masked: positions masked at the anchor.
+            depth: vocabulary ranks that are known there.
+        """
+        return (self.size < masked) & (self.position_rank <= masked) & (self.vocabulary_rank <= depth)
 
 
 def static_buffers(graph: GraphFile) -> dict[str, np.ndarray]:
     """The graph as flat int32 arrays; ``N`` nodes with the root at 0, ``E`` edges, ``S`` the largest formula.
 
     Returns:
-        formulas: [N, S, 2], (position rank, vocabulary rank) pairs, padded with 0, which is no rank. ``S`` is
-            at least 1, because many kernels refuse an empty axis.
+        formulas: [N, S, 2], (position rank, vocabulary rank) pairs, padded as :func:`pad_formulas` says.
         lengths: [N], pairs in each formula.
         depth: [N], fewest edges from the root.
         parent_ptr: [N + 1], parent_index: [E]; the parents of node ``n`` are
             ``parent_index[parent_ptr[n]:parent_ptr[n + 1]]``, ascending.
         child_ptr: [N + 1], child_index: [E]; its children, likewise.
     """
-    lengths = np.array([len(node) for node in graph.nodes], dtype=np.int32)
-    formulas = np.zeros((len(graph.nodes), max(1, int(lengths.max())), 2), dtype=np.int32)
-    for index, node in enumerate(graph.nodes):
-        if node:
-            formulas[index, : len(node)] = node
+    formulas, lengths = pad_formulas(graph.nodes)
     edges = np.array(graph.edges, dtype=np.int32).reshape(-1, 2)
     parent_ptr, parent_index = _rows(edges[:, 1], edges[:, 0], len(graph.nodes))
     child_ptr, child_index = _rows(edges[:, 0], edges[:, 1], len(graph.nodes))
