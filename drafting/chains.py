@@ -37,6 +37,28 @@ def block_starts(traces: Traces) -> np.ndarray:
     return starts
 
 
+def masked_at_anchors(traces: Traces, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The masked positions at the anchors after the steps ``rows`` [R], in position-rank order anchor by anchor.
+
+    These are the positions that were masked before the step, without those that it committed itself: ranks skip them.
+
+    Returns:
+        Per position the index of its anchor in ``rows``, its entry in ``traces.masked_position``, and its rank.
+    """
+    masked_lengths = traces.masked_ptr[rows + 1] - traces.masked_ptr[rows]
+    owner, entry = ranges(traces.masked_ptr[rows], masked_lengths)
+    position = traces.masked_position[entry].astype(np.int64)
+    own, own_commit = ranges(traces.commit_ptr[rows], traces.commit_ptr[rows + 1] - traces.commit_ptr[rows])
+    commits = traces.commit_position[own_commit]
+    width = 1 + int(max(position.max(initial=0), commits.max(initial=0)))
+    committed = np.zeros((len(rows), width), dtype=bool)
+    committed[own, commits] = True
+    free = ~committed[owner, position]
+    running = np.concatenate([[0], np.cumsum(free)])
+    rank = running[1:] - running[ptr_of(masked_lengths)[:-1]][owner]
+    return owner[free], entry[free], rank[free]
+
+
 def derive_chains(
     traces: Traces, rows: np.ndarray, kept: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -50,20 +72,11 @@ def derive_chains(
     """
     if traces.top_j > _MAX_RANK:
         raise ValueError(f"the traces hold {traces.top_j} vocabulary ranks, at most {_MAX_RANK} have a formula")
-    masked_lengths = traces.masked_ptr[rows + 1] - traces.masked_ptr[rows]
-    owner, entry = ranges(traces.masked_ptr[rows], masked_lengths)
+    owner, entry, rank = masked_at_anchors(traces, rows)
     position = traces.masked_position[entry].astype(np.int64)
     width = 1 + int(max(traces.masked_position.max(initial=0), traces.commit_position.max(initial=0)))
-
-    # Masked positions that the anchor's own step commits are no longer masked: the ranks skip them.
-    own, own_commit = ranges(traces.commit_ptr[rows], traces.commit_ptr[rows + 1] - traces.commit_ptr[rows])
-    committed = np.zeros((len(rows), width), dtype=bool)
-    committed[own, traces.commit_position[own_commit]] = True
-    free = ~committed[owner, position]
-    running = np.concatenate([[0], np.cumsum(free)])
-    rank = running[1:] - running[ptr_of(masked_lengths)[:-1]][owner]
     rank_at = np.zeros((len(rows), width), dtype=np.int16)
-    rank_at[owner[free], position[free]] = rank[free]
+    rank_at[owner, position] = rank
     entry_at = np.zeros((len(rows), width), dtype=np.int64)
     entry_at[owner, position] = entry
 

@@ -112,7 +112,13 @@ def replay(nodes: Iterable[Formula], anchors: AnchorTable) -> ReplayResult:
         ValueError: a table of literal chains, which knows no blocks.
         drafting.values.DepthError: the graph reaches deeper than the chains of the table were kept.
     """
-    accepted, visited = walk(nodes, anchors)
+    _check_blocks(anchors)
+    return result_of(accepted_per_anchor(nodes, anchors), anchors)
+
+
+def result_of(accepted: np.ndarray, anchors: AnchorTable) -> ReplayResult:
+    """The count for ``accepted``, int64 [A], drafts accepted at every anchor, however they were proposed."""
+    visited = visited_anchors(accepted[None, :], anchors.block_ptr)[0]
     prompt_indices, of_block = np.unique(anchors.block_prompt, return_inverse=True)
     of_anchor = np.searchsorted(prompt_indices, anchors.prompt_index)
 
@@ -135,10 +141,14 @@ def walk(nodes: Iterable[Formula], anchors: AnchorTable) -> tuple[np.ndarray, np
     """Every anchor under the graph ``nodes``: accepted drafts (int64 [A]), and whether a forward starts there
     (bool [A]). Arguments, complexity and errors are those of :func:`replay`.
     """
-    if anchors.n_anchors and not anchors.n_blocks:
-        raise ValueError("literal chains have no blocks to replay; build the table with AnchorTable.from_traces")
+    _check_blocks(anchors)
     accepted = accepted_per_anchor(nodes, anchors)
     return accepted, visited_anchors(accepted[None, :], anchors.block_ptr)[0]
+
+
+def _check_blocks(anchors: AnchorTable) -> None:
+    if anchors.n_anchors and not anchors.n_blocks:
+        raise ValueError("literal chains have no blocks to replay; build the table with AnchorTable.from_traces")
 
 
 def visited_anchors(accepted: np.ndarray, block_ptr: np.ndarray) -> np.ndarray:

@@ -73,12 +73,17 @@ def accepted_per_anchor(nodes: Iterable[Formula], source: PrefixTrie | AnchorTab
         require_depth(distinct, source)
         return _accepted_at(distinct, source)[source.leaf]
     require_depth(distinct, source)
-    starts, ends = source.chain_ptr[:-1], source.chain_ptr[1:]
     if not distinct:
         return np.zeros(source.n_anchors, dtype=np.int64)
     codes = np.sort(formula_codes(distinct))
     at = np.minimum(np.searchsorted(codes, source.code), len(codes) - 1)
-    misses = np.append(np.flatnonzero(codes[at] != source.code), len(source.code))
+    return beginnings_inside(codes[at] == source.code, source.chain_ptr)
+
+
+def beginnings_inside(inside: np.ndarray, chain_ptr: np.ndarray) -> np.ndarray:
+    """int64 [A]: how many states from the start of each chain are inside, for ``inside`` bool [N] of chain states."""
+    starts, ends = chain_ptr[:-1], chain_ptr[1:]
+    misses = np.append(np.flatnonzero(~inside), len(inside))
     return np.minimum(misses[np.searchsorted(misses, starts)], ends) - starts
 
 
