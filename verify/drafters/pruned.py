@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -32,11 +33,15 @@ class PrunedGraphDrafter(GraphDrafter):
         self, formulas: Iterable[Sequence[Sequence[int]]], keep: int, step_size: int | None, score: Score = "own"
     ) -> None:
         self.pruner = GraphPruner(formulas, keep, step_size, score)
+        self._rule = {"drafter": "pruned", "keep": keep, "step_size": step_size, "score": score}
         super().__init__(self.pruner.formulas)
 
     @property
     def max_drafts(self) -> int:
         return min(self.pruner.keep, len(self.filler))
+
+    def describe(self) -> dict[str, Any]:
+        return {**super().describe(), **self._rule}
 
     def for_sequence(self) -> PrunedGraphDrafter:
         return self
