@@ -1,6 +1,7 @@
 """Pruned graphs: forwards predicted from plain traces are those that the runtime counts."""
 
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -18,14 +19,14 @@ from tests.support.models import END_ID, random_formulas, tiny_denoiser
 from tests.support.toy import naive_blocks, naive_forwards, toy_traces
 from verify.decoding import DecodeConfig, decode
 from verify.drafters.pruned import PrunedGraphDrafter
-from verify.graph.pruning import GraphPruner
+from verify.graph.pruning import GraphPruner, Score
 from verify.policies.specification import make_policy
 
 PROMPTS = [(5, 9, 13), (7, 8, 21, 22, 23, 24, 25, 26), (11, 12, 13, 14, 15), (3, 4)]
 
 
-def agree(denoiser, prompts, policy, config, large, ks):
-    """Record, predict, decode and compare, prompt by prompt: (forwards saved, how often pruning changed their number)."""
+def agree(denoiser, prompts, policy, config, large, ks, scores=("own", "mean_child")):
+    """Record, predict, decode and compare, prompt by prompt: (forwards saved, replays that pruning changed)."""
     builder, plain = TraceBuilder(), []
     for k, prompt in enumerate(prompts):
         plain.append(decode(denoiser, prompt, policy, config, prompt_index=k, observer=builder))
@@ -33,7 +34,7 @@ def agree(denoiser, prompts, policy, config, large, ks):
     whole = replay(large(recorded.anchors), recorded.anchors)
     saved = changed = 0
     for keep in ks:
-        for score in ("own", "children"):
+        for score in scores:
             drafter = PrunedGraphDrafter(large(recorded.anchors), keep, policy.step_size, score)
             predicted = recorded.replay(drafter.pruner)
             accepted = []
@@ -69,7 +70,9 @@ def test_predicted_is_counted_with_sampled_tokens():
     def large(anchors):
         return random_formulas(2, 24, 1, ranks=6, top_j=3)
 
-    saved, changed = agree(tiny_denoiser(), PROMPTS, policy, DecodeConfig(8, 16, "dual", top_j=3), large, (3, 8))
+    saved, changed = agree(
+        tiny_denoiser(), PROMPTS, policy, DecodeConfig(8, 16, "dual", top_j=3), large, (3,), get_args(Score)
+    )
     assert saved > 0 and changed
 
 

@@ -23,7 +23,7 @@ class PrunedGraphDrafter(GraphDrafter):
         keep: ``D*``, the most drafts at an anchor.
         step_size: pairs that one denoising step of the policy adds (``verify.policies.specification.step_sizes``), None
             when it varies. It says which node is a parent of which.
-        score: how nodes are scored, ``own`` or ``children``.
+        score: how nodes are scored (``verify.graph.pruning``).
 
     Raises:
         ValueError: as :class:`~verify.graph.pruning.GraphPruner`.

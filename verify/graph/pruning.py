@@ -8,10 +8,12 @@ of its tokens under the distribution that fills it; of ``D`` nodes the ``D*`` wi
 that section from a public summary of the accepted version (papernotes.org) and not word for word. What the summary
 leaves open is decided here:
 
-* **The score.** The summary says that a node's local score is averaged with its children's, geometrically, and not how
-  several children become one number. ``own`` is the local score alone. ``children`` is the geometric mean of a
-  node's local score and of its children's mean, which is the geometric mean of the *scores* of the children that can be
-  filled here, so descendants count too, each generation half as much; a node without such a child keeps its own.
+* **The score.** The summary says that a node's local score is combined with its children's by another geometric mean,
+  and not how. ``own`` is the local score alone. In the others a child is a node that follows in one denoising step and
+  can be filled here, it counts with its own combined score (so descendants count too), and a node without one keeps its
+  local score. ``mean_child`` is the geometric mean of the local score and of the children's geometric mean;
+  ``best_child`` that of the local score and of the best child's; ``pooled`` that of the local score and of all
+  children's, each counted alike.
 * **The parents.** A kept node without a kept parent could never be accepted. Nodes are taken best first, and only those
   that follow the root or a kept node in one denoising step, so that every kept set is a draft graph. Under a rule
   without a step size every node can follow the root at once, and the condition says nothing.
@@ -30,7 +32,7 @@ from verify.graph.buffers import FillLimits, pad_formulas
 from verify.graph.formulas import ROOT, Formula, format_formula, formula
 from verify.graph.structure import followers, members
 
-Score = Literal["own", "children"]
+Score = Literal["own", "mean_child", "best_child", "pooled"]
 
 #: Stands for a probability that float32 rounds to 0, so that every logarithm is finite.
 SMALLEST_PROBABILITY = float(np.finfo(np.float32).smallest_subnormal)
@@ -106,7 +108,8 @@ class GraphPruner:
             bool [A, D], at most ``keep`` of a row. What is kept depends on the anchor's own rows alone, not on the
             other anchors.
 
-        Complexity: O(A * D * (S + keep)) for formulas of up to ``S`` pairs, and O(A) more per edge for ``children``.
+        Complexity: O(A * D * (S + keep)) for formulas of up to ``S`` pairs, and O(A) more per edge where
+        children count.
         """
         usable = self._limits.usable(masked[:, None], probability.shape[1])
         return self._choose(self._scores(probability, start, usable), usable)
@@ -125,21 +128,27 @@ class GraphPruner:
             columns = np.where(named, self._pairs[:, pair, 1], 0)
             total += np.where(named, logarithm[rows, columns], 0.0)
         score = np.where(usable, total / self._size, -np.inf)
-        if self.score == "children":
+        if self.score != "own":
             for node in np.argsort(-self._size, kind="stable"):  # children first
                 children = np.flatnonzero(self._children[node])
                 if len(children):
                     self._add_children(score, node, children, usable)
         return score
 
-    @staticmethod
-    def _add_children(score: np.ndarray, node: int, children: np.ndarray, usable: np.ndarray) -> None:
-        """Average the score of ``node``, in place, with the mean score of its usable children."""
+    def _add_children(self, score: np.ndarray, node: int, children: np.ndarray, usable: np.ndarray) -> None:
+        """Combine the score of ``node``, in place, with those of its usable children."""
         there = usable[:, children]
-        count = there.sum(axis=1)
-        summed = np.cumsum(np.where(there, score[:, children], 0.0), axis=1)[:, -1]
-        some = count > 0
-        score[some, node] = (score[some, node] + summed[some] / count[some]) / 2
+        some = there.any(axis=1)
+        count, of_children = there[some].sum(axis=1), score[np.ix_(some, children)]
+        if self.score == "best_child":
+            score[some, node] = (score[some, node] + of_children.max(axis=1)) / 2
+            return
+        # Not sum(): how it adds up depends on the number of anchors.
+        summed = np.cumsum(np.where(there[some], of_children, 0.0), axis=1)[:, -1]
+        if self.score == "pooled":
+            score[some, node] = (score[some, node] + summed) / (1 + count)
+        else:
+            score[some, node] = (score[some, node] + summed / count) / 2
 
     def _choose(self, score: np.ndarray, usable: np.ndarray) -> np.ndarray:
         """The best first, among the usable nodes with a kept parent or the root as parent: bool [A, D]."""

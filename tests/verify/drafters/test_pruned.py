@@ -18,7 +18,7 @@ def denoiser():
     return tiny_denoiser(seed=3)
 
 
-@pytest.mark.parametrize("score", ["own", "children"])
+@pytest.mark.parametrize("score", ["own", "mean_child", "pooled"])
 @pytest.mark.parametrize("spec", ["static:1", "static:2", "threshold:0.2"])
 @pytest.mark.parametrize("cache", ["dual", "block_causal"])
 def test_tokens_are_those_of_plain_decoding(denoiser, cache, spec, score):

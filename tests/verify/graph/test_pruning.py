@@ -1,13 +1,14 @@
 """Which nodes of a large graph are kept: by hand, and against the rule in plain Python."""
 
 import math
+from typing import get_args
 
 import numpy as np
 import pytest
 
 from tests.support.models import random_formulas
 from verify.graph.formulas import FormulaError
-from verify.graph.pruning import GraphPruner
+from verify.graph.pruning import GraphPruner, Score
 
 A, B, C = ((1, 1),), ((2, 1),), ((3, 1),)
 AB, AC, ABC = ((1, 1), (2, 1)), ((1, 1), (3, 1)), ((1, 1), (2, 1), (3, 1))
@@ -54,19 +55,35 @@ def test_of_equal_scores_the_earlier_node_is_kept():
     assert kept(GraphPruner([B, A], 1, 1), np.array([[1.0], [1 - 1e-9], [0.5]])) == [B]
 
 
-def test_with_children_a_node_is_worth_what_follows_it():
+@pytest.mark.parametrize("score", ["mean_child", "best_child", "pooled"])
+def test_with_children_a_node_is_worth_what_follows_it(score):
     """A rare token scores 0.15. d scores 0.1, but cd scores sqrt(0.95 * 0.1) = 0.31, so d rises to 0.18."""
     probability = np.array([[0.5, 0.15], [0.8, 0.1], [0.95, 0.01], [0.1, 0.01]])
     rare, d, cd = ((1, 2),), ((4, 1),), ((3, 1), (4, 1))
     assert kept(GraphPruner([rare, d, cd], 1, 1, "own"), probability) == [rare]
-    assert kept(GraphPruner([rare, d, cd], 1, 1, "children"), probability) == [d]
-    assert kept(GraphPruner([rare, d], 1, 1, "children"), probability) == [rare]
+    assert kept(GraphPruner([rare, d, cd], 1, 1, score), probability) == [d]
+    assert kept(GraphPruner([rare, d], 1, 1, score), probability) == [rare]
+
+
+def test_how_several_children_count():
+    """Another token has no child; a 0.5 has a good one (0.63) and two of 0.22.
+
+    Best child: sqrt(0.5 * 0.63) = 0.56. Mean child: sqrt(0.5 * 0.32) = 0.40. Pooled: the fourth root of
+    0.5 * 0.63 * 0.22 * 0.22, which is 0.35.
+    """
+    probability = np.array([[0.5, 0.0], [0.8, 0.1], [0.1, 0.1], [0.1, 0.1]])
+    children = [AB, AC, ((1, 1), (4, 1))]
+    for other, best in ((0.57, []), (0.5, ["best_child"]), (0.37, ["best_child", "mean_child"])):
+        probability[0, 1] = other
+        for score in ("best_child", "mean_child", "pooled"):
+            found = kept(GraphPruner([((1, 2),), A, *children], 1, 1, score), probability)
+            assert found == ([A] if score in best else [((1, 2),)]), (other, score)
 
 
 def test_what_cannot_be_filled_is_neither_kept_nor_counted():
     """Two positions are masked: no rank 3, and ab would complete the block. Rank (1, 3) was not recorded."""
     nodes = [A, B, AB, C, ((1, 3),)]
-    for score in ("own", "children"):
+    for score in get_args(Score):
         assert kept(GraphPruner(nodes, 5, 1, score), ANCHOR[:2]) == [A, B]
         assert kept(GraphPruner(nodes, 5, 1, score), ANCHOR[:1]) == []
 
@@ -89,8 +106,12 @@ def naive(nodes, keep, step_size, score, probability):
 
     def value(node):
         own = sum(math.log(np.float32(probability[i - 1, j - 1])) for i, j in node) / len(node)
-        below = [value(child) for child in usable if follows(child, node)] if score == "children" else []
-        return (own + sum(below) / len(below)) / 2 if below else own
+        below = [] if score == "own" else [value(child) for child in usable if follows(child, node)]
+        if not below:
+            return own
+        if score == "pooled":
+            return (own + sum(below)) / (1 + len(below))
+        return (own + (max(below) if score == "best_child" else sum(below) / len(below))) / 2
 
     chosen = [()]
     while len(chosen) <= keep:
@@ -101,7 +122,7 @@ def naive(nodes, keep, step_size, score, probability):
     return [node for node in nodes if node in chosen]
 
 
-@pytest.mark.parametrize("score", ["own", "children"])
+@pytest.mark.parametrize("score", get_args(Score))
 @pytest.mark.parametrize("step_size", [1, 2, None])
 def test_random_graphs_against_the_rule_in_plain_python(step_size, score):
     rng = np.random.default_rng(7)
@@ -124,7 +145,7 @@ def test_random_graphs_against_the_rule_in_plain_python(step_size, score):
     [
         ([A], -1, 1, "own", "keep is a number of draft nodes, at least 0, got -1"),
         ([A], 1, 0, "own", "step_size must be at least 1 or None, got 0"),
-        ([A], 1, 1, "best", "score must be one of own, children, got 'best'"),
+        ([A], 1, 1, "best", "score must be one of own, mean_child, best_child, pooled, got 'best'"),
         ([A, A], 1, 1, "own", "must be distinct"),
         ([A, ()], 1, 1, "own", "the root"),
         ([A, B, ABC], 1, 1, "own", r"node \{1:1, 2:1, 3:1\} has no path from the root by steps of 1 pairs"),
