@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,9 @@ class DecodeCounts:
         forwards_per_prompt: [M], forward passes with the drafts.
         tokens_per_prompt: [M], tokens committed; the same with and without drafts.
         visited_histogram: entry m counts the anchors at which a forward starts and accepts m drafts.
+        refreshes_per_prompt: [M], refresh forwards; all others are step forwards, each at an anchor.
+        widths_per_prompt: [M, W], entry ``w`` counts the step forwards that carried ``w`` blocks of rows beside the
+            real one: 1 for a draft, 2 for a bridge, 1 for a finished block that is cached on the way.
 
     Counts are int64, and float64 in a mean over several graphs.
     """
@@ -31,6 +35,8 @@ class DecodeCounts:
     forwards_per_prompt: np.ndarray
     tokens_per_prompt: np.ndarray
     visited_histogram: np.ndarray
+    refreshes_per_prompt: np.ndarray
+    widths_per_prompt: np.ndarray
 
     @property
     def prompts(self) -> int:
@@ -67,6 +73,12 @@ class DecodeCounts:
         accepted = np.arange(len(self.visited_histogram)) @ self.visited_histogram
         return float(accepted / max(self.visited_histogram.sum(), 1))
 
+    @property
+    def drafted_blocks(self) -> float:
+        """Blocks of rows beside the real one in the mean forward, refreshes included: what the drafts cost in rows."""
+        blocks = self.widths_per_prompt.sum(axis=0) @ np.arange(self.widths_per_prompt.shape[1])
+        return float(blocks / max(self.forwards, 1))
+
     def row(self) -> dict[str, Any]:
         """The totals, under the names that rows of results and the values of graph files have."""
         return {
@@ -76,7 +88,35 @@ class DecodeCounts:
             "forwards_predicted": self.forwards,
             "nfe_reduction": self.nfe_reduction,
             "tokens_per_forward": self.tokens_per_forward,
+            "drafted_blocks": self.drafted_blocks,
         }
+
+
+def width_counts(place: np.ndarray, widths: np.ndarray, prompts: int) -> np.ndarray:
+    """``widths_per_prompt`` of :class:`DecodeCounts` from single forwards.
+
+    Args:
+        place: int [F], the prompt of every step forward, from 0.
+        widths: int [F], its blocks of rows beside the real one.
+        prompts: ``M``.
+
+    Returns:
+        int64 [M, W].
+    """
+    columns = 1 + int(widths.max(initial=0))
+    flat = np.bincount(place * columns + widths, minlength=prompts * columns)
+    return flat.astype(np.int64).reshape(prompts, columns)
+
+
+def sum_padded(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """The sum of arrays that differ in the length of their last axis."""
+    return np.sum(pad_last(arrays), axis=0)
+
+
+def pad_last(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """``arrays`` with zeros at the end of the last axis, so that all are as long as the longest."""
+    longest = max(array.shape[-1] for array in arrays)
+    return [np.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, longest - array.shape[-1])]) for array in arrays]
 
 
 def check_paired(a: DecodeCounts, b: DecodeCounts) -> None:

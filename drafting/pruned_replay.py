@@ -60,14 +60,15 @@ class PrunedReplay:
                 f"the graph reads vocabulary rank {pruner.max_vocabulary_rank}, but the trace holds {depth}; "
                 "record with a higher top_j"
             )
-        return result_of(beginnings_inside(self._inside(pruner), self.anchors.chain_ptr), self.anchors)
+        inside, drafts = self._inside(pruner)
+        return result_of(beginnings_inside(inside, self.anchors.chain_ptr), drafts, self.anchors)
 
-    def _inside(self, pruner: GraphPruner) -> np.ndarray:
-        """bool [N], which chain states are kept at the anchor of their chain."""
+    def _inside(self, pruner: GraphPruner) -> tuple[np.ndarray, np.ndarray]:
+        """bool [N], which chain states are kept at the anchor of their chain; int64 [A], how many nodes are kept."""
         anchors = self.anchors
-        inside = np.zeros(len(anchors.code), dtype=bool)
+        inside, drafts = np.zeros(len(anchors.code), dtype=bool), np.zeros(anchors.n_anchors, dtype=np.int64)
         if not pruner.formulas:
-            return inside
+            return inside, drafts
         codes = formula_codes(pruner.formulas)
         order = np.argsort(codes)
         node = order[np.minimum(np.searchsorted(codes, anchors.code, sorter=order), len(codes) - 1)]
@@ -76,7 +77,8 @@ class PrunedReplay:
             high = min(low + _CHUNK, anchors.n_anchors)
             first, last = self._start[low], self._start[high]
             kept = pruner.kept(self._probability[first:last], self._start[low:high] - first, self._masked[low:high])
+            drafts[low:high] = np.count_nonzero(kept, axis=1)
             states = np.arange(anchors.chain_ptr[low], anchors.chain_ptr[high])
             states = states[in_graph[states]]
             inside[states] = kept[anchors.chain_of(states) - low, node[states]]
-        return inside
+        return inside, drafts

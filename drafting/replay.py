@@ -9,14 +9,14 @@ The count equals, forward for forward, what the runtime verifier measures on the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from drafting.anchors import AnchorTable
-from drafting.counts import DecodeCounts, ReplayError, check_paired
+from drafting.counts import DecodeCounts, ReplayError, check_paired, pad_last, sum_padded, width_counts
 from drafting.values import accepted_per_anchor
 from verify.graph.formulas import Formula
 
@@ -56,8 +56,10 @@ class ReplayResult(DecodeCounts):
             tokens_per_prompt=every[0].tokens_per_prompt,
             anchors_per_prompt=every[0].anchors_per_prompt,
             accepted_per_prompt=np.mean([part.accepted_per_prompt for part in every], axis=0),
-            accepted_histogram=_sum_padded([part.accepted_histogram for part in every]) / len(every),
-            visited_histogram=_sum_padded([part.visited_histogram for part in every]) / len(every),
+            accepted_histogram=sum_padded([part.accepted_histogram for part in every]) / len(every),
+            visited_histogram=sum_padded([part.visited_histogram for part in every]) / len(every),
+            refreshes_per_prompt=every[0].refreshes_per_prompt,
+            widths_per_prompt=sum_padded([part.widths_per_prompt for part in every]) / len(every),
         )
 
     @classmethod
@@ -85,8 +87,10 @@ class ReplayResult(DecodeCounts):
             tokens_per_prompt=column("tokens_per_prompt"),
             anchors_per_prompt=column("anchors_per_prompt"),
             accepted_per_prompt=column("accepted_per_prompt"),
-            accepted_histogram=_sum_padded([part.accepted_histogram for part in every]),
-            visited_histogram=_sum_padded([part.visited_histogram for part in every]),
+            accepted_histogram=sum_padded([part.accepted_histogram for part in every]),
+            visited_histogram=sum_padded([part.visited_histogram for part in every]),
+            refreshes_per_prompt=column("refreshes_per_prompt"),
+            widths_per_prompt=np.concatenate(pad_last([part.widths_per_prompt for part in every]))[order],
         )
 
     @property
@@ -113,11 +117,23 @@ def replay(nodes: Iterable[Formula], anchors: AnchorTable) -> ReplayResult:
         drafting.values.DepthError: the graph reaches deeper than the chains of the table were kept.
     """
     _check_blocks(anchors)
-    return result_of(accepted_per_anchor(nodes, anchors), anchors)
+    distinct = list({node for node in nodes if node})
+    return result_of(accepted_per_anchor(distinct, anchors), filled_drafts(distinct, anchors.masked), anchors)
 
 
-def result_of(accepted: np.ndarray, anchors: AnchorTable) -> ReplayResult:
-    """The count for ``accepted``, int64 [A], drafts accepted at every anchor, however they were proposed."""
+def filled_drafts(nodes: Iterable[Formula], masked: np.ndarray) -> np.ndarray:
+    """How many drafts anchors with ``masked`` masked positions (int [A]) fill: int64 [A].
+
+    As many as the runtime (``verify.drafts``), where enough vocabulary ranks are known. The root is left out.
+    """
+    needed = sorted(max(len(node) + 1, max(i for i, _ in node)) for node in nodes if node)
+    return np.searchsorted(np.array(needed, dtype=np.int64), masked, side="right")
+
+
+def result_of(accepted: np.ndarray, drafts: np.ndarray, anchors: AnchorTable) -> ReplayResult:
+    """The count for drafts that were accepted at every anchor (int64 [A]) of those evaluated there (int64 [A]),
+    however they were proposed.
+    """
     visited = visited_anchors(accepted[None, :], anchors.block_ptr)[0]
     prompt_indices, of_block = np.unique(anchors.block_prompt, return_inverse=True)
     of_anchor = np.searchsorted(prompt_indices, anchors.prompt_index)
@@ -134,6 +150,8 @@ def result_of(accepted: np.ndarray, anchors: AnchorTable) -> ReplayResult:
         accepted_per_prompt=per_prompt(of_anchor, accepted),
         accepted_histogram=np.bincount(accepted, minlength=1),
         visited_histogram=np.bincount(accepted[visited], minlength=1),
+        refreshes_per_prompt=per_prompt(of_block),
+        widths_per_prompt=width_counts(of_anchor[visited], drafts[visited], len(prompt_indices)),
     )
 
 
@@ -176,11 +194,3 @@ def visited_anchors(accepted: np.ndarray, block_ptr: np.ndarray) -> np.ndarray:
         keep = position < end
         position, end = position[keep], end[keep]
     return visited.reshape(graphs, anchors)
-
-
-def _sum_padded(histograms: Sequence[np.ndarray]) -> np.ndarray:
-    """The sum of histograms of different lengths."""
-    total = np.zeros(max(map(len, histograms)), dtype=histograms[0].dtype)
-    for histogram in histograms:
-        total[: len(histogram)] += histogram
-    return total

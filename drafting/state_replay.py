@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from calibrate.traces.state_log import BlockStates, StateLog
-from drafting.counts import DecodeCounts, ReplayError
+from drafting.counts import DecodeCounts, ReplayError, width_counts
 from verify.drafters.contract import Drafter
 from verify.layout import SequenceLayout, exactness
 from verify.policies.specification import make_policy
@@ -31,17 +31,12 @@ class StateReplay(DecodeCounts):
     """What a drafter costs on the decodes of a state log.
 
     Attributes:
-        refreshes_per_prompt: int64 [M], refresh forwards; the other forwards are steps.
         query_tokens_per_prompt: int64 [M], query tokens of all forwards.
-        widths_per_prompt: int64 [M, W], entry ``w`` counts the step forwards that carried ``w`` blocks of rows beside
-            the real one: 1 for a draft, 2 for a bridge, 1 for a finished block that is cached on the way.
         proposed: drafts and bridges, all forwards.
         missed: those of them that the log does not know. 0: the count of forwards is exact.
     """
 
-    refreshes_per_prompt: np.ndarray
     query_tokens_per_prompt: np.ndarray
-    widths_per_prompt: np.ndarray
     proposed: int
     missed: int
 
@@ -49,12 +44,6 @@ class StateReplay(DecodeCounts):
     def exact(self) -> bool:
         """Whether the log knew every state that was proposed."""
         return self.missed == 0
-
-    @property
-    def drafted_blocks_per_forward(self) -> float:
-        """Blocks of rows beside the real one, in the mean over all forwards; what drafts cost."""
-        blocks = self.widths_per_prompt.sum(axis=0) @ np.arange(self.widths_per_prompt.shape[1])
-        return float(blocks / max(1, self.forwards))
 
 
 def replay_states(
@@ -99,17 +88,17 @@ def replay_states(
         replays.append(_PromptReplay(log, rules, prompt_index, backend).run())
         if on_prompt is not None:
             on_prompt(done)
-    longest = max(len(one.widths) for one in replays)
-    accepted = np.concatenate([one.accepted for one in replays])
+    forwards = [(place, accepted, width) for place, one in enumerate(replays) for accepted, width in one.forwards]
+    place, accepted, widths = np.array(forwards, dtype=np.int64).reshape(-1, 3).T
     return StateReplay(
         prompt_indices=np.array(prompts, dtype=np.int32),
         plain_per_prompt=_column(one.decoder.steps for one in replays),
         forwards_per_prompt=_column(one.decoder.forwards for one in replays),
         tokens_per_prompt=_column(one.tokens for one in replays),
-        visited_histogram=np.bincount(accepted.astype(np.int64), minlength=1),
+        visited_histogram=np.bincount(accepted, minlength=1),
         refreshes_per_prompt=_column(one.refreshes for one in replays),
         query_tokens_per_prompt=_column(one.decoder.query_tokens for one in replays),
-        widths_per_prompt=np.array([np.pad(one.widths, (0, longest - len(one.widths))) for one in replays]),
+        widths_per_prompt=width_counts(place, widths, len(prompts)),
         proposed=sum(one.proposed for one in replays),
         missed=sum(one.missed for one in replays),
     )
@@ -133,39 +122,25 @@ class _PromptReplay:
         prompt[length - tail :] = log.first[prompt_index][:tail]
         self.decoder = SequenceDecoder(rules, prompt.tolist(), self._layout, prompt_index)
         self.refreshes = self.proposed = self.missed = self.tokens = 0
-        self._widths: dict[int, int] = {}
-        self._accepted: list[int] = []
+        self.forwards: list[tuple[int, int]] = []  # accepted drafts and blocks beside the real one, by step forward
         self._cached = 0  # rows of finished blocks that are cached, in block-causal mode
-
-    @property
-    def widths(self) -> np.ndarray:
-        """int64 [W], entry ``w`` counts the step forwards with ``w`` blocks beside the real one."""
-        counts = np.zeros(1 + max(self._widths, default=0), dtype=np.int64)
-        for width, count in self._widths.items():
-            counts[width] = count
-        return counts
-
-    @property
-    def accepted(self) -> np.ndarray:
-        """int64 [step forwards], accepted drafts of each."""
-        return np.array(self._accepted, dtype=np.int64)
 
     def run(self) -> _PromptReplay:
         decoder = self.decoder
         while not decoder.done:
             refresh = decoder.refresh_due
-            query_tokens = self._pay()
+            query_tokens, width = self._pay()
             decoder.advance(self._look_up(), query_tokens)
             if not refresh:
-                self._accepted.append(decoder.accepted[-1])
+                self.forwards.append((decoder.accepted[-1], width))
         self.tokens = decoder.start + self._layout.block_length - decoder.prompt_length
         return self
 
-    def _pay(self) -> int:
-        """The query tokens of the forward that is due."""
+    def _pay(self) -> tuple[int, int]:
+        """The query tokens of the forward that is due, and its blocks beside the real one."""
         decoder, start = self.decoder, self.decoder.start
         carried = start - self._cached if decoder.crossed else 0
-        decoder.crossed = False
+        decoder.crossed, width = False, 0
         if decoder.refresh_due:
             paid = self._layout.refresh_query_tokens(self._cache, start, self._cached)
             self.refreshes += 1
@@ -173,10 +148,9 @@ class _PromptReplay:
             drafts, bridges = len(decoder.states) - 1, len(decoder.bridges)
             paid = self._layout.step_query_tokens(self._cache, self._backend, start, drafts, bridges, carried)
             width = drafts + 2 * bridges + (carried > 0)
-            self._widths[width] = self._widths.get(width, 0) + 1
             self.proposed += drafts + bridges
         self._cached = start
-        return paid
+        return paid, width
 
     def _look_up(self) -> RankedBlocks:
         """What the log knows of the states that the forward evaluates; the others are taken out of it."""

@@ -64,6 +64,7 @@ METHOD_STYLES: dict[str, MethodStyle] = {
     "cut": MethodStyle("minimum cut", "#CC6677", "X"),
     "exact": MethodStyle("exact", "#009E73", "*"),
     "optuna": MethodStyle("Optuna", "#882255", "P"),
+    "informed": MethodStyle("informed drafts", "#332288", "h"),
     "random": MethodStyle("random graph", "#999933", "d"),
     "lp_bound": MethodStyle("bound on search prompts", "#000000", "None"),
 }

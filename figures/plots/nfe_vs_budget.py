@@ -28,7 +28,7 @@ from figures.canvas.style import (
 from figures.canvas.words import cautious, percent, prompts_of
 from figures.plots.curves import Cast, Curve, Metric, Panel, cast, curves, held_out
 from figures.plots.verdicts import not_judged, ours, panel_verdict, shown, values_at_end, verdict
-from figures.records.run import BASELINES, BOUNDS, FigureDataError, Run
+from figures.records.run import BASELINES, BOUNDS, LEARNING, FigureDataError, Run
 
 _LABELS = {
     "nfe_reduction": "NFE reduction (× fewer forwards)",
@@ -132,7 +132,7 @@ def _of_bound(panels: Mapping[Panel, Sequence[Curve]]) -> str:
             values = [
                 dict(zip(curve.budgets, curve.values, strict=True)).get(budget, 0.0)
                 for curve in found
-                if curve.split == "search" and curve.method not in BOUNDS | BASELINES
+                if curve.split == "search" and curve.method not in BOUNDS | BASELINES | LEARNING
             ]
             if bound > 0 and values:
                 shares.append(max(values) / bound)

@@ -7,15 +7,15 @@ graph of a budget is the one with the best value on the search prompts.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from figures.canvas.style import method_style
 from figures.canvas.words import too_few
 from figures.plots.curves import BACKGROUND, Metric, Panel, curves
-from figures.records.run import BASELINES, BOUNDS, PUBLISHED, Run
+from figures.records.run import BASELINES, BOUNDS, LEARNING, PUBLISHED, Run
 
-CHAIN = "chain"
+CHAIN, INFORMED = "chain", "informed"
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,13 @@ class Tally:
 
 
 def ours(run: Run, panel: Panel) -> dict[int, str]:
-    """Per budget above 0 our method with the best nfe reduction on the search prompts.
+    """Per budget above 0 our search with the best nfe reduction on the search prompts.
 
     Of equal ones it is one that is drawn in colour, then the first.
     """
     best: dict[int, tuple[tuple[float, bool], str]] = {}
     for row in run.select(policy=panel[0], cache=panel[1], split="search"):
-        known = row.method in BASELINES | BOUNDS or row.method.partition(":")[0] == PUBLISHED
+        known = row.method in BASELINES | BOUNDS | LEARNING or row.method.partition(":")[0] == PUBLISHED
         if row.budget == 0 or known or row.nfe_reduction is None:
             continue
         rank = row.nfe_reduction, row.method not in BACKGROUND
@@ -52,13 +52,20 @@ def tally(run: Run, panel: Panel, against: str) -> Tally:
     The published rule is left out where :func:`not_judged` says so.
     """
     left_out = not_judged(run, panel) if against == PUBLISHED else set()
+    return _count(run, panel, {b: (method, against) for b, method in ours(run, panel).items() if b not in left_out})
+
+
+def tally_informed(run: Run, panel: Panel) -> Tally:
+    """Informed drafts against our graph of the same budget, over the budgets of a panel, on test prompts."""
+    return _count(run, panel, {budget: (INFORMED, method) for budget, method in ours(run, panel).items()})
+
+
+def _count(run: Run, panel: Panel, pairs: Mapping[int, tuple[str, str]]) -> Tally:
     found = Tally()
-    for budget, method in ours(run, panel).items():
-        if budget in left_out:
-            continue
-        for pair in run.comparisons:
-            if (pair.policy, pair.budget) == (panel[0], budget) and {pair.first, pair.second} == {method, against}:
-                found += Tally(pair.ahead() == method, pair.ahead() == against, 1)
+    for pair in run.comparisons:
+        one, other = pairs.get(pair.budget, ("", ""))
+        if pair.policy == panel[0] and pair.second_budget is None and {pair.first, pair.second} == {one, other}:
+            found += Tally(pair.ahead() == one, pair.ahead() == other, 1)
     return found
 
 
@@ -89,9 +96,22 @@ def verdict(run: Run, panels: Sequence[Panel], metric: Metric = "nfe_reduction")
         return ""
     chain = sum((tally(run, panel, CHAIN) for panel in panels), Tally())
     published = sum((tally(run, panel, PUBLISHED) for panel in panels), Tally())
+    informed = sum((tally_informed(run, panel) for panel in panels), Tally())
+    one = len(panels) == 1
+    graphs = _of_graphs(chain, published, one)
+    if not informed.ahead and not informed.behind:
+        return graphs
+    text = "Informed drafts need fewer forwards than the best calibrated graph of as many drafts "
+    text += _often(informed.ahead, informed.total, one)
+    if informed.behind:
+        text += f", more {_often(informed.behind, informed.total, one)}"
+    return f"{text}. {graphs}" if graphs else text
+
+
+def _of_graphs(chain: Tally, published: Tally, one: bool) -> str:
+    """What the comparisons say of calibrated graphs."""
     if not chain.total:
         return ""
-    one = len(panels) == 1
     if not chain.ahead:
         text = "No calibrated graph is shown to need fewer forwards than the confidence chain"
         return text + (f"; the chain needs fewer {_often(chain.behind, chain.total, one)}" if chain.behind else "")

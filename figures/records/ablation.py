@@ -40,6 +40,7 @@ class AblationRow:
     nfe_reduction_low: Amount | None = None
     nfe_reduction_high: Amount | None = None
     tokens_per_forward: Amount | None = None
+    drafted_blocks: Amount | None = None
     bound: Amount | None = None
     gap: Amount | None = None
     search_seconds: Amount | None = None

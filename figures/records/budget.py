@@ -12,14 +12,19 @@ from verify.files.strict_json import Words, fail
 from verify.files.typed_json import AboveZero, Amount, Count, Name, Positive
 from verify.graph.file import Validity
 
+#: Whose drafts: of the calibrated graph of a budget, or informed ones (``verify.drafters``).
+GRAPH, INFORMED = "graph", "informed"
+
 
 @dataclass(frozen=True)
 class BudgetRow:
-    """One budget.
+    """One budget of one drafter.
 
     Attributes:
         budget: drafts ``D``.
-        latency: milliseconds of a forward that carries all ``D`` drafts.
+        drafter: ``graph`` or ``informed``.
+        latency: milliseconds of a forward that carries all ``D`` drafts; None for informed drafts, of which some may
+            be bridges, two blocks wide.
         forwards: forward passes on the held-out prompts, refresh forwards included; so are all fields below.
         milliseconds_per_prompt: predicted.
         speedup: predicted, over plain decoding.
@@ -30,7 +35,7 @@ class BudgetRow:
     """
 
     budget: Count
-    latency: AboveZero
+    latency: AboveZero | None
     choice_speedup: Amount
     forwards: Positive
     milliseconds_per_forward: AboveZero
@@ -38,6 +43,11 @@ class BudgetRow:
     speedup: Amount
     speedup_low: Amount
     speedup_high: Amount
+    drafter: Name = GRAPH
+
+    def name(self) -> str:
+        """How a sentence calls it."""
+        return f"D = {self.budget}" + (" with informed drafts" if self.drafter == INFORMED else "")
 
     def check(self, where: str) -> None:
         """Refuse an interval the wrong way round."""
@@ -53,8 +63,9 @@ class Budget:
     """A verdict.
 
     Attributes:
-        rows: by budget, 0 first.
+        rows: by budget, 0 first; those of informed drafts after those of graphs.
         budget: the one that was chosen; 0 is: do not speculate.
+        drafter: whose drafts were chosen, ``graph`` or ``informed``.
         sentence: why, for a person; its numbers are those of the held-out prompts.
         search: the method that made the graphs.
         budget_chosen_on: the split that chose.
@@ -63,7 +74,8 @@ class Budget:
         latency: the table that priced them.
         at_edge: the chosen budget is the largest that was looked at.
         trace_hashes: of the recordings: searched, chosen on where that is another, held out.
-        graph: file name of the chosen graph, beside this file; None where the verdict is not to speculate.
+        graph: file name of the chosen graph, beside this file; None where the verdict is not to speculate, or names
+            informed drafts, which need no file.
         measured_prompts: prompts that the run decoded with plain decoding and with the chosen graph, and on these:
         measured_seconds_plain, measured_seconds: wall time of the two. None where the run did not measure this graph.
     """
@@ -85,14 +97,20 @@ class Budget:
     measured_prompts: Positive | None = None
     measured_seconds_plain: AboveZero | None = None
     measured_seconds: AboveZero | None = None
+    drafter: Name = GRAPH
 
     def check(self, where: str) -> None:
         """Refuse budgets that do not ascend from 0, a choice without a row, a graph elsewhere."""
-        budgets = [row.budget for row in self.rows]
-        if not budgets or budgets[0] != 0 or budgets != sorted(set(budgets)):
+        budgets = [row.budget for row in self.of(GRAPH)]
+        if not budgets or budgets[0] != 0 or budgets != sorted(set(budgets)) or self.rows[0].drafter != GRAPH:
             fail("rows", "budgets that ascend from 0", budgets)
-        if self.budget not in budgets:
-            fail("budget", f"one of the budgets of the rows, {budgets}", self.budget)
+        for drafter in self.drafters():
+            own = [row.budget for row in self.of(drafter)]
+            if own != sorted(set(own)):
+                fail("rows", f"budgets of drafter {drafter} that ascend", own)
+        own = [row.budget for row in self.of(self.drafter)]
+        if self.budget not in own:
+            fail("budget", f"one of the budgets of the rows, {own}", self.budget)
         check_pair(self.predicted_speedup_interval, "predicted_speedup_interval")
         if self.graph is not None and (Path(self.graph).name != self.graph or "\\" in self.graph):
             fail("graph", "the name of a file beside this one", self.graph)
@@ -100,17 +118,25 @@ class Budget:
         if None in measured and any(value is not None for value in measured):
             fail(where, "measured_prompts, measured_seconds_plain and measured_seconds together", Words("some of them"))
 
+    def drafters(self) -> list[str]:
+        """Whose rows there are, in their order."""
+        return list(dict.fromkeys(row.drafter for row in self.rows))
+
+    def of(self, drafter: str) -> list[BudgetRow]:
+        """The rows of one drafter."""
+        return [row for row in self.rows if row.drafter == drafter]
+
     def chosen(self) -> BudgetRow:
         """The row of the chosen budget."""
-        return next(row for row in self.rows if row.budget == self.budget)
+        return next(row for row in self.of(self.drafter) if row.budget == self.budget)
 
-    def fewer(self) -> list[float]:
-        """Forwards of plain decoding over those with each budget."""
-        return [self.rows[0].forwards / row.forwards for row in self.rows]
+    def fewer(self, row: BudgetRow) -> float:
+        """Forwards of plain decoding over those of ``row``."""
+        return self.rows[0].forwards / row.forwards
 
-    def longer(self) -> list[float]:
-        """Time of the mean forward with each budget over that of plain decoding's."""
-        return [row.milliseconds_per_forward / self.rows[0].milliseconds_per_forward for row in self.rows]
+    def longer(self, row: BudgetRow) -> float:
+        """Time of the mean forward of ``row`` over that of plain decoding's."""
+        return row.milliseconds_per_forward / self.rows[0].milliseconds_per_forward
 
     def fits(self, config: dict[str, Any], policy: str) -> bool:
         """Whether this verdict is on ``policy`` in a run of this configuration: same model, cache, block, dtype.

@@ -17,6 +17,9 @@ from verify.graph.file import GraphFile, GraphFileError, load_graph
 RESULTS_NAME = "results.json"
 #: What the confidence chain and plain decoding are: something to compare with, not a calibrated graph.
 BASELINES = frozenset({"plain", "chain"})
+#: Drafters that learn while they decode: they have rows, but no graph. Accepted drafts over all anchors mean nothing
+#: for them, as what they propose depends on the anchors that they came by.
+LEARNING = frozenset({"informed"})
 #: Limits instead of graphs: drawn as dotted lines without markers, never chosen as the best method.
 BOUNDS = frozenset({"lp_bound"})
 #: The method that has several readings; as ``published:READING`` each of them is a method of its own.
@@ -33,8 +36,8 @@ class ResultRow:
     None on search prompts.
 
     Attributes:
-        method: the search that made the graph; "plain" is decoding without drafts.
-        budget: draft nodes asked for; ``nodes``: how many the graph has.
+        method: the search that made the graph; "plain" is decoding without drafts, "informed" a drafter that learns.
+        budget: draft nodes asked for; ``nodes``: how many the graph has, None where there is no graph.
         reading: which reading of the published rule, None for other methods.
         prompts: of the split.
         accepted_drafts: drafts accepted, mean over all anchors; ``_visited``: over the anchors that a decode with
@@ -42,6 +45,7 @@ class ResultRow:
         forwards_plain: forward passes of plain decoding; ``forwards_predicted``: with the graph, by replay.
         nfe_reduction: the first over the second.
         tokens_per_forward: tokens committed per forward pass.
+        drafted_blocks: blocks of rows beside the real one in the mean forward, refreshes included.
         bound: no graph of this budget has higher accepted drafts on this split.
         gap: how far the graph may be below the bound, as a share of it.
         search_seconds: of the search.
@@ -72,6 +76,7 @@ class ResultRow:
     nfe_reduction_low: Amount | None = None
     nfe_reduction_high: Amount | None = None
     tokens_per_forward: Amount | None = None
+    drafted_blocks: Amount | None = None
     bound: Amount | None = None
     gap: Amount | None = None
     search_seconds: Amount | None = None
@@ -88,7 +93,8 @@ class ResultRow:
         """Refuse a graph without values, an interval the wrong way round, a graph file outside the run."""
         for name in ("accepted_drafts", "nfe_reduction"):
             # A bound on one objective says nothing about the other; a measured graph has both.
-            if getattr(self, name) is None and self.method not in BOUNDS:
+            learns = self.method in LEARNING and name == "accepted_drafts"
+            if getattr(self, name) is None and self.method not in BOUNDS and not learns:
                 fail(f"{where}.{name}", "a number", None)
             check_interval(getattr(self, f"{name}_low"), getattr(self, f"{name}_high"), name, where)
         if self.graph is not None and not _stays_inside(self.graph):
@@ -115,6 +121,7 @@ class ReadingRow:
     forwards_predicted: Count
     nfe_reduction: Amount
     tokens_per_forward: Amount | None = None
+    drafted_blocks: Amount | None = None
 
 
 @dataclass(frozen=True)
@@ -122,7 +129,8 @@ class Comparison:
     """Two methods at one budget on the same test prompts: NFE reduction of ``first`` minus that of ``second``.
 
     ``low`` and ``high`` are the ends of the paired 95 % interval. ``distinguishable`` says whether the prompts can tell
-    the two apart.
+    the two apart. Where ``second_budget`` is given, ``second`` is the graph of that budget: the smallest one whose
+    forwards carry at least as many rows in the mean as those of ``first``.
     """
 
     policy: Name
@@ -136,6 +144,7 @@ class Comparison:
     split: Split = "test"
     prompts: Count | None = None
     sentence: str = ""
+    second_budget: Count | None = None
 
     def check(self, where: str) -> None:
         """Refuse an interval the wrong way round."""
@@ -277,7 +286,8 @@ def best_row(run: Run, rows: Sequence[ResultRow]) -> ResultRow:
     Raises:
         FigureDataError: no row of a calibrated graph on validation or search prompts is among them.
     """
-    calibrated = [row for row in rows if row.method not in BASELINES | BOUNDS and row.nfe_reduction is not None]
+    others = BASELINES | BOUNDS | LEARNING
+    calibrated = [row for row in rows if row.method not in others and row.nfe_reduction is not None]
     for split in ("validation", "search"):
         found = [row for row in calibrated if row.split == split]
         if found:

@@ -1,15 +1,12 @@
-"""The budget that pays: forwards from replay, times from the device, every measured D from 0, the true argmax.
+"""The budget that pays: forwards from replay, times from the device, every D from 0, the true argmax.
 
-With ``B`` blocks, each opened by a refresh forward, and the anchors that the graph of budget D visits,
+    speed-up(drafter, D) = time(plain) / time(drafter, D)
 
-    time(D) = B * refresh + sum over visited anchors of latency(drafts that the anchor fills)
-    speed-up(D) = time(0) / time(D)
-
-Refresh forwards carry no drafts and cost the same for every D; leaving them out would flatter large budgets. A draft is
+where the times are those of ``studies.pricing.price``: of the graph of budget D, and of informed drafts where state
+logs of them were recorded. Refresh forwards carry no drafts; leaving them out would flatter large budgets. A draft is
 thus worth its rows while the forwards it saves outweigh what it adds to every forward, and D = 0 is a fair answer.
-The runtime leaves out drafts that an anchor cannot fill or that would complete the block, which the last anchors of a
-block are full of; a number of drafts that was not measured is priced as the next larger one. In a batch a forward is
-as wide as the fullest of its sequences, so there every forward is priced with all D drafts.
+The runtime leaves out drafts of a graph that an anchor cannot fill or that would complete the block, which the last
+anchors of a block are full of.
 
 The interval of a speed-up holds two kinds of chance: which prompts are held out (the bootstrap of
 ``studies.statistics.intervals``), and how well the latency was measured. An entry of the table is the median of
@@ -24,21 +21,19 @@ of prompts that neither the search nor the choice has seen, says what the choice
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from scipy.special import ndtri
 
-from calibrate.measuring.latency_table import LatencyTable
+from calibrate.measuring.latency_table import LatencyError, LatencyTable
 from drafting.anchors import AnchorTable
-from drafting.replay import walk
-from figures.records.budget import BudgetRow
+from drafting.counts import DecodeCounts
+from drafting.replay import replay
+from figures.records.budget import GRAPH, INFORMED, BudgetRow
+from studies.pricing.price import Price, price
 from studies.statistics.intervals import FEW_PROMPTS, Interval, PromptBootstrap
 from verify.graph.formulas import Formula
-
-#: Standard deviations between the quartiles of a normal law.
-_QUARTILE_DISTANCE = float(2 * ndtri(0.75))
 
 
 @dataclass(frozen=True)
@@ -46,9 +41,10 @@ class BudgetChoice:
     """Every budget's row and the best of them.
 
     Attributes:
-        rows: D = 0, then every D that was measured and for which there is a graph of D nodes, ascending.
-        best: the row with the highest ``choice_speedup``; the smaller budget when equal.
-        at_edge: the best budget is the largest that was looked at, so a larger one may be better.
+        rows: D = 0, then every D that was measured and for which there is a graph of D nodes, ascending; then informed
+            drafts, ascending.
+        best: the row with the highest ``choice_speedup``; the smaller budget when equal, then the graph.
+        at_edge: the best budget is the largest of its drafter that was looked at, so a larger one may be better.
         sentence: why this one, for a person; its numbers are those of the held-out prompts.
     """
 
@@ -58,12 +54,17 @@ class BudgetChoice:
     sentence: str
 
 
+#: The counts of one drafter at one budget on the prompts that choose, and on the held-out ones.
+BothCounts = tuple[DecodeCounts, DecodeCounts]
+
+
 def choose_budget(
     graphs: Mapping[int, Sequence[Formula]],
     choice: AnchorTable,
     held_out: AnchorTable,
     latency: LatencyTable,
     *,
+    informed: Mapping[int, BothCounts] | None = None,
     seed: int = 0,
 ) -> BudgetChoice:
     """Price the graph of every measured budget on the prompts ``choice``, take the best, judge it on ``held_out``.
@@ -74,6 +75,7 @@ def choose_budget(
         choice: whole chains of the prompts that choose: those searched, or better validation prompts.
         held_out: whole chains of prompts that played no part so far.
         latency: of the device, for the block length of the traces.
+        informed: counts of informed drafts per budget, of the same prompts.
         seed: of the bootstrap over held-out prompts.
 
     Returns:
@@ -81,39 +83,56 @@ def choose_budget(
 
     Raises:
         ValueError: no prompt to choose on, or fewer than two held-out prompts, from which no interval follows.
-        calibrate.measuring.latency_table.LatencyError: no latency was measured for D = 0.
+        calibrate.measuring.latency_table.LatencyError: no latency was measured for D = 0, or not for forwards as wide
+            as those of informed drafts.
     """
-    chooser, judge = _Pricer(choice, latency), _Pricer(held_out, latency)
-    if chooser.prompts == 0:
+    candidates: list[tuple[str, int, BothCounts]] = [
+        (GRAPH, budget, (replay(graphs.get(budget, ()), choice), replay(graphs.get(budget, ()), held_out)))
+        for budget in latency.drafts
+        if len(graphs.get(budget, ())) >= budget
+    ]
+    if not candidates or candidates[0][1] != 0:
+        raise LatencyError("no latency was measured for 0 drafts; measure with --drafts from 0")
+    plain = candidates[0][2]
+    if plain[0].prompts == 0:
         raise ValueError("the traces hold no prompt to choose a budget on; record some first")
-    if judge.prompts < 2:
-        raise ValueError(f"an interval needs at least 2 held-out prompts, got {judge.prompts}; record more")
-    bootstrap = PromptBootstrap(judge.prompts, seed=seed)
-    rows = []
-    for budget in latency.drafts:
-        nodes = graphs.get(budget, ())
-        if len(nodes) < budget:
-            continue
-        chosen, found = chooser.price(budget, nodes), judge.price(budget, nodes)
-        spent = found.milliseconds
-        interval = bootstrap.ratio(judge.plain.milliseconds, spent)
-        low, high = with_timing_noise(interval, found.timing_error(judge.plain))
-        rows.append(
-            BudgetRow(
-                budget=budget,
-                latency=latency.at(budget),
-                choice_speedup=float(chooser.plain.milliseconds.sum() / chosen.milliseconds.sum()),
-                forwards=found.forwards,
-                milliseconds_per_forward=float(spent.sum() / found.forwards),
-                milliseconds_per_prompt=float(spent.mean()),
-                speedup=interval.estimate,
-                speedup_low=low,
-                speedup_high=high,
-            )
-        )
-    best = max(rows, key=lambda row: (row.choice_speedup, -row.budget))
-    at_edge = best.budget == rows[-1].budget and best.budget > 0
-    return BudgetChoice(tuple(rows), best, at_edge, _sentence(rows, best, at_edge, latency, judge.prompts))
+    if plain[1].prompts < 2:
+        raise ValueError(f"an interval needs at least 2 held-out prompts, got {plain[1].prompts}; record more")
+    candidates += [(INFORMED, budget, counts) for budget, counts in sorted((informed or {}).items())]
+    bootstrap = PromptBootstrap(plain[1].prompts, seed=seed)
+    before = (price(plain[0], latency, 0), price(plain[1], latency, 0))
+    rows = [_row(drafter, budget, both, before, latency, bootstrap) for drafter, budget, both in candidates]
+    best = max(rows, key=lambda row: (row.choice_speedup, -row.budget, row.drafter == GRAPH))
+    at_edge = best.budget == max(row.budget for row in rows if row.drafter == best.drafter) and best.budget > 0
+    return BudgetChoice(tuple(rows), best, at_edge, _sentence(rows, best, at_edge, latency, plain[1].prompts))
+
+
+def _row(
+    drafter: str,
+    budget: int,
+    both: BothCounts,
+    plain: tuple[Price, Price],
+    latency: LatencyTable,
+    bootstrap: PromptBootstrap,
+) -> BudgetRow:
+    # A bridge takes two blocks, and a block that is carried one.
+    full = budget if drafter == GRAPH else both[0].widths_per_prompt.shape[1] - 1
+    chosen, found = (price(counts, latency, full) for counts in both)
+    spent = found.milliseconds
+    interval = bootstrap.ratio(plain[1].milliseconds, spent)
+    low, high = with_timing_noise(interval, found.timing_error(plain[1]))
+    return BudgetRow(
+        budget=budget,
+        drafter=drafter,
+        latency=latency.at(budget) if drafter == GRAPH else None,
+        choice_speedup=float(plain[0].milliseconds.sum() / chosen.milliseconds.sum()),
+        forwards=found.forwards,
+        milliseconds_per_forward=float(spent.sum() / found.forwards),
+        milliseconds_per_prompt=float(spent.mean()),
+        speedup=interval.estimate,
+        speedup_low=low,
+        speedup_high=high,
+    )
 
 
 def with_timing_noise(interval: Interval, timing_error: float) -> tuple[float, float]:
@@ -122,71 +141,6 @@ def with_timing_noise(interval: Interval, timing_error: float) -> tuple[float, f
     below = math.hypot(max(0.0, math.log(interval.estimate / interval.low)), timing)
     above = math.hypot(max(0.0, math.log(interval.high / interval.estimate)), timing)
     return interval.estimate * math.exp(-below), interval.estimate * math.exp(above)
-
-
-@dataclass(frozen=True, eq=False)
-class _Price:
-    """What a graph costs on the prompts of one split.
-
-    Attributes:
-        milliseconds: float64 [prompts].
-        forwards: of all prompts together.
-        shares: float64 [entries of the latency table], the share of all milliseconds that are forwards of an entry.
-        errors: float64 [entries], relative standard errors of their medians.
-    """
-
-    milliseconds: np.ndarray
-    forwards: int
-    shares: np.ndarray
-    errors: np.ndarray
-
-    def timing_error(self, plain: _Price) -> float:
-        """Relative standard error of the speed-up over ``plain`` from the timing alone: entries vary on their own, and
-        one that both times hold cancels as far as its shares are equal."""
-        return float(np.linalg.norm((plain.shares - self.shares) * self.errors))
-
-
-class _Pricer:
-    """Milliseconds per prompt of one split."""
-
-    def __init__(self, anchors: AnchorTable, latency: LatencyTable) -> None:
-        self.anchors, self.latency = anchors, latency
-        prompt_indices, place = np.unique(anchors.block_prompt, return_inverse=True)
-        self.prompts = len(prompt_indices)
-        self.blocks = np.bincount(place, minlength=self.prompts).astype(float)
-        self.place = np.searchsorted(prompt_indices, anchors.prompt_index)
-        self.errors = median_errors(latency)
-        self.plain = self.price(0, ())
-
-    def price(self, budget: int, nodes: Sequence[Formula]) -> _Price:
-        """The price of decoding with the graph ``nodes``."""
-        _, visited = walk(nodes, self.anchors)
-        drafts = np.full(1 + int(self.anchors.masked.max(initial=0)), budget)
-        if self.latency.batch == 1:
-            drafts = np.array([filled_drafts(nodes, masked) for masked in range(len(drafts))])
-        entry = np.searchsorted(self.latency.drafts, drafts)  # a number that was not measured: the next larger one
-        carried = np.zeros((self.prompts, len(self.latency.drafts)))
-        np.add.at(carried, (self.place[visited], entry[self.anchors.masked[visited]]), 1)
-        paid = carried * np.array(self.latency.latency)
-        milliseconds = self.blocks * self.latency.refresh + paid.sum(axis=1)
-        shares = paid.sum(axis=0) / max(milliseconds.sum(), np.finfo(float).tiny)
-        return _Price(milliseconds, self.anchors.n_blocks + int(visited.sum()), shares, self.errors)
-
-
-def median_errors(latency: LatencyTable) -> np.ndarray:
-    """Relative standard error of each median of a latency table, float64 [entries].
-
-    That of a median of ``n`` normal values is sqrt(pi / 2) standard deviations / sqrt(n); their quartiles lie 1.349
-    standard deviations apart.
-    """
-    spread = (np.array(latency.high) - np.array(latency.low)) / _QUARTILE_DISTANCE
-    return math.sqrt(math.pi / 2 / latency.repeats) * spread / np.array(latency.latency)
-
-
-def filled_drafts(nodes: Iterable[Formula], masked: int) -> int:
-    """How many drafts an anchor with ``masked`` masked positions fills (``verify.drafts``): those whose position ranks
-    it has and that leave a position masked."""
-    return sum(len(node) < masked and max(i for i, _ in node) <= masked for node in nodes if node)
 
 
 def _longer(row: BudgetRow, plain: BudgetRow) -> float:
@@ -202,7 +156,7 @@ def _sentence(rows: Sequence[BudgetRow], best: BudgetRow, at_edge: bool, latency
         why = " There is no other budget to compare with."
         if nearest is not None:
             why = (
-                f" The nearest, D = {nearest.budget}, saves {100 * (1 - nearest.forwards / plain.forwards):.0f} % "
+                f" The nearest, {nearest.name()}, saves {100 * (1 - nearest.forwards / plain.forwards):.0f} % "
                 f"of the forwards, but each of them takes {_longer(nearest, plain):.2f} times as long, in the mean."
             )
             if nearest.speedup_high > 1:
@@ -211,12 +165,14 @@ def _sentence(rows: Sequence[BudgetRow], best: BudgetRow, at_edge: bool, latency
                     f"{nearest.speedup_low:.2f} to {nearest.speedup_high:.2f}."
                 )
         return f"Do not speculate on this device ({where}): no budget is faster than plain decoding.{why}"
+    filled = ""
+    if best.latency is not None and plain.latency is not None:
+        filled = f" ({best.latency / plain.latency:.2f} times with every draft filled)"
     sentence = (
-        f"D = {best.budget} is predicted to be {best.speedup:.2f} times as fast as plain decoding on held-out prompts "
+        f"{best.name()} is predicted to be {best.speedup:.2f} times as fast as plain decoding on held-out prompts "
         f"(95 % interval over prompts and timing noise {best.speedup_low:.2f} to {best.speedup_high:.2f}) on {where}: "
         f"{plain.forwards / best.forwards:.2f} times fewer forwards (refresh forwards included), each "
-        f"{_longer(best, plain):.2f} times as long in the mean ({best.latency / plain.latency:.2f} times with every "
-        "draft filled)."
+        f"{_longer(best, plain):.2f} times as long in the mean{filled}."
     )
     if prompts < FEW_PROMPTS:
         sentence += f" These are too few held-out prompts ({prompts}) to conclude that it is faster."

@@ -25,7 +25,8 @@ from typing import Literal, get_args
 import numpy as np
 from scipy.special import ndtr, ndtri, stdtrit
 
-from drafting.replay import ReplayResult, check_paired
+from drafting.counts import DecodeCounts, check_paired
+from drafting.replay import ReplayResult
 from figures.canvas.words import FEWEST_PROMPTS
 
 Method = Literal["bca", "percentile"]
@@ -96,13 +97,11 @@ def few_prompts_note(prompts: int) -> str:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two graphs on the same prompts: each alone, and the paired difference and ratio (first against second)."""
+    """Two graphs or drafters on the same prompts: each alone, paired difference and ratio (first against second)."""
 
     nfe_reduction: tuple[Interval, Interval]
-    accepted_drafts: tuple[Interval, Interval]
     nfe_reduction_difference: Interval
     nfe_reduction_ratio: Interval
-    accepted_drafts_difference: Interval
 
     @property
     def distinguishable(self) -> bool:
@@ -123,6 +122,14 @@ class Comparison:
             return f"{first} and {second} cannot be told apart: the interval contains zero ({gap})."
         better = "fewer" if found.estimate > 0 else "more"
         return f"{first} needs {better} forwards than {second}: the interval leaves zero out ({gap})."
+
+
+@dataclass(frozen=True)
+class GraphComparison(Comparison):
+    """Two graphs; of these the accepted drafts over all anchors are known too."""
+
+    accepted_drafts: tuple[Interval, Interval]
+    accepted_drafts_difference: Interval
 
 
 @dataclass(frozen=True)
@@ -184,7 +191,7 @@ class PromptBootstrap:
         """Paired interval of the first ratio of sums over the second; four arrays [M]."""
         return self._interval(np.column_stack([*first, *second]), _quotient)
 
-    def nfe_reduction(self, found: ReplayResult) -> Interval:
+    def nfe_reduction(self, found: DecodeCounts) -> Interval:
         """Interval of plain forwards / forwards."""
         return self.ratio(found.plain_per_prompt, found.forwards_per_prompt)
 
@@ -192,22 +199,26 @@ class PromptBootstrap:
         """Interval of the mean accepted drafts over all anchors."""
         return self.ratio(found.accepted_per_prompt, found.anchors_per_prompt)
 
-    def compare(self, first: ReplayResult, second: ReplayResult) -> Comparison:
-        """Everything about two graphs on the same prompts.
+    def compare(self, first: DecodeCounts, second: DecodeCounts) -> Comparison:
+        """Everything about two graphs or drafters on the same prompts.
 
         Raises:
             drafting.replay.ReplayError: other prompts, or other decodes of them.
         """
         check_paired(first, second)
         a, b = ((found.plain_per_prompt, found.forwards_per_prompt) for found in (first, second))
-        drafts = ((found.accepted_per_prompt, found.anchors_per_prompt) for found in (first, second))
         return Comparison(
             nfe_reduction=(self.nfe_reduction(first), self.nfe_reduction(second)),
-            accepted_drafts=(self.accepted_drafts(first), self.accepted_drafts(second)),
             nfe_reduction_difference=self.ratio_difference(a, b),
             nfe_reduction_ratio=self.ratio_quotient(a, b),
-            accepted_drafts_difference=self.ratio_difference(*drafts),
         )
+
+    def compare_graphs(self, first: ReplayResult, second: ReplayResult) -> GraphComparison:
+        """:meth:`compare`, and the accepted drafts of both graphs."""
+        drafts = ((found.accepted_per_prompt, found.anchors_per_prompt) for found in (first, second))
+        own = (self.accepted_drafts(first), self.accepted_drafts(second))
+        return GraphComparison(**vars(self.compare(first, second)), accepted_drafts=own,
+                               accepted_drafts_difference=self.ratio_difference(*drafts))  # fmt: skip
 
     def resampled(self, columns: np.ndarray, statistic: Statistic) -> np.ndarray:
         """A statistic of sums over prompts in every resample: columns [M, c] -> float64 [resamples].
@@ -253,7 +264,7 @@ class PromptBootstrap:
         )
 
 
-def interval_columns(found: ReplayResult, *, seed: int = 0, level: float = LEVEL) -> dict[str, float | None]:
+def interval_columns(found: DecodeCounts, *, seed: int = 0, level: float = LEVEL) -> dict[str, float | None]:
     """``nfe_reduction_low``, ``..._high``, ``accepted_drafts_low``, ``..._high`` for a row of results.
 
     All None with fewer than two prompts: a table then shows the number without an interval.
@@ -266,7 +277,7 @@ def interval_columns(found: ReplayResult, *, seed: int = 0, level: float = LEVEL
     return columns
 
 
-def interval_fields(found: ReplayResult, *, seed: int = 0, level: float = LEVEL) -> dict[str, list[float]]:
+def interval_fields(found: DecodeCounts, *, seed: int = 0, level: float = LEVEL) -> dict[str, list[float]]:
     """``nfe_reduction_interval`` and ``accepted_drafts_interval`` as ``[low, high]``, for the values of a graph file.
 
     Empty with fewer than two prompts.
@@ -274,10 +285,10 @@ def interval_fields(found: ReplayResult, *, seed: int = 0, level: float = LEVEL)
     if found.prompts < 2:
         return {}
     bootstrap = PromptBootstrap(found.prompts, level=level, seed=seed)
-    return {
-        "nfe_reduction_interval": bootstrap.nfe_reduction(found).pair(),
-        "accepted_drafts_interval": bootstrap.accepted_drafts(found).pair(),
-    }
+    fields = {"nfe_reduction_interval": bootstrap.nfe_reduction(found).pair()}
+    if isinstance(found, ReplayResult):
+        fields["accepted_drafts_interval"] = bootstrap.accepted_drafts(found).pair()
+    return fields
 
 
 @lru_cache(maxsize=2)  # a table goes to and fro between a search and a held-out split

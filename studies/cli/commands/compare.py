@@ -13,7 +13,7 @@ from studies.cli.graphs import read_graph, short_names
 from studies.cli.guard import command
 
 if TYPE_CHECKING:
-    from studies.statistics.intervals import Comparison
+    from studies.statistics.intervals import GraphComparison
 
 
 @command()
@@ -48,7 +48,7 @@ def compare_command(
         files.append(file)
         counts.append(replay(file.nodes[1:], anchors))
     bootstrap = PromptBootstrap(counts[0].prompts, resamples=resamples, level=level, seed=seed)
-    found = bootstrap.compare(*counts)
+    found = bootstrap.compare_graphs(*counts)
     names = short_names(first, second)
     headings = {"": "left", names[0]: "right", names[1]: "right", "difference, paired": "right"}
     caption = f"{100 * level:.0f} % intervals over {counts[0].prompts} prompts"
@@ -73,7 +73,7 @@ def compare_command(
     stats.write(out, {"command": "compare", "seed": seed, "traces": [recorded.trace_hash()]}, [row])
 
 
-def comparison_fields(found: Comparison) -> dict[str, Any]:
+def comparison_fields(found: GraphComparison) -> dict[str, Any]:
     """A comparison as one row: every estimate, and beside it its interval as ``[low, high]``."""
     intervals = {
         "nfe_reduction_first": found.nfe_reduction[0],

@@ -13,9 +13,10 @@ from calibrate.models.checkpoint import Checkpoint
 from calibrate.models.hugging_face import HuggingFaceDenoiser
 from calibrate.recording.builder import TraceBuilder
 from drafting.anchors import AnchorTable
-from drafting.replay import replay, walk
+from drafting.replay import filled_drafts, replay, walk
 from drafting.searches.chain import confidence_chain
-from studies.pricing.budget import BudgetChoice, _Pricer, choose_budget, filled_drafts
+from studies.pricing.budget import BudgetChoice, choose_budget
+from studies.pricing.price import price
 from studies.statistics.intervals import PromptBootstrap
 from tests.support.models import END_ID, MASK_ID, tiny_llama
 from verify.decoding import DecodeConfig, decode
@@ -197,7 +198,7 @@ def test_the_interval_is_that_of_the_shared_bootstrap(anchors: AnchorTable) -> N
     found = replay(ORDER[:2], anchors)
     assert found.prompts == 6
     steps = {drafts: priced.at(drafts) for drafts in priced.drafts}
-    carried = [[filled_drafts(ORDER[:2], int(masked)) for masked in anchors.masked[visited_by(anchors, prompt)]]
+    carried = [filled_drafts(ORDER[:2], anchors.masked[visited_by(anchors, prompt)]).tolist()
                for prompt in found.prompt_indices]  # fmt: skip
     spent = np.array([20.0 + sum(steps[drafts] for drafts in one) for one in carried])
     expected = PromptBootstrap(6).ratio(10.0 * replay((), anchors).forwards_per_prompt, spent)
@@ -236,9 +237,8 @@ def test_the_timing_error_is_that_of_simulated_measurements(anchors: AnchorTable
         draws = rng.normal(means, 0.1 * means, (25, 5))
         low, middle, high = np.quantile(draws, [0.25, 0.5, 0.75], axis=0)
         measured = dataclasses.replace(table(list(middle), refresh=1.0), low=tuple(low), high=tuple(high), repeats=25)
-        judge = _Pricer(anchors, measured)
-        price = judge.price(4, ORDER)
-        found.append((judge.plain.milliseconds.sum() / price.milliseconds.sum(), price.timing_error(judge.plain)))
+        plain, drafted = (price(replay(nodes, anchors), measured, len(nodes)) for nodes in ((), ORDER))
+        found.append((plain.milliseconds.sum() / drafted.milliseconds.sum(), drafted.timing_error(plain)))
     speedups, errors = np.array(found).T
     assert np.std(np.log(speedups)) == pytest.approx(np.sqrt(np.mean(errors**2)), rel=0.15)
 

@@ -30,6 +30,8 @@ def counts(forwards: np.ndarray) -> ReplayResult:
         accepted_per_prompt=ones,
         accepted_histogram=np.ones(1),
         visited_histogram=np.ones(1),
+        refreshes_per_prompt=ones,
+        widths_per_prompt=np.ones((size, 1)),
     )
 
 
