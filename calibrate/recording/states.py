@@ -94,6 +94,40 @@ class StateLogBuilder:
         columns["top_probability"].append(fact.ranked.top_probability[number, masked].reshape(-1))
 
 
+def check_logged(policy: Policy) -> None:
+    """Refuse a policy whose steps a state log cannot repeat.
+
+    Raises:
+        TraceError: it reads all logits, of which a log keeps the best only.
+    """
+    if policy.needs != "top_j":
+        raise TraceError(
+            f"a state log keeps the best tokens of every state, but policy {policy.spec} at temperature "
+            f"{policy.temperature:g} reads all logits; decode with the drafter instead, `draftgraph verify` counts"
+        )
+
+
+def state_facts(
+    checkpoint: Checkpoint,
+    policy: Policy,
+    config: DecodeConfig,
+    prompts: Sequence[Sequence[int]],
+    drafter: Drafter,
+    *,
+    chat: bool = False,
+    prompt_source: str | None = None,
+) -> dict[str, Any]:
+    """The facts that a state log is valid for: those of a trace, the drafter, the back-end and lengths of prompts.
+
+    Raises:
+        TraceError: as in :func:`check_logged` and :func:`calibrate.recording.recorder.run_facts`.
+    """
+    check_logged(policy)
+    described = drafter.describe()
+    facts = run_facts(checkpoint, policy, config, prompts, chat=chat, prompt_source=prompt_source, drafter=described)
+    return {**facts, "prompt_lengths": [len(prompt) for prompt in prompts], "backend": config.backend}
+
+
 def record_states(
     checkpoint: Checkpoint,
     prompts: Sequence[Sequence[int]],
@@ -122,17 +156,8 @@ def record_states(
     Raises:
         TraceError: as in ``record``; or a policy that reads all logits, of which a log keeps the best only.
     """
+    facts = state_facts(checkpoint, policy, config, prompts, drafter, chat=chat, prompt_source=prompt_source)
     folder = Path(folder)
-    if policy.needs != "top_j":
-        raise TraceError(
-            f"a state log keeps the best tokens of every state, but policy {policy.spec} at temperature "
-            f"{policy.temperature:g} reads all logits; decode with the drafter instead, `draftgraph verify` counts"
-        )
-    facts = run_facts(
-        checkpoint, policy, config, prompts, chat=chat, prompt_source=prompt_source, drafter=drafter.describe()
-    )
-    facts["prompt_lengths"] = [len(prompt) for prompt in prompts]
-    facts["backend"] = config.backend
     share = Share(
         checkpoint, prompts, policy, config, folder,
         batch_size=batch_size, shard_prompts=shard_prompts, builder=StateLogBuilder(), drafts=drafter,

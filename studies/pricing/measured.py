@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from figures.records.budget import INFORMED
 from figures.records.run import RESULTS_NAME, load_run
 from verify.graph.formulas import Formula
 
@@ -17,35 +18,38 @@ class MeasuredSeconds:
     Attributes:
         prompts: how many.
         plain: seconds without drafts.
-        graph: seconds with the graph.
+        drafted: seconds with the drafts.
     """
 
     prompts: int
     plain: float
-    graph: float
+    drafted: float
 
     def sentence(self, speedup: float, low: float, high: float) -> str:
         """The two times, beside the predicted speed-up and its interval."""
-        found = self.plain / self.graph
+        found = self.plain / self.drafted
         text = (
             f"Measured: the run decoded {self.prompts} prompts in {self.plain:.2f} s without drafts and in "
-            f"{self.graph:.2f} s with this graph, {found:.2f} times as fast; predicted {speedup:.2f}."
+            f"{self.drafted:.2f} s with these drafts, {found:.2f} times as fast; predicted {speedup:.2f}."
         )
         if not low <= found <= high:
             text += " That is outside the predicted interval: measure both again on an idle machine."
         return text
 
 
-def measured_seconds(traces: Path, policy: str, nodes: Sequence[Formula]) -> MeasuredSeconds | None:
-    """What the calibration run that holds ``traces`` (RUN/traces/POLICY) measured of the graph ``nodes``.
+def measured_seconds(
+    traces: Path, policy: str, nodes: Sequence[Formula] = (), informed: int | None = None
+) -> MeasuredSeconds | None:
+    """What the calibration run that holds ``traces`` (RUN/traces/POLICY) measured of a graph or of informed drafts.
 
     Args:
         traces: the trace folder of one policy.
         policy: its specification.
-        nodes: draft formulas, in any order, the root left out.
+        nodes: draft formulas of the graph, in any order, the root left out.
+        informed: the number of informed drafts; None asks for the graph.
 
     Returns:
-        None where ``traces`` does not lie in a run, or the run did not decode with a graph of these nodes.
+        None where ``traces`` does not lie in a run, or the run did not decode with these drafts.
 
     Raises:
         figures.records.record.FigureDataError: results or a graph file of the run are damaged.
@@ -57,8 +61,13 @@ def measured_seconds(traces: Path, policy: str, nodes: Sequence[Formula]) -> Mea
     timed = [row for row in run.select(policy=policy, split="test") if row.seconds and row.measured_prompts]
     plain = next((row for row in timed if row.budget == 0), None)
     for row in timed:
-        if plain is None or row.graph is None or row.nodes != len(nodes):
+        if plain is None or row.measured_prompts != plain.measured_prompts:
             continue
-        if row.measured_prompts == plain.measured_prompts and set(run.load_graph(row).nodes) - {()} == set(nodes):
+        if informed is not None:
+            same = (row.method, row.budget) == (INFORMED, informed)
+        else:
+            same = row.graph is not None and row.nodes == len(nodes)
+            same = same and set(run.load_graph(row).nodes) - {()} == set(nodes)
+        if same:
             return MeasuredSeconds(row.measured_prompts or 0, plain.seconds or 0.0, row.seconds or 0.0)
     return None

@@ -13,11 +13,13 @@ from pathlib import Path
 
 from figures.records.budget import Budget
 from figures.records.record import FigureDataError
-from figures.records.run import BOUNDS, RESULTS_NAME, ResultRow, Run, describe
+from figures.records.run import BOUNDS, LEARNING, RESULTS_NAME, ResultRow, Run, describe
 from studies.statistics.intervals import FEW_PROMPTS
 
 #: What a row must hold to be reported; where prompts were run, a row on test prompts also holds the second list.
-_NEEDED = ("nodes", "prompts", "accepted_drafts", "nfe_reduction", "forwards_predicted", "exact")
+_NEEDED = ("prompts", "nfe_reduction", "forwards_predicted", "exact")
+#: What a row of a graph must hold besides.
+_OF_GRAPHS = ("nodes", "accepted_drafts")
 _MEASURED = ("forwards_measured", "forwards_predicted_measured", "tokens_identical", "query_tokens", "seconds")
 
 
@@ -117,7 +119,8 @@ def advise(run: Run, policy: str, verdict: Verdict | None) -> Advice:
     pairs = pair_up(run, policy)
     plain = next((pair for pair in pairs if pair.test.budget == 0), None)
     if verdict is not None:
-        budget, search = verdict.budget.budget, verdict.budget.search
+        budget = verdict.budget.budget
+        search = verdict.budget.drafter if verdict.budget.drafter in LEARNING else verdict.budget.search
         recommended = plain if budget == 0 else _find(pairs, search, budget)
     else:
         recommended = choose(pairs)
@@ -145,16 +148,17 @@ def pair_up(run: Run, policy: str) -> tuple[Pair, ...]:
                 f"{place}: expected the same graph on search prompts in another row, found none for {describe(row)}; "
                 "run `draftgraph calibrate` again"
             )
-        for name in (*_NEEDED, *(_MEASURED if row.measured_prompts else ())):
-            if getattr(row, name) is None or (name in _NEEDED and getattr(partner, name) is None):
+        needed = _NEEDED if row.method in LEARNING else (*_NEEDED, *_OF_GRAPHS)
+        for name in (*needed, *(_MEASURED if row.measured_prompts else ())):
+            if getattr(row, name) is None or (name in needed and getattr(partner, name) is None):
                 raise FigureDataError(f"{place}.{name}: expected a value in this row and its partner, found null")
         pairs.append(Pair(row, partner))
     return tuple(pairs)
 
 
 def choose(pairs: Iterable[Pair]) -> Pair | None:
-    """The graph with the fewest forwards on the search prompts; the smaller budget when equal. None without a graph."""
-    drafted = [pair for pair in pairs if pair.search.nodes]
+    """The drafts with the fewest forwards on the search prompts; the smaller budget when equal. None without drafts."""
+    drafted = [pair for pair in pairs if pair.search.nodes or pair.search.method in LEARNING]
     return min(drafted, key=lambda pair: (pair.search.forwards_predicted or 0, pair.search.budget), default=None)
 
 
@@ -262,7 +266,7 @@ def _recommendation(
     if row.nfe_reduction_low is not None and row.nfe_reduction_high is not None:
         interval = f" (95 % interval over prompts {row.nfe_reduction_low:.2f} to {row.nfe_reduction_high:.2f})"
     sentence = (
-        f"By forwards alone: {row.method} with {row.budget} drafts needs {row.nfe_reduction:.2f} times fewer forward "
+        f"By forwards alone: {row.method} with D = {row.budget} needs {row.nfe_reduction:.2f} times fewer forward "
         f"passes than plain decoding on {row.prompts} held-out prompts{interval}."
     )
     # Fewer forwards are not less time, and nobody has priced them yet.

@@ -3,77 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from itertools import combinations, product
+from dataclasses import asdict, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from calibrate.models.checkpoint import Checkpoint, load_checkpoint
 from calibrate.progress import Reporter, SilentReporter
 from calibrate.recording.workers import Workers
-from calibrate.traces.table import Traces
 from calibrate.version import tool_version
 from drafting.anchors import AnchorTable
+from drafting.counts import DecodeCounts
 from drafting.graph import DraftGraph
 from drafting.provenance import search_provenance, trace_validity
-from drafting.replay import ReplayResult, replay
 from drafting.searches.methods import SearchInput, find_graphs
 from drafting.searches.readings import READINGS
 from drafting.searches.result import SearchResult
 from drafting.trie import PrefixTrie
 from figures.records.record import save_record
-from figures.records.run import RESULTS_NAME, Comparison, Histogram, RankCounts, ReadingRow, ResultRow, Run, Split
-from studies.runs.configuration import CalibrationConfig, encode_splits, prompt_splits
+from figures.records.run import RESULTS_NAME, Histogram, RankCounts, ReadingRow, ResultRow, Run, Split
+from studies.runs.configuration import INFORMED, CalibrationConfig, encode_splits, prompt_splits
 from studies.runs.evaluation import Measurement, measure, rank_counts, recorded_outputs
+from studies.runs.informed import count_informed, log_facts, log_folder
+from studies.runs.policy_run import Candidate, PolicyRun, compare_on_test
 from studies.runs.recordings import decode_config, record_split, recording_facts, share_split
 from studies.runs.run_directory import TRACES, open_run, slug
-from studies.statistics.intervals import PromptBootstrap, interval_columns, interval_fields
-from verify.decoding import DecodeConfig
+from studies.statistics.intervals import interval_columns, interval_fields
 from verify.graph.file import save_graph
-from verify.graph.formulas import Formula
-from verify.policies.contract import Policy
 from verify.policies.specification import make_policy
 
 SPLITS: tuple[Split, ...] = ("search", "test")
-
-
-@dataclass(eq=False)
-class PolicyRun:
-    """One policy's part of a run: its traces and what became of them."""
-
-    policy: Policy
-    decode: DecodeConfig
-    search: AnchorTable
-    test: AnchorTable
-    trie: PrefixTrie
-    search_traces: Traces
-    plain: list[list[int]]
-    rows: list[ResultRow] = field(default_factory=list)
-    comparisons: list[Comparison] = field(default_factory=list)
-    readings: list[ReadingRow] = field(default_factory=list)
-    histograms: list[Histogram] = field(default_factory=list)
-    _replays: dict[tuple[str, frozenset[Formula]], ReplayResult] = field(default_factory=dict)
-
-    def replay(self, nodes: Sequence[Formula], split: str) -> ReplayResult:
-        """The replay of a graph on "search" or "test"; each graph is walked once per split, whoever asks."""
-        key = (split, frozenset(nodes))
-        if key not in self._replays:
-            self._replays[key] = replay(nodes, self.search if split == "search" else self.test)
-        return self._replays[key]
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A graph to be verified and reported: what found it, for which budget, and what was found."""
-
-    method: str
-    reading: str | None
-    budget: int
-    found: SearchResult
-
-    def stem(self, policy: Policy) -> str:
-        """The name of its files."""
-        return f"{slug(policy.spec)}-{slug(self.method)}-D{self.budget}"
 
 
 def calibrate(
@@ -122,6 +81,10 @@ def calibrate(
     if workers is None or workers.leads:
         recordings = {
             _trace_folder(spec, split): recording_facts(config, spec, checkpoint, ids) for spec, (split, ids) in parts
+        } | {
+            str(log_folder(_traces(spec), drafts, split)): log_facts(config, spec, checkpoint, ids, drafts)
+            for spec, (split, ids) in parts
+            for drafts in _informed_budgets(config)
         }
         open_run(path, plain_config, recordings, overwrite=overwrite, overwrite_traces=overwrite_traces)
     if workers is not None:
@@ -147,8 +110,18 @@ def calibrate(
     return results
 
 
+def _traces(spec: str) -> Path:
+    """The recordings of a policy, in the run directory."""
+    return Path(TRACES) / slug(spec)
+
+
 def _trace_folder(spec: str, split: str) -> str:
-    return f"{TRACES}/{slug(spec)}/{split}"
+    return (_traces(spec) / split).as_posix()
+
+
+def _informed_budgets(config: CalibrationConfig) -> list[int]:
+    """The budgets of which state logs are recorded, ascending."""
+    return sorted({budget for budget in config.budgets if budget > 0}) if INFORMED in config.methods else []
 
 
 def _record_policy(
@@ -167,6 +140,13 @@ def _record_policy(
         for split, ids in (("search", search_ids), ("test", test_ids))
     }
     search = AnchorTable.from_traces(traces["search"], max_depth=None)
+    informed = {
+        (drafts, split): count_informed(
+            config, spec, checkpoint, ids, path / log_folder(_traces(spec), drafts, split), drafts, reporter, split
+        )
+        for drafts in _informed_budgets(config)
+        for split, ids in (("search", search_ids), ("test", test_ids))
+    }
     return PolicyRun(
         policy=make_policy(spec, config.temperature),
         decode=decode_config(config, checkpoint),
@@ -175,6 +155,7 @@ def _record_policy(
         trie=PrefixTrie.from_anchors(search),
         search_traces=traces["search"],
         plain=recorded_outputs(traces["test"], len(test_ids)),
+        informed=informed,
     )
 
 
@@ -191,6 +172,9 @@ def _search_policy(
     drafting = [budget for budget in budgets if budget > 0]
     graphs: list[Candidate] = []
     for method in config.methods:
+        if method == INFORMED:
+            graphs += [Candidate(INFORMED, None, budget, SearchResult(INFORMED, budget)) for budget in drafting]
+            continue
         found = find_graphs(method, problem, drafting, certify=config.certify)
         graphs += [Candidate(method, graph.chosen if method == "published" else None, budget, graph)
                    for budget, graph in found.items()]  # fmt: skip
@@ -209,44 +193,12 @@ def _search_policy(
 
         for graph in graphs:
             measured = measured_ids and measure(
-                checkpoint, measured_ids, run.policy, run.decode, graph.found.nodes, run.plain,
+                checkpoint, measured_ids, run.policy, run.decode, graph.drafter(), run.plain,
                 batch_size=config.batch_size,
                 cache=path / "measured" / f"{graph.stem(run.policy)}.json", on_prompt=one_more,
             )  # fmt: skip
             _report(config, run, path, graph, measured or None)
     run.comparisons += compare_on_test(run, graphs, config.seed)
-
-
-def compare_on_test(run: PolicyRun, graphs: Sequence[Candidate], seed: int) -> list[Comparison]:
-    """Every method against every earlier one of the same budget: the paired difference on the test prompts.
-
-    Empty when the split holds fewer than two prompts, from which no interval follows.
-    """
-    rows: list[Comparison] = []
-    if len(run.test.prompt_indices()) < 2:
-        return rows
-    counts = [(graph, run.replay(graph.found.nodes, "test")) for graph in graphs if graph.budget > 0]
-    for (second, baseline), (first, counted) in combinations(counts, 2):
-        if first.budget != second.budget:
-            continue
-        found = PromptBootstrap(baseline.prompts, seed=seed).compare(counted, baseline)
-        difference = found.nfe_reduction_difference
-        rows.append(
-            Comparison(
-                policy=run.policy.spec,
-                budget=first.budget,
-                first=first.method,
-                second=second.method,
-                split="test",
-                prompts=difference.prompts,
-                difference=difference.estimate,
-                low=difference.low,
-                high=difference.high,
-                distinguishable=found.distinguishable,
-                sentence=found.sentence(first.method, second.method),
-            )
-        )
-    return rows
 
 
 def _value_readings(run: PolicyRun, problem: SearchInput, budgets: Sequence[int]) -> None:
@@ -266,19 +218,19 @@ def _report(
     measured: Measurement | None,
 ) -> None:
     nodes = graph.found.nodes
-    replays = {split: run.replay(nodes, split) for split in SPLITS}
+    counts = {split: run.counts(graph, split) for split in SPLITS}
     graph_path = None
     if nodes:
         graph_path = f"graphs/{graph.stem(run.policy)}.json"
-        _export(config, run, path / graph_path, graph, replays)
-    for split, found in replays.items():
+        _export(config, run, path / graph_path, graph, counts)
+    for split, found in counts.items():
         on_test = split == "test"
         columns: dict[str, Any] = interval_columns(found, seed=config.seed)
         row = ResultRow(
             method=graph.method,
             reading=graph.reading,
             budget=graph.budget,
-            nodes=len(nodes),
+            nodes=None if graph.method == INFORMED else len(nodes),
             policy=run.policy.spec,
             cache=run.decode.cache,
             split=split,
@@ -286,18 +238,18 @@ def _report(
             **columns,
             bound=graph.found.bound if not on_test else None,
             gap=graph.found.gap if not on_test else None,
-            search_seconds=graph.found.seconds,
+            search_seconds=None if graph.method == INFORMED else graph.found.seconds,
             measured_prompts=(measured.prompts if measured else 0) if on_test else None,
             **_measured_columns(measured if on_test else None, found),
             exact=config.exact,
             graph=graph_path,
         )
         run.rows.append(row)
-        counts = tuple(found.visited_histogram.tolist())
-        run.histograms.append(Histogram(graph.method, graph.budget, run.policy.spec, split, counts))
+        histogram = tuple(found.visited_histogram.tolist())
+        run.histograms.append(Histogram(graph.method, graph.budget, run.policy.spec, split, histogram))
 
 
-def _measured_columns(measured: Measurement | None, predicted: ReplayResult) -> dict[str, Any]:
+def _measured_columns(measured: Measurement | None, predicted: DecodeCounts) -> dict[str, Any]:
     """What the verifier counted, beside what replay predicts for the same prompts; all None where it did not run."""
     return {
         "forwards_measured": measured and measured.forwards,
@@ -313,11 +265,11 @@ def _export(
     run: PolicyRun,
     path: Path,
     graph: Candidate,
-    replays: Mapping[Split, ReplayResult],
+    counts: Mapping[Split, DecodeCounts],
 ) -> None:
     draft_graph = DraftGraph.from_formulas(graph.found.nodes, run.policy.step_size).annotate(run.trie)
     values: dict[str, dict[str, Any]] = {
-        split: found.row() | interval_fields(found, seed=config.seed) for split, found in replays.items()
+        split: found.row() | interval_fields(found, seed=config.seed) for split, found in counts.items()
     }
     if graph.found.bound is not None:
         values["search"] |= {"bound": graph.found.bound, "gap": graph.found.gap}

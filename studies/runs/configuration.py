@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from calibrate.models.checkpoint import Checkpoint
@@ -9,12 +10,16 @@ from calibrate.models.settings import DEFAULT_CACHE, decode_settings
 from calibrate.prompts.encoding import encode_for, prompt_hash
 from calibrate.prompts.prompt import Prompt, PromptError
 from calibrate.prompts.source import has_splits, load_prompt_set
+from calibrate.recording.states import check_logged
 from drafting.searches.methods import find_method
 from studies.runs.splits import check_disjoint
 from verify.layout import SequenceLayout, exactness
 from verify.policies.specification import make_policy
 
 Tokens = tuple[int, ...]
+
+#: Among the methods of a run the one that is no search: drafts that learn in the block (``studies.runs.informed``).
+INFORMED = "informed"
 
 #: The share of test prompts where a file names no splits and nobody says how it is to be cut.
 DEFAULT_FRACTION = "0.5"
@@ -75,7 +80,11 @@ class CalibrationConfig:
         if not self.budgets or min(self.budgets) < 0:
             raise ValueError(f"budgets must be numbers of drafts of at least 0, got {list(self.budgets)}")
         for method in self.methods:
-            find_method(method)
+            if method == INFORMED:
+                for spec in self.policies:
+                    check_logged(make_policy(spec, self.temperature))
+            else:
+                find_method(method)
         exactness(self.cache or DEFAULT_CACHE, self.backend)
         if self.block_length is not None and self.cache is not None:
             SequenceLayout.make(1, self.generation_length, self.block_length, self.cache)
@@ -122,6 +131,12 @@ class CalibrationConfig:
         if self.cache is None:
             raise ValueError("the cache mode is None, expected a configuration after settled(checkpoint)")
         return exactness(self.cache, self.backend).exact and self.dtype == "float32"
+
+
+def default_methods(policies: Sequence[str], temperature: float) -> tuple[str, ...]:
+    """What a run compares where nobody names methods; informed drafts where a state log can hold every policy."""
+    loggable = all(make_policy(spec, temperature).needs == "top_j" for spec in policies)
+    return (*CalibrationConfig.methods, *([INFORMED] if loggable else []))
 
 
 def encoded_splits(config: CalibrationConfig, checkpoint: Checkpoint) -> tuple[list[Tokens], list[Tokens]]:

@@ -18,8 +18,7 @@ from calibrate.traces.table import Traces
 from calibrate.version import tool_version
 from drafting.anchors import AnchorTable
 from verify.decoding import DecodeConfig, decode_batch
-from verify.drafts import DraftFiller
-from verify.graph.formulas import Formula
+from verify.drafters.contract import Drafter
 from verify.policies.contract import Policy
 
 
@@ -69,14 +68,14 @@ def measure(
     prompts: Sequence[Sequence[int]],
     policy: Policy,
     config: DecodeConfig,
-    nodes: Sequence[Formula],
+    drafter: Drafter,
     plain: Sequence[Sequence[int]],
     *,
     batch_size: int = 1,
     cache: Path | None = None,
     on_prompt: Callable[[], None] | None = None,
 ) -> Measurement:
-    """Decode ``prompts`` with the graph ``nodes`` and compare with the recorded plain tokens.
+    """Decode ``prompts`` with ``drafter`` and compare with the recorded plain tokens.
 
     In float32 tokens and forwards of a prompt do not depend on the batch it is decoded in; only ``seconds`` do.
 
@@ -85,14 +84,14 @@ def measure(
         prompts: token ids, the same as recorded, in the same order (a prompt's index keys its noise).
         policy: the unmasking policy.
         config: lengths, cache mode, back-end.
-        nodes: the draft formulas, root left out.
+        drafter: what is evaluated beside the real block.
         plain: the recorded tokens per prompt.
         batch_size: prompts decoded at a time.
-        cache: a JSON file; a whole measurement of the same nodes, batch and tool version found there is used instead
+        cache: a JSON file; a whole measurement of the same drafter, batch and tool version found there is used instead
             of a new one.
         on_prompt: called after every prompt.
     """
-    key = _measurement_key(nodes, prompts, config, batch_size)
+    key = _measurement_key(drafter, prompts, config, batch_size)
     known = _read_measurement(cache, key) if cache is not None else None
     if known is not None:
         for _ in prompts if on_prompt else ():
@@ -102,7 +101,7 @@ def measure(
     forwards = [0] * len(prompts)
     start = time.perf_counter()
     for prompt_index, result in decode_batch(
-        checkpoint.denoiser, list(enumerate(prompts)), policy, config, DraftFiller(nodes), batch_size=batch_size
+        checkpoint.denoiser, list(enumerate(prompts)), policy, config, drafter, batch_size=batch_size
     ):
         identical += result.tokens == list(plain[prompt_index])
         query_tokens += result.query_tokens
@@ -126,10 +125,8 @@ def _read_measurement(cache: Path, key: str) -> Measurement | None:
         return None
 
 
-def _measurement_key(
-    nodes: Sequence[Formula], prompts: Sequence[Sequence[int]], config: DecodeConfig, batch_size: int
-) -> str:
-    facts: Any = [sorted(nodes), [list(prompt) for prompt in prompts], asdict(config), batch_size, tool_version()]
+def _measurement_key(drafter: Drafter, prompts: Sequence[Sequence[int]], config: DecodeConfig, batch_size: int) -> str:
+    facts: Any = [drafter.describe(), [list(prompt) for prompt in prompts], asdict(config), batch_size, tool_version()]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +16,7 @@ from studies.cli.outputs import check_output, draw
 if TYPE_CHECKING:
     from calibrate.measuring.latency_table import LatencyTable
     from drafting.searches.result import SearchResult
-    from studies.pricing.budget import BudgetChoice
+    from studies.pricing.budget import BothCounts, BudgetChoice
     from studies.pricing.measured import MeasuredSeconds
     from studies.runs.splits import Splits
 
@@ -60,7 +60,8 @@ def budget_command(
     The budget is chosen on the prompts searched (or on --validation), its speed-up is reported on --test. With
     --out, POLICY.budget.json holds every budget's row and the verdict, also when that is not to speculate. Several
     TRACES are priced one by one. Where TRACES lie in a run that decoded with the chosen graph, the measured times are
-    printed and saved beside the predicted ones.
+    printed and saved beside the predicted ones; where the run also recorded informed drafts (`calibrate --methods
+    ...,informed`), these are priced together with the graphs.
     """
     from drafting.searches.methods import find_method
     from figures.records.latency import load_latency
@@ -106,6 +107,14 @@ class _Priced:
     choice: BudgetChoice
     sentence: str
     measured: MeasuredSeconds | None
+
+    @property
+    def graph(self) -> SearchResult | None:
+        """The graph that pays; None where none does, or informed drafts do."""
+        from figures.records.budget import GRAPH
+
+        best = self.choice.best
+        return self.found[best.budget] if best.budget > 0 and best.drafter == GRAPH else None
 
 
 def _draw(files: Sequence[Path], out: Path) -> None:
@@ -178,11 +187,40 @@ def _price(
     drafting = [drafts for drafts in table.drafts if drafts > 0]
     problem = SearchInput(PrefixTrie.from_anchors(search), splits.validity.block_length, splits.step_size, time_limit)
     found = find_graphs(method, problem, drafting) if search.n_anchors else {}  # no anchor: nothing was ever to draft
-    choice = choose_budget({budget: graph.nodes for budget, graph in found.items()}, chooser, judge, table)
+    informed, left_out = _informed(traces, splits, table) if len(splits.tables) == 2 else ({}, "")
+    graphs = {budget: graph.nodes for budget, graph in found.items()}
+    choice = choose_budget(graphs, chooser, judge, table, informed=informed)
     foreign = other_model(table, splits.run)
-    best = choice.best.budget
-    measured = measured_seconds(traces, splits.validity.policy, found[best].nodes) if best > 0 else None
-    return _Priced(traces, splits, found, choice, choice.sentence + (f" But {foreign}." if foreign else ""), measured)
+    sentence = choice.sentence + (f" But {foreign}." if foreign else "") + left_out
+    priced = _Priced(traces, splits, found, choice, sentence, None)
+    policy, best = splits.validity.policy, choice.best
+    if priced.graph is not None:
+        return replace(priced, measured=measured_seconds(traces, policy, priced.graph.nodes))
+    if best.budget > 0:
+        return replace(priced, measured=measured_seconds(traces, policy, informed=best.budget))
+    return priced
+
+
+def _informed(traces: Path, splits: Splits, table: LatencyTable) -> tuple[dict[int, BothCounts], str]:
+    """What informed drafts cost by the state logs beside the traces, and a sentence about those that are not priced."""
+    from studies.runs.informed import logged_drafts, read_counts
+
+    found: dict[int, BothCounts] = {}
+    wide: dict[int, int] = {}
+    for drafts in logged_drafts(traces):
+        names = zip(("search", "test"), splits.recordings, strict=True)
+        both = [read_counts(traces, drafts, name, recorded) for name, recorded in names]
+        widest = max(counts.widths_per_prompt.shape[1] - 1 for counts in both)
+        if widest > table.drafts[-1]:
+            wide[drafts] = widest
+        else:
+            found[drafts] = both[0], both[1]
+    if not wide:
+        return found, ""
+    return found, (
+        f" Informed drafts are not priced for D = {', '.join(map(str, wide))}: their bridges make forwards as wide as "
+        f"{max(wide.values())} drafts, and latency was measured for at most {table.drafts[-1]}."
+    )
 
 
 def _policy_folders(folder: Path) -> list[Path]:
@@ -201,7 +239,7 @@ def _save(priced: _Priced, table: LatencyTable, method: str, chosen_on: str, out
     from figures.records.record import save_record
     from verify.graph.file import save_graph
 
-    splits, best = priced.splits, priced.choice.best
+    splits, best, graph = priced.splits, priced.choice.best, priced.graph
     facts = search_provenance(
         splits.run,
         splits.trace_hashes[0],
@@ -209,21 +247,24 @@ def _save(priced: _Priced, table: LatencyTable, method: str, chosen_on: str, out
         best.budget,
         # The validation prompts chose the budget, so they had their part in the graph too.
         [found for traces in splits.recordings[:-1] for found in traces.prompt_hashes()],
-        chosen=priced.found[best.budget].chosen or None if best.budget else None,
+        chosen=graph.chosen or None if graph is not None else None,
         budget_chosen_on=chosen_on,
         predicted_speedup=best.speedup,
         predicted_speedup_interval=[best.speedup_low, best.speedup_high],
     )
-    if best.budget > 0:
-        nodes = priced.found[best.budget].nodes
+    if graph is not None:
+        nodes = graph.nodes
         names = ("search", "validation", "test") if chosen_on == "validation" else ("search", "test")
         values = {name: replay(nodes, anchors).row() for name, anchors in zip(names, splits.tables, strict=True)}
-        graph = DraftGraph.from_formulas(nodes, splits.step_size).annotate(PrefixTrie.from_anchors(splits.tables[0]))
-        save_graph(graph.to_graph_file(splits.validity, facts, values, table.graph_section()), out)
+        whole = DraftGraph.from_formulas(nodes, splits.step_size).annotate(PrefixTrie.from_anchors(splits.tables[0]))
+        save_graph(whole.to_graph_file(splits.validity, facts, values, table.graph_section()), out)
         printing.say("graph   ", printing.bold(out))
     else:
         out.unlink(missing_ok=True)  # there only with --overwrite: a graph beside a verdict against it misleads
-        printing.say(f"no graph is written for {splits.validity.policy}: plain decoding is the best budget")
+        why = "plain decoding is the best budget"
+        if best.budget > 0:
+            why = f"informed drafts need none; decode with --drafter informed --drafts {best.budget}"
+        printing.say(f"no graph is written for {splits.validity.policy}: {why}")
     verdict = Budget(
         rows=priced.choice.rows,
         budget=best.budget,
@@ -236,10 +277,11 @@ def _save(priced: _Priced, table: LatencyTable, method: str, chosen_on: str, out
         latency=table,
         at_edge=priced.choice.at_edge,
         trace_hashes=splits.trace_hashes,
-        graph=out.name if best.budget > 0 else None,
+        graph=out.name if graph is not None else None,
+        drafter=best.drafter,
         measured_prompts=priced.measured.prompts if priced.measured else None,
         measured_seconds_plain=priced.measured.plain if priced.measured else None,
-        measured_seconds=priced.measured.graph if priced.measured else None,
+        measured_seconds=priced.measured.drafted if priced.measured else None,
     )
     save_record(verdict, _report_path(out))
     printing.say("budgets ", printing.bold(_report_path(out)))
@@ -290,17 +332,18 @@ def check_prices(
 
 
 def _show(choice: BudgetChoice, title: str) -> None:
+    numbers = ("D", "ms each", "choice", "forwards", "speed-up", "95 % interval")
     shown = printing.plain_table(
         title,
-        {"D": "right", "ms each": "right", "choice": "right", "forwards": "right", "speed-up": "right",
-         "95 % interval": "right"},
+        {"drafts": "left", **dict.fromkeys(numbers, "right")},
         "choice: speed-up on the prompts that chose; all other columns: on held-out prompts\n"
         "ms each: mean over all forwards, those that carry fewer drafts or none included",
     )  # fmt: skip
     for row in choice.rows:
         mark = printing.bold if row is choice.best else str
         shown.add_row(
-            mark(row.budget), f"{row.milliseconds_per_forward:.2f}", f"{row.choice_speedup:.2f}",
+            mark(row.drafter if row.budget else "plain"), mark(row.budget),
+            f"{row.milliseconds_per_forward:.2f}", f"{row.choice_speedup:.2f}",
             str(row.forwards), mark(f"{row.speedup:.2f}"), f"{row.speedup_low:.2f}-{row.speedup_high:.2f}",
         )  # fmt: skip
     printing.show(shown)

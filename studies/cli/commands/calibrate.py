@@ -46,8 +46,13 @@ def calibrate_command(
     backend: options.BackendOption = "packed",
     budgets: Annotated[str, typer.Option("--budgets", help="Draft nodes, as 0,3,5 or 0-16; 0: plain.")] = "0,3,5,8,10",
     methods: Annotated[
-        str, typer.Option("--methods", help="Search methods; 'published' takes its best reading.")
-    ] = "chain,published,greedy",
+        str | None,
+        typer.Option(
+            "--methods",
+            help="Search methods, 'published' takes its best reading; 'informed': drafts that learn in the block. "
+            "[default: chain,published,greedy,informed; the last only for policies that read top tokens]",
+        ),
+    ] = None,
     search_prompts: Annotated[
         int, typer.Option("--search-prompts", min=1, help="Prompts that the search counts.")
     ] = 64,
@@ -78,20 +83,23 @@ def calibrate_command(
     from calibrate.progress import RichReporter
     from calibrate.recording.workers import join_workers
     from studies.runs.calibration import calibrate
-    from studies.runs.configuration import CalibrationConfig
+    from studies.runs.configuration import CalibrationConfig, default_methods
 
+    specs = tuple(policy or ["threshold:0.9"])
     config = CalibrationConfig(
         model=model,
         prompts=prompts,
         held_out=test,
-        policies=tuple(policy or ["threshold:0.9"]),
+        policies=specs,
         temperature=temperature,
         block_length=block_length,
         generation_length=generation_length,
         cache=cache,
         backend=backend,
         budgets=parse_list(budgets, int, "--budgets"),
-        methods=parse_list(methods, str, "--methods", "chain,greedy"),
+        methods=default_methods(specs, temperature)
+        if methods is None
+        else parse_list(methods, str, "--methods", "chain,greedy"),
         top_j=top_j,
         seed=seed,
         dtype=dtype,
@@ -153,13 +161,16 @@ def results_table(rows: Sequence[ResultRow], policy: str) -> Table:
     for row in test:
         if row.reading:
             readings.setdefault(row.reading, []).append(str(row.budget))
-    caption = "NFE: forward passes; gap: to the proved bound on the search prompts"
+    caption = (
+        "NFE: forward passes; blocks: of rows beside the real one, in the mean; gap: to the proved bound on the search "
+        "prompts"
+    )
     if readings:
         each = (f"{reading} (D = {', '.join(budgets)})" for reading, budgets in readings.items())
         caption += f"\npublished, the best readings on the search prompts: {'; '.join(each)}"
     columns = (
-        "method", "D", "acc.\ndrafts", "gap to\noptimum", "nfe red.\nsearch", "nfe red.\nheld-out",
-        "NFE\npred.", "NFE\ncounted", "same\ntokens",
+        "method", "D", "blocks\nper NFE", "acc.\ndrafts", "gap to\noptimum", "nfe red.\nsearch",
+        "nfe red.\nheld-out", "NFE\npred.", "NFE\ncounted", "same\ntokens",
     )  # fmt: skip
     headings = dict.fromkeys(columns, "right")
     headings["method"] = "left"
@@ -176,8 +187,9 @@ def results_table(rows: Sequence[ResultRow], policy: str) -> Table:
         found = search[row.method, row.budget]
         table.add_row(
             row.method,
-            str(row.budget) if row.nodes == row.budget else f"{row.budget} ({row.nodes})",
-            f"{row.accepted_drafts:.2f}",
+            str(row.budget) if row.nodes in (None, row.budget) else f"{row.budget} ({row.nodes})",
+            "" if row.drafted_blocks is None else f"{row.drafted_blocks:.1f}",
+            "" if row.accepted_drafts is None else f"{row.accepted_drafts:.2f}",
             "" if found.gap is None else f"{100 * found.gap:.1f} %",
             f"{found.nfe_reduction:.2f}",
             printing.bold(f"{row.nfe_reduction:.2f}"),
@@ -220,9 +232,13 @@ def verdict(results: Run, policy: str, out: Path) -> list[str | Text]:
     promise = "" if held.exact else " This mode is near-lossless: identity is measured, not promised."
     return [
         printing.bold(policy),
-        f": {held.method} with {held.nodes} drafts {needs}{promise} On all {held.prompts} held-out prompts: ",
+        f": {held.method} with {held.budget if held.nodes is None else held.nodes} drafts {needs}{promise} On all "
+        f"{held.prompts} held-out prompts: ",
         printing.bold(f"{held.nfe_reduction:.2f}"),
-        f" times fewer forwards{interval}.\ngraph   {out / (held.graph or '')}",
+        f" times fewer forwards{interval}.\n",
+        f"graph   {out / held.graph}"
+        if held.graph is not None
+        else f"use     --drafter informed --drafts {held.budget}",
     ]
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from drafting.anchors import AnchorTable
 from drafting.replay import ReplayResult, replay
-from studies.runs import calibration
+from studies.runs import policy_run
 from studies.runs.calibration import calibrate
 from studies.runs.configuration import CalibrationConfig
 from verify.graph.formulas import Formula
@@ -24,7 +24,7 @@ def test_each_graph_is_replayed_once_per_split(
         walked[distinct, id(anchors)] += 1
         return replay(distinct, anchors)
 
-    monkeypatch.setattr(calibration, "replay", counted)
+    monkeypatch.setattr(policy_run, "replay", counted)
     monkeypatch.setattr("drafting.graph.replay", counted)
     config = CalibrationConfig(
         model=str(checkpoint), prompts=str(prompts), policies=("static:1",), methods=("chain", "published", "greedy"),

@@ -1,0 +1,89 @@
+"""Informed drafts in a run: their state logs, and what a replay of them counts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from calibrate.models.checkpoint import Checkpoint
+from calibrate.progress import Reporter
+from calibrate.recording.recorder import RecordingSpeed
+from calibrate.recording.states import record_states, state_facts
+from calibrate.traces.state_log import read_states
+from calibrate.traces.table import TraceError, Traces
+from drafting.state_replay import StateReplay, replay_states
+from studies.runs.configuration import INFORMED, CalibrationConfig
+from studies.runs.recordings import decode_config
+from verify.decoding import DecodeConfig
+from verify.drafters.informed import InformedDrafter
+from verify.policies.specification import make_policy
+
+
+def log_folder(traces: Path, drafts: int, split: str) -> Path:
+    """Where the state log of informed drafts lies among the ``traces`` of a policy."""
+    return traces / f"{INFORMED}-{drafts}" / split
+
+
+def logged_drafts(traces: Path) -> list[int]:
+    """The numbers of drafts whose state logs lie among the ``traces`` of a policy, ascending."""
+    found = (path.name.removeprefix(f"{INFORMED}-") for path in traces.glob(f"{INFORMED}-*") if path.is_dir())
+    return sorted(int(name) for name in found if name.isdecimal())
+
+
+def log_config(config: CalibrationConfig, checkpoint: Checkpoint) -> DecodeConfig:
+    """The decode configuration of state logs: informed drafts read the best token of every position only."""
+    return replace(decode_config(config, checkpoint), top_j=1)
+
+
+def log_facts(
+    config: CalibrationConfig, spec: str, checkpoint: Checkpoint, ids: Sequence[Sequence[int]], drafts: int
+) -> dict[str, Any]:
+    """The facts of the recording that :func:`count_informed` makes or continues."""
+    policy = make_policy(spec, config.temperature)
+    return state_facts(
+        checkpoint, policy, log_config(config, checkpoint), ids, InformedDrafter(drafts), chat=config.chat
+    )
+
+
+def count_informed(
+    config: CalibrationConfig,
+    spec: str,
+    checkpoint: Checkpoint,
+    ids: Sequence[Sequence[int]],
+    folder: Path,
+    drafts: int,
+    reporter: Reporter,
+    split: str,
+) -> StateReplay:
+    """Record the state log of ``drafts`` informed drafts on the prompts ``ids``, with progress, and replay it."""
+    speeds: list[RecordingSpeed] = []
+    with reporter.task(f"record {spec}, {split}, {drafts} informed drafts", len(ids)) as advance_to:
+        log = record_states(
+            checkpoint, ids, make_policy(spec, config.temperature), log_config(config, checkpoint), folder,
+            InformedDrafter(drafts), batch_size=config.batch_size, chat=config.chat,
+            on_prompt=lambda done, _: advance_to(done), on_end=speeds.append,
+        )  # fmt: skip
+    if speeds and speeds[0].prompts:
+        reporter.say(f"{speeds[0].sentence()} (batch {config.batch_size}, {drafts} informed drafts)")
+    return replay_states(log, InformedDrafter(drafts))
+
+
+def read_counts(traces: Path, drafts: int, split: str, recorded: Traces) -> StateReplay:
+    """What the state log of a run says about ``drafts`` informed drafts on the prompts of ``split``.
+
+    Args:
+        traces: the recordings of a policy in a run.
+        drafts: whose log.
+        split: "search" or "test".
+        recorded: the plain decodes of the split; the log must be of the same prompts.
+
+    Raises:
+        calibrate.traces.table.TraceError: no whole log there, or one of other prompts.
+    """
+    folder = log_folder(traces, drafts, split)
+    log = read_states(folder)
+    if log.prompt_hashes() != recorded.prompt_hashes():
+        raise TraceError(f"{folder} is a log of other prompts than the traces beside it; run the calibration again")
+    return replay_states(log, InformedDrafter(drafts))

@@ -1,0 +1,150 @@
+"""Informed drafts in a run: counted by replay of their logs, verified, compared at equal rows, priced, reported."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from calibrate.measuring.latency_table import LatencyTable
+from calibrate.traces.table import TraceError
+from drafting.state_replay import replay_states
+from figures.records.budget import GRAPH, INFORMED, load_budget
+from figures.records.record import save_record
+from figures.records.run import load_run
+from studies.report.advice import advise
+from studies.report.report import write_report
+from studies.runs.calibration import calibrate
+from studies.runs.configuration import CalibrationConfig, default_methods
+from studies.runs.informed import logged_drafts
+from tests.support.command_line import run as run_command
+
+BUDGETS = (0, 1, 3)
+
+
+@pytest.fixture(scope="module")
+def config(checkpoint: Path, prompts: Path) -> CalibrationConfig:
+    return CalibrationConfig(
+        model=str(checkpoint), prompts=str(prompts), policies=("static:1",), methods=("chain", "greedy", "informed"),
+        block_length=8, generation_length=16, cache="block_causal", top_j=4, budgets=BUDGETS, measured_prompts=2,
+        batch_size=4, ignore_end_tokens=True,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(config: CalibrationConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("informed") / "run"
+    calibrate(config, folder)
+    return folder
+
+
+def test_rows_are_predicted_by_the_log_and_verified(folder: Path) -> None:
+    run = load_run(folder)
+    rows = run.select(method="informed", split="test")
+    assert [row.budget for row in rows] == [1, 3]
+    for row in rows:
+        assert row.nodes is None and row.graph is None and row.accepted_drafts is None
+        assert row.forwards_measured == row.forwards_predicted_measured and row.tokens_identical == 1.0
+        chain = run.select(method="chain", split="test", budget=row.budget)[0]
+        assert row.forwards_predicted < chain.forwards_predicted
+        assert row.drafted_blocks > 0 and row.accepted_drafts_visited > 0
+    assert logged_drafts(folder / "traces" / "static-1") == [1, 3]
+
+
+def test_comparisons_at_equal_budgets_and_at_equal_rows(folder: Path) -> None:
+    run = load_run(folder)
+    pairs = [found for found in run.comparisons if found.first == "informed"]
+    same = [found for found in pairs if found.second_budget is None]
+    assert {(found.budget, found.second) for found in same} == {(D, m) for D in (1, 3) for m in ("chain", "greedy")}
+    for found in pairs:
+        if found.second_budget is None:
+            continue
+        own = run.select(method="informed", split="test", budget=found.budget)[0]
+        other = run.select(method=found.second, split="test", budget=found.second_budget)[0]
+        assert other.drafted_blocks >= own.drafted_blocks
+        assert f"{found.second} with D = {found.second_budget}, of as many rows" in found.sentence
+
+
+def test_a_rerun_decodes_nothing_again(
+    config: CalibrationConfig, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise AssertionError("a recorded prompt is decoded again")
+
+    monkeypatch.setattr("calibrate.recording.recorder.decode_batch", refused)
+    monkeypatch.setattr("studies.runs.evaluation.decode_batch", refused)
+    before = load_run(folder)
+    again = calibrate(config, folder)
+    assert again is not None
+    assert [replace(row, search_seconds=None) for row in again.rows] == [
+        replace(row, search_seconds=None) for row in before.rows
+    ]
+    assert again.comparisons == before.comparisons
+
+
+def table(drafts: tuple[int, ...], step: float, path: Path) -> Path:
+    values = tuple(10.0 + step * d for d in drafts)
+    save_record(
+        LatencyTable(
+            "cpu", "float32", "checkpoint", "packed", 8, 8, 1, drafts, tuple(8 * (1 + d) for d in drafts), values,
+            values, values, 10.0, 5, cache="block_causal", engine="slots",
+        ),
+        path,
+    )  # fmt: skip
+    return path
+
+
+def test_a_budget_prices_them_with_the_graphs(folder: Path, tmp_path: Path) -> None:
+    traces = folder / "traces" / "static-1"
+    latency = table(tuple(range(9)), 0.1, tmp_path / "latency.json")
+    said = run_command("budget", traces, "--latency", latency, "--any-model", "--out", tmp_path / "priced")
+    verdict = load_budget(tmp_path / "priced" / "static-1.budget.json")
+    assert [row.budget for row in verdict.of(INFORMED)] == [1, 3]
+    assert verdict.drafter == INFORMED and verdict.graph is None
+    assert "with informed drafts is predicted to be" in verdict.sentence
+    assert "--drafter informed --drafts" in said
+    assert verdict.measured_prompts == 2
+    run_command(
+        "budget", traces, "--latency", table((0, 1, 2, 3), 0.1, tmp_path / "short.json"), "--any-model",
+        "--out", tmp_path / "short",
+    )  # fmt: skip
+    short = load_budget(tmp_path / "short" / "static-1.budget.json")
+    assert [row.budget for row in short.of(INFORMED)] in ([], [1]) and short.of(GRAPH)
+    assert "Informed drafts are not priced for D = " in short.sentence
+
+
+def test_the_report_names_them(folder: Path) -> None:
+    advice = advise(load_run(folder), "static:1", None)
+    assert advice.recommended is not None and advice.recommended.test.method == "informed"
+    page = write_report(folder).read_text(encoding="utf-8")
+    assert "blocks<br>per forward" in page and "informed" in page
+    assert (folder / "figures" / "nfe_vs_budget.png").is_file()
+
+
+def test_a_log_of_other_prompts_is_refused(folder: Path, tmp_path: Path) -> None:
+    import shutil
+
+    copy = tmp_path / "static-1"
+    shutil.copytree(folder / "traces" / "static-1", copy)
+    shutil.rmtree(copy / "informed-1" / "test")
+    shutil.copytree(copy / "informed-1" / "search", copy / "informed-1" / "test")
+    latency = table(tuple(range(9)), 0.1, tmp_path / "latency.json")
+    assert "log of other prompts" in run_command("budget", copy, "--latency", latency, "--any-model", code=1)
+
+
+def test_policies_that_a_log_cannot_hold(config: CalibrationConfig) -> None:
+    assert default_methods(["static:1", "threshold:0.9"], 0.0)[-1] == "informed"
+    assert "informed" not in default_methods(["static:1", "dream:entropy:4"], 0.0)
+    assert "informed" not in default_methods(["static:1"], 1.0)
+    with pytest.raises(TraceError, match="static:1 at temperature 1 reads all logits"):
+        replace(config, temperature=1.0).check()
+
+
+def test_replaying_a_log_of_the_run_gives_its_row(folder: Path) -> None:
+    from calibrate.traces.state_log import read_states
+    from verify.drafters.informed import InformedDrafter
+
+    log = read_states(folder / "traces" / "static-1" / "informed-3" / "test")
+    row = load_run(folder).select(method="informed", split="test", budget=3)[0]
+    assert replay_states(log, InformedDrafter(3)).forwards == row.forwards_predicted
+    assert json.loads((folder / "config.json").read_text())["methods"] == ["chain", "greedy", "informed"]
