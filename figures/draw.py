@@ -20,6 +20,7 @@ from figures.plots.domain_matrix import calibrated_methods, draw_domain_matrix, 
 from figures.plots.graph_layers import draw_graph_layers, graph_row, lay_out, table_graph_layers
 from figures.plots.latency_rows import draw_latency_rows, table_latency_rows
 from figures.plots.nfe_vs_budget import draw_nfe_vs_budget
+from figures.plots.nfe_vs_rows import draw_nfe_vs_rows, row_curves, table_nfe_vs_rows
 from figures.plots.optuna_overview import draw_optuna_overview, finished, table_optuna_overview
 from figures.plots.pareto import draw_pareto, fronts, table_pareto
 from figures.plots.rank_heatmaps import draw_rank_heatmaps, rank_counts, table_rank_heatmaps
@@ -163,6 +164,8 @@ def _drawings(run: Run) -> list[Drawing]:
         found += _curves(run)
     else:
         _left_out(run, "rows other than plain decoding's", "curves over the budget")
+    if any(row_curves(run, panel) for panel in run.panels()):
+        found.append(_drawing("nfe_vs_rows", draw_nfe_vs_rows, table_nfe_vs_rows, run))
     for policy in run.policies():
         found += _graph(run, policy)
     found += _histogram(run)

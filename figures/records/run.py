@@ -130,7 +130,7 @@ class Comparison:
 
     ``low`` and ``high`` are the ends of the paired 95 % interval. ``distinguishable`` says whether the prompts can tell
     the two apart. Where ``second_budget`` is given, ``second`` is the graph of that budget: the smallest one whose
-    forwards carry at least as many rows in the mean as those of ``first``.
+    forwards carry about as many rows in the mean as those of ``first``.
     """
 
     policy: Name

@@ -32,6 +32,8 @@ from verify.graph.file import GraphFileError, load_graph
 FIGURES = (
     ("nfe_vs_budget", "Forward passes saved against budget",
      "Solid lines are held-out prompts, and only they count. Where a curve flattens, drafts are rows for nothing."),
+    ("nfe_vs_rows", "Forward passes saved against the rows of drafts",
+     "A line above another one saves more forward passes for as many rows."),
     ("graph-", "The graph",
      "Every node is a set of (position rank : vocabulary rank) pairs. Size shows how often a state occurred, colour "
      "how often the graph accepts it."),

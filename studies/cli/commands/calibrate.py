@@ -150,7 +150,7 @@ def results_table(rows: Sequence[ResultRow], policy: str) -> Table:
     """One line per method and budget: predicted on the search split, predicted and measured on held-out prompts.
 
     A budget with a number behind it, "10 (6)", ran out of candidates: the graph has that many nodes.
-    "gap to optimum" is what the graph can at most be short of the best graph of its size, on the search split.
+    "gap" is what the graph can at most be short of the best graph of its size, on the search split.
     """
     test = [row for row in rows if row.policy == policy and row.split == "test"]
     search = {(r.method, r.budget): r for r in rows if r.policy == policy and r.split == "search"}
@@ -162,15 +162,15 @@ def results_table(rows: Sequence[ResultRow], policy: str) -> Table:
         if row.reading:
             readings.setdefault(row.reading, []).append(str(row.budget))
     caption = (
-        "NFE: forward passes; blocks: of rows beside the real one, in the mean; gap: to the proved bound on the search "
-        "prompts"
+        "NFE: forward passes; red.: times fewer of them; drafted blocks: of rows, in the mean forward; gap: to the "
+        "proved bound on the search prompts"
     )
     if readings:
         each = (f"{reading} (D = {', '.join(budgets)})" for reading, budgets in readings.items())
         caption += f"\npublished, the best readings on the search prompts: {'; '.join(each)}"
     columns = (
-        "method", "D", "blocks\nper NFE", "acc.\ndrafts", "gap to\noptimum", "nfe red.\nsearch",
-        "nfe red.\nheld-out", "NFE\npred.", "NFE\ncounted", "same\ntokens",
+        "method", "D", "drafted\nblocks", "acc.\ndrafts", "gap", "red.\nsearch", "red.\nheld-out",
+        "NFE\npred.", "NFE\nrun", "same\ntokens",
     )  # fmt: skip
     headings = dict.fromkeys(columns, "right")
     headings["method"] = "left"
