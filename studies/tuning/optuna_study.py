@@ -6,42 +6,29 @@ Three kinds of study:
 * ``query_tokens``: most tokens per forward against fewest query tokens per forward, with the budget as one more
   parameter;
 * ``domains``: fewest forwards on each of two domains, which may be at odds.
-
-A trial's sampler is seeded by the study's seed and the trial's position among the live trials. So a study of one
-process is the same every time, bit for bit, and one that was killed and resumed is the same as one that was not.
 """
 
 from __future__ import annotations
 
-import time
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
 from typing import Any, Literal, get_args
 
 import numpy as np
 import optuna
-from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning
-from optuna.study import MaxTrialsCallback, StudyDirection
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.study import StudyDirection
+from optuna.trial import Trial
 
 from drafting.parametric.candidates import MAX_STATES
 from drafting.parametric.parameters import PARAMETERS, WARM_STARTS
 from studies.tuning.fold_objective import FoldObjective
-from studies.tuning.storage import GRACE_SECONDS, open_storage, shown, storage_guard
+from studies.tuning.shared_study import Question, StudyError, WorkerResult, quiet, seeded_sampler, work_on
 
 Kind = Literal["forwards", "query_tokens", "domains"]
 
 STUDY_VERSION = 1
-_FACTS = "draftgraph"
 # scipy permutes all 2^n signs for up to 13 pairs with ties (forwards tie often), which takes seconds; never ask it to.
 _PRUNE_FROM = 14
-_SETTLE_SECONDS = 10.0  # for the maker of a study to write down what it is a study of
-
-
-class StudyError(ValueError):
-    """A study that cannot be made, or is not the one asked for."""
 
 
 @dataclass(frozen=True)
@@ -97,15 +84,6 @@ class StudyData:
     domains: Mapping[int, str] | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class WorkerResult:
-    """What one worker did: the study as it stands, the trials it finished itself, and all finished ones."""
-
-    study: optuna.Study
-    own: int
-    finished: int
-
-
 def run_study(
     data: StudyData,
     config: StudyConfig,
@@ -115,57 +93,43 @@ def run_study(
     name: str = "draftgraph",
     on_trial: Callable[[int], None] | None = None,
 ) -> WorkerResult:
-    """Make or join a study and work on it until ``trials`` are finished over all workers.
-
-    Every worker ends the trial it is in, so several may finish up to one trial each, less one, beyond ``trials``.
+    """Make or join a study over ``data`` and work on it; see :func:`studies.tuning.shared_study.work_on`.
 
     Args:
         data: folds and facts of the traces.
         config: what the trials depend on.
-        trials: finished trials in all; those there already count.
-        storage: see :mod:`studies.tuning.storage`.
-        name: of the study in its storage.
-        on_trial: called with the number of finished trials, after each.
+        trials, storage, name, on_trial: as there.
 
     Raises:
-        StudyError: the study there is one over other traces or of another configuration.
-        studies.tuning.journal.StorageError: the storage cannot be opened, or went away; what is finished is kept in it.
+        StudyError: as there; or prompts that are not of two domains, for a study of that kind.
+        studies.tuning.journal.StorageError: as there.
     """
-    if trials < 1:
-        raise StudyError(f"a study needs at least one trial, got {trials}")
-    opened = open_storage(storage)
-    with storage_guard(storage, "cannot be used"), _quiet():
-        study = _make_or_join(opened, name, data, config, storage)
-        own, done = 0, finished_trials(study)
-
-    def prepare_next(study: optuna.Study, _: FrozenTrial | None = None) -> None:
-        study.sampler = _sampler(config, _live_trials(study))
-
-    def count(study: optuna.Study, _: FrozenTrial) -> None:
-        nonlocal own, done
-        own, done = own + 1, finished_trials(study)
-        if on_trial is not None:
-            on_trial(done)
-
-    if done < trials:
-        # The guard asks for ``done`` only when the storage is gone.
-        with storage_guard(storage, f"went away while the study {name!r} ran", lambda: done), _quiet():
-            prepare_next(study)
-            study.optimize(
-                lambda trial: _objective(trial, data, config),
-                callbacks=[MaxTrialsCallback(trials), prepare_next, count],
-            )
-    return WorkerResult(study, own, done)
+    if config.kind == "domains":
+        _two(data)
+    pruner: optuna.pruners.BasePruner = optuna.pruners.NopPruner()
+    if config.prune is not None:
+        with quiet():
+            pruner = optuna.pruners.WilcoxonPruner(p_threshold=config.prune, n_startup_steps=_PRUNE_FROM)
+    question = Question(
+        facts=study_facts(data, config),
+        objective=lambda trial: _objective(trial, data, config),
+        directions=directions(config),
+        sampler=lambda position: seeded_sampler(config.seed, position, multivariate=config.kind == "forwards"),
+        warm_starts=_warm_starts(data, config),
+        pruner=pruner,
+    )
+    return work_on(question, trials, storage=storage, name=name, on_trial=on_trial)
 
 
-def finished_trials(study: optuna.Study) -> int:
-    """Trials finished by any worker."""
-    return len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
-
-
-def _live_trials(study: optuna.Study) -> int:
-    """Trials that did not fail: the position that the next new trial takes among them."""
-    return sum(trial.state is not TrialState.FAIL for trial in study.get_trials(deepcopy=False))
+def _warm_starts(data: StudyData, config: StudyConfig) -> dict[str, dict[str, Any]]:
+    """The known graphs that trials begin from, as parameters."""
+    extra = (
+        {"budget": data.objective.budgets[len(data.objective.budgets) // 2]} if config.kind == "query_tokens" else {}
+    )
+    return {
+        title: {key: value for key, value in values.items() if key in data.objective.names} | extra
+        for title, values in WARM_STARTS.items()
+    }
 
 
 def _objective(trial: Trial, data: StudyData, config: StudyConfig) -> float | list[float]:
@@ -238,88 +202,6 @@ def _two(data: StudyData) -> list[str]:
     return names
 
 
-def _make_or_join(
-    opened: optuna.storages.BaseStorage, name: str, data: StudyData, config: StudyConfig, storage: str | None
-) -> optuna.Study:
-    facts = study_facts(data, config)
-    if config.kind == "domains":
-        _two(data)
-    pruner: optuna.pruners.BasePruner = optuna.pruners.NopPruner()
-    if config.prune is not None:
-        pruner = optuna.pruners.WilcoxonPruner(p_threshold=config.prune, n_startup_steps=_PRUNE_FROM)
-    found = None
-    try:
-        study = optuna.create_study(storage=opened, study_name=name, directions=directions(config), pruner=pruner)
-        joined = False
-    except DuplicatedStudyError:
-        study = optuna.load_study(storage=opened, study_name=name, pruner=pruner)
-        joined = True
-    if joined:
-        found = _settled_facts(study)
-    if found is not None:
-        _check_same(found, facts, name, storage)
-    optuna.storages.fail_stale_trials(study)
-    _queue_warm_starts(study, data, config)
-    if found is None:
-        study.set_user_attr(_FACTS, facts)  # last: whoever joins waits for them, and finds all warm starts queued
-    return study
-
-
-def _queue_warm_starts(study: optuna.Study, data: StudyData, config: StudyConfig) -> None:
-    """Queue the warm starts that are not finished, queued or running.
-
-    A worker that was interrupted or killed leaves one behind. Heartbeats tell a database which workers live; in a
-    journal, a warm start that has been running for longer than a worker may be silent counts as lost.
-    """
-    silent = datetime.now() - timedelta(seconds=GRACE_SECONDS)
-    there = {
-        trial.user_attrs.get("warm_start")
-        for trial in study.get_trials(deepcopy=False)
-        if trial.state in (TrialState.COMPLETE, TrialState.WAITING)
-        or (trial.state is TrialState.RUNNING and trial.datetime_start is not None and trial.datetime_start > silent)
-    }
-    for title, values in WARM_STARTS.items():
-        known = {key: value for key, value in values.items() if key in data.objective.names}
-        if config.kind == "query_tokens":
-            known["budget"] = data.objective.budgets[len(data.objective.budgets) // 2]
-        if title not in there:
-            study.enqueue_trial(known, user_attrs={"warm_start": title})
-
-
-def _settled_facts(study: optuna.Study) -> dict[str, Any] | None:
-    """What the study says it is; None when its maker died before saying so and no trial of it was begun."""
-    deadline = time.monotonic() + _SETTLE_SECONDS
-    while _FACTS not in study.user_attrs:
-        if time.monotonic() > deadline:
-            if any(trial.state is not TrialState.WAITING for trial in study.get_trials(deepcopy=False)):
-                raise StudyError(
-                    f"the study {study.study_name!r} was not made by draftgraph; give another --study-name"
-                )
-            return None
-        time.sleep(0.05)
-    found: dict[str, Any] = study.user_attrs[_FACTS]
-    return found
-
-
-def _check_same(found: dict[str, Any], expected: dict[str, Any], name: str, storage: str | None) -> None:
-    where = f"the study {name!r} in {shown(storage)}"
-    if found.get("trace_hash") != expected["trace_hash"]:
-        raise StudyError(
-            f"{where} was made over other traces: there trace hash {found.get('trace_hash')}, now "
-            f"{expected['trace_hash']}; give the traces it was made with, or another --study-name"
-        )
-    there, now = ({**facts.get("config", {}), **facts, "config": None} for facts in (found, expected))
-    different = sorted(key for key in {*there, *now} if there.get(key) != now.get(key))
-    if different:
-        listed = "; ".join(f"{key}: there {there.get(key)!r}, now {now.get(key)!r}" for key in different)
-        raise StudyError(f"{where} has another configuration ({listed}); give the same, or another --study-name")
-
-
-def _sampler(config: StudyConfig, position: int) -> optuna.samplers.BaseSampler:
-    seed = int(np.random.SeedSequence([config.seed, position]).generate_state(1)[0])
-    return optuna.samplers.TPESampler(seed=seed, multivariate=config.kind == "forwards", constant_liar=True)
-
-
 def _suggest(trial: Trial, names: tuple[str, ...]) -> dict[str, float]:
     return {p.name: trial.suggest_float(p.name, p.low, p.high) for p in PARAMETERS if p.name in names}
 
@@ -328,12 +210,3 @@ def _suggest_budget(trial: Trial, data: StudyData, config: StudyConfig) -> int |
     if config.kind != "query_tokens":
         return None
     return trial.suggest_int("budget", data.objective.budgets[0], data.objective.budgets[-1], log=True)
-
-
-class _quiet(warnings.catch_warnings):
-    """Without the warnings that the pruner, heartbeats and retries are experimental in Optuna."""
-
-    def __enter__(self) -> Any:
-        entered = super().__enter__()
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        return entered

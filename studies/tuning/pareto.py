@@ -11,7 +11,8 @@ from drafting.nested_replay import NestedReplay
 from drafting.parametric.construction import parametric_order
 from drafting.replay import replay
 from studies.statistics.crossval import search_graphs
-from studies.tuning.optuna_study import StudyConfig, StudyError, objective_values
+from studies.tuning.optuna_study import StudyConfig, objective_values
+from studies.tuning.shared_study import StudyError
 from studies.tuning.study_data import StudyInput
 from studies.tuning.study_results import (
     BASELINES,

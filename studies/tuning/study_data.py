@@ -21,7 +21,8 @@ from drafting.anchors import AnchorTable
 from studies.runs.splits import distinct_prompts, read_splits
 from studies.statistics.crossval import SplitError, prompt_folds
 from studies.tuning.fold_objective import FoldObjective
-from studies.tuning.optuna_study import StudyConfig, StudyData, StudyError
+from studies.tuning.optuna_study import StudyConfig, StudyData
+from studies.tuning.shared_study import StudyError
 from verify.policies.specification import make_policy
 
 #: Without a test recording, one prompt in this many is kept from the search; always the same ones.

@@ -19,7 +19,8 @@ from figures.records.record import read_object, save_record
 from figures.records.study import OPTUNA, STUDY_NAME, StudyFile
 from studies.statistics.crossval import search_graphs
 from studies.statistics.intervals import Comparison, Interval, PromptBootstrap, interval_columns
-from studies.tuning.optuna_study import StudyConfig, StudyError, study_facts
+from studies.tuning.optuna_study import StudyConfig, study_facts
+from studies.tuning.shared_study import StudyError
 from studies.tuning.study_data import StudyInput
 from verify.files.typed_json import from_json, to_json
 

@@ -332,17 +332,18 @@ def check_prices(
 
 
 def _show(choice: BudgetChoice, title: str) -> None:
+    several = len({row.drafter for row in choice.rows}) > 1
     numbers = ("D", "ms each", "choice", "forwards", "speed-up", "95 % interval")
     shown = printing.plain_table(
         title,
-        {"drafts": "left", **dict.fromkeys(numbers, "right")},
+        ({"drafts": "left"} if several else {}) | dict.fromkeys(numbers, "right"),
         "choice: speed-up on the prompts that chose; all other columns: on held-out prompts\n"
         "ms each: mean over all forwards, those that carry fewer drafts or none included",
     )  # fmt: skip
     for row in choice.rows:
         mark = printing.bold if row is choice.best else str
         shown.add_row(
-            mark(row.drafter if row.budget else "plain"), mark(row.budget),
+            *([mark(row.drafter if row.budget else "plain")] if several else []), mark(row.budget),
             f"{row.milliseconds_per_forward:.2f}", f"{row.choice_speedup:.2f}",
             str(row.forwards), mark(f"{row.speedup:.2f}"), f"{row.speedup_low:.2f}-{row.speedup_high:.2f}",
         )  # fmt: skip

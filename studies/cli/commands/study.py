@@ -66,8 +66,9 @@ def study_command(
 
     from calibrate.progress import RichReporter
     from figures.records.study import STUDY_NAME
-    from studies.tuning.optuna_study import StudyConfig, StudyError, finished_trials, run_study, study_facts
+    from studies.tuning.optuna_study import StudyConfig, run_study, study_facts
     from studies.tuning.pareto import pareto_results
+    from studies.tuning.shared_study import StudyError, finished_trials
     from studies.tuning.storage import is_shared, shown
     from studies.tuning.study_data import load_study_input
     from studies.tuning.study_results import check_study_output, study_results, write_study

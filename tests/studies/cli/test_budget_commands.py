@@ -293,7 +293,7 @@ def test_the_verdict_goes_into_the_run_beside_what_the_run_measured(
     assert saved["measured_seconds"] == rows[saved["budget"]]["seconds"] > 0
     plain, graph = saved["measured_seconds_plain"], saved["measured_seconds"]
     assert (
-        f"the run decoded 3 prompts in {plain:.2f} s without drafts and in {graph:.2f} s with this graph, "
+        f"the run decoded 3 prompts in {plain:.2f} s without drafts and in {graph:.2f} s with these drafts, "
         f"{plain / graph:.2f} times as fast; predicted {saved['predicted_speedup']:.2f}" in said
     )
     run("report", out)
@@ -304,9 +304,9 @@ def test_the_verdict_goes_into_the_run_beside_what_the_run_measured(
 
 
 def test_a_measured_time_against_the_prediction_is_said() -> None:
-    measured = MeasuredSeconds(3, plain=2.59, graph=4.01)
+    measured = MeasuredSeconds(3, plain=2.59, drafted=4.01)
     assert measured.sentence(1.4, 1.3, 1.5) == (
-        "Measured: the run decoded 3 prompts in 2.59 s without drafts and in 4.01 s with this graph, 0.65 times as "
+        "Measured: the run decoded 3 prompts in 2.59 s without drafts and in 4.01 s with these drafts, 0.65 times as "
         "fast; predicted 1.40. That is outside the predicted interval: measure both again on an idle machine."
     )
     assert measured.sentence(0.7, 0.6, 0.8).endswith("predicted 0.70.")

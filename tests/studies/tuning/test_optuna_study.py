@@ -17,8 +17,9 @@ from drafting.trie import PrefixTrie
 from figures.records.study import StudyFile
 from studies.statistics.crossval import SplitError
 from studies.tuning.fold_objective import FoldObjective
-from studies.tuning.optuna_study import StudyConfig, StudyError, objective_values, run_study
+from studies.tuning.optuna_study import StudyConfig, objective_values, run_study
 from studies.tuning.pareto import front, pareto_results
+from studies.tuning.shared_study import StudyError
 from studies.tuning.study_data import find_domains, load_study_input, study_data
 from studies.tuning.study_results import BASELINES, study_results, write_study
 from tests.support.study_toys import CONFIG, data, traces, values, write_folder
@@ -95,7 +96,7 @@ def test_a_study_that_is_not_ours_is_refused(tmp_path: Path, monkeypatch: pytest
     storage = f"sqlite:///{tmp_path / 'study.db'}"
     foreign = optuna.create_study(storage=storage, study_name="draftgraph")
     foreign.ask()
-    monkeypatch.setattr("studies.tuning.optuna_study._SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr("studies.tuning.shared_study._SETTLE_SECONDS", 0.0)
     with pytest.raises(StudyError, match="was not made by draftgraph"):
         run_study(data(), CONFIG, 2, storage=storage)
 

@@ -12,8 +12,9 @@ import pytest
 from optuna.trial import TrialState
 
 from drafting.parametric.parameters import WARM_STARTS
-from studies.tuning import optuna_study, storage
-from studies.tuning.optuna_study import finished_trials, run_study
+from studies.tuning import shared_study, storage
+from studies.tuning.optuna_study import run_study
+from studies.tuning.shared_study import finished_trials
 from studies.tuning.storage import open_storage
 from tests.support.paths import ROOT
 from tests.support.study_toys import CONFIG, data, values
@@ -116,7 +117,7 @@ def test_a_warm_start_that_a_dead_worker_held_is_run_after_all(
     study_in(where).ask()  # the second warm start; its worker is killed before it says anything
     young = run_study(data(), CONFIG, 5, storage=where).study
     assert len(set(finished_warm_starts(young))) == 4  # it may yet be alive
-    monkeypatch.setattr(optuna_study, "GRACE_SECONDS", 0)
+    monkeypatch.setattr(shared_study, "GRACE_SECONDS", 0)
     resumed = run_study(data(), CONFIG, 8, storage=where).study
     assert sorted(finished_warm_starts(resumed)) == sorted(WARM_STARTS)
 
