@@ -10,6 +10,7 @@ _HOMES = {
     "DecodeConfig": "verify.decoding",
     "DecodeResult": "verify.sequence",
     "InformedDrafter": "verify.drafters.informed",
+    "InformedSettings": "verify.drafters.settings",
     "decode": "verify.decoding",
     "Verifier": "verify.verifier",
     "ValidityMismatchError": "verify.verifier",

@@ -43,18 +43,19 @@ class DraftFiller:
     def __len__(self) -> int:
         return len(self.formulas)
 
-    def fill(self, block: np.ndarray, ranks: AnchorRanks) -> tuple[np.ndarray, np.ndarray]:
+    def fill(self, block: np.ndarray, ranks: AnchorRanks, complete: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """The draft blocks worth evaluating at this anchor: of the formulas that are usable here.
 
         Args:
             block: int64 [L], the state ``X``.
             ranks: the anchor's ranks over the ``m`` masked positions of ``X``.
+            complete: also those that complete the block.
 
         Returns:
             int64 [D', L] draft blocks and int64 [D'] their indices in ``formulas``.
         """
         masked, depth = ranks.tokens.shape
-        usable = self._limits.usable(masked, depth)
+        usable = self._limits.usable(masked, depth, complete)
         chosen = np.flatnonzero(usable)
         states = np.repeat(block[None], len(chosen), axis=0)
         keep = usable[self._draft]

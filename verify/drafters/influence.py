@@ -42,8 +42,8 @@ _Set = int | tuple[int, ...]
 class _Influence:
     """What committing a set did: the change of the log-odds, and the tokens that it changed."""
 
-    def __init__(self, before: Outlook, after: Outlook) -> None:
-        difference = after.odds - before.odds
+    def __init__(self, before: Outlook, after: Outlook, coefficient: float) -> None:
+        difference = coefficient * (after.odds - before.odds)
         # NaN stands where a position is committed in either state: nothing is known there, so nothing moves.
         seen = ~np.isnan(difference)
         self._difference = np.where(seen, difference, 0.0)
@@ -67,10 +67,11 @@ class Influences:
 
     Args:
         forwards: forwards whose states are compared, the newest included.
+        coefficient: what a change of log-odds is multiplied by before it is added.
     """
 
-    def __init__(self, forwards: int = 2) -> None:
-        self._forwards = forwards
+    def __init__(self, forwards: int = 2, coefficient: float = 1.0) -> None:
+        self._forwards, self._coefficient = forwards, coefficient
         self._kept: list[tuple[np.ndarray, list[Outlook]]] = []
         self._found: dict[_Set, _Influence | tuple[Outlook, Outlook]] = {}
 
@@ -137,5 +138,5 @@ class Influences:
         """Worked out when it is first asked for: many are learned, and few are used."""
         found = self._found.get(code)
         if isinstance(found, tuple):
-            found = self._found[code] = _Influence(*found)
+            found = self._found[code] = _Influence(*found, self._coefficient)
         return found

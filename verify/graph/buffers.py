@@ -44,17 +44,18 @@ class FillLimits:
         pairs, lengths = pad_formulas(formulas)
         return cls(lengths, pairs[:, :, 0].max(axis=1), pairs[:, :, 1].max(axis=1))
 
-    def usable(self, masked: int | np.ndarray, depth: int) -> np.ndarray:
+    def usable(self, masked: int | np.ndarray, depth: int, complete: bool = False) -> np.ndarray:
         """Which formulas are worth filling: bool [D], or [A, D] for ``masked`` of shape [A, 1].
 
         Left out are formulas that name a rank the anchor has not, and those that would complete the block: nobody needs
-        the distribution of a full block.
+        the distribution of a full block. Who leads on from a full block asks for them by ``complete``.
 
         Args:
             masked: positions masked at the anchor.
             depth: vocabulary ranks that are known there.
+            complete: keep also those that complete the block.
         """
-        return (self.size < masked) & (self.position_rank <= masked) & (self.vocabulary_rank <= depth)
+        return (self.size < masked + complete) & (self.position_rank <= masked) & (self.vocabulary_rank <= depth)
 
 
 def static_buffers(graph: GraphFile) -> dict[str, np.ndarray]:

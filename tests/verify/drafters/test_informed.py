@@ -8,8 +8,10 @@ import pytest
 from tests.support.models import END_ID, MASK_ID, random_formulas, tiny_denoiser
 from tests.support.observing import Facts, same_facts
 from verify.decoding import DecodeConfig, decode, decode_batch, make_engine
+from verify.drafters.chain import expected_view
 from verify.drafters.influence import Outlook
-from verify.drafters.informed import InformedDrafter, _expected_view
+from verify.drafters.informed import InformedDrafter
+from verify.drafters.settings import InformedSettings
 from verify.engines.contract import EngineError
 from verify.engines.rows import RowEngine
 from verify.layout import SequenceLayout
@@ -181,7 +183,7 @@ def test_bridges_save_refresh_forwards_and_stop_at_the_end(denoiser):
     policy, config = make_policy("static:1"), replace(CONFIG, block_length=4, cache="block_causal")
     plain = decode(denoiser, PROMPT, policy, config)
     crossing = decode(denoiser, PROMPT, policy, config, InformedDrafter(6))
-    staying = decode(denoiser, PROMPT, policy, config, InformedDrafter(6, bridges=False))
+    staying = decode(denoiser, PROMPT, policy, config, InformedDrafter(6, InformedSettings(bridges=False)))
     assert crossing.tokens == staying.tokens == plain.tokens
     assert crossing.forwards < staying.forwards
     ending = replace(config, end_token_ids=tuple(set(plain.tokens[:8])))
@@ -252,7 +254,7 @@ def test_logits_stay_on_the_device_only_where_they_are_read_and_then_of_one_forw
 def test_influences_that_add_up_to_absurd_odds_are_still_probabilities():
     outlook = Outlook(np.zeros(3, dtype=np.int64), np.array([-2000.0, 0.0, 2000.0]))
     with np.errstate(all="raise", under="ignore"):
-        view = _expected_view(outlook, np.array([2, 1, 0]))
+        view = expected_view(outlook, np.array([2, 1, 0]))
     assert view.probabilities[:, 0].tolist() == [1.0, 0.5, pytest.approx(0.0, abs=1e-300)]
 
 
