@@ -5,11 +5,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from tests.support.models import END_ID, MASK_ID, random_formulas, tiny_denoiser
+from tests.support.models import END_ID, random_formulas, tiny_denoiser
 from tests.support.observing import Facts, same_facts
+from tests.support.watching import Watching
 from verify.decoding import DecodeConfig, decode, decode_batch, make_engine
-from verify.drafters.chain import expected_view
-from verify.drafters.influence import Outlook
 from verify.drafters.informed import InformedDrafter
 from verify.drafters.settings import InformedSettings
 from verify.engines.contract import EngineError
@@ -123,50 +122,6 @@ def test_no_drafts_is_plain_decoding(denoiser):
     assert (found.tokens, found.forwards, found.query_tokens) == (plain.tokens, plain.forwards, plain.query_tokens)
 
 
-class Watching(InformedDrafter):
-    """Keeps what was evaluated and what was proposed, block by block."""
-
-    def __init__(self, drafts):
-        super().__init__(drafts)
-        self.blocks = []
-
-    def for_sequence(self):
-        inner, blocks = super().for_sequence(), self.blocks
-
-        class Sequence:
-            remembers = True
-
-            def start_block(self):
-                blocks.append([])
-                inner.start_block()
-
-            def learn(self, states, ranked, policy, mask_token_id):
-                blocks[-1].append([state.tobytes() for state in states])
-                inner.learn(states, ranked, policy, mask_token_id)
-
-            def propose(self, evidence):
-                proposal = inner.propose(evidence)
-                keys = [draft.tobytes() for draft in proposal.drafts]
-                assert len(set(keys)) == len(keys) and evidence.block.tobytes() not in keys
-                assert all((draft == MASK_ID).any() for draft in proposal.drafts)
-                assert evidence.ahead is not None or len(proposal.bridges) == 0
-                pairs = [pair.tobytes() for pair in proposal.bridges]
-                assert len(set(pairs)) == len(pairs)
-                for complete, state in proposal.bridges:
-                    assert not (complete == MASK_ID).any() and not evidence.ends(complete)
-                    known = evidence.ahead.get(complete.tobytes())
-                    assert (state == MASK_ID).any() and (known is None or known.find(state) is None)
-                self.bridges = len(pairs) + getattr(self, "bridges", 0)
-                kept = {key for forward in blocks[-1][-4:] for key in forward}
-                assert all(known.tokens.tobytes() == key for key, known in evidence.known._known.items()), (
-                    "it stays as it was"
-                )
-                assert not kept & set(keys), "a known state is never paid for again"
-                return proposal
-
-        return Sequence()
-
-
 def test_proposals_are_new_distinct_and_never_complete(denoiser):
     for drafts in (3, 30):
         for spec in ("static:1", "threshold:0.2"):
@@ -249,13 +204,6 @@ def test_logits_stay_on_the_device_only_where_they_are_read_and_then_of_one_forw
     config = replace(CONFIG, cache="block_causal", block_length=4)
     decode(denoiser, PROMPT, make_policy(spec), config, Holding(6))
     assert set(held) == {forwards}
-
-
-def test_influences_that_add_up_to_absurd_odds_are_still_probabilities():
-    outlook = Outlook(np.zeros(3, dtype=np.int64), np.array([-2000.0, 0.0, 2000.0]))
-    with np.errstate(all="raise", under="ignore"):
-        view = expected_view(outlook, np.array([2, 1, 0]))
-    assert view.probabilities[:, 0].tolist() == [1.0, 0.5, pytest.approx(0.0, abs=1e-300)]
 
 
 def test_an_engine_without_room_for_bridges_is_refused_before_it_runs(denoiser):
