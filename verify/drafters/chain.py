@@ -20,6 +20,11 @@ from verify.policies.randomness import StepRandom
 #: Steps without a commit after which a chain is not followed further.
 MAX_WAITS = 8
 
+#: What a policy raises that asks more of a view than one expected rank holds: a PolicyError, which is a ValueError, as
+#: the contract has it; a second rank that is not there; a sum of confidences that is 0. Others are mistakes of the
+#: policy whatever it looks at (TypeError, AttributeError), and hiding them would help nobody.
+UNREADABLE = (ValueError, LookupError, ArithmeticError)
+
 
 @dataclass(eq=False, slots=True)
 class Place:
@@ -164,7 +169,7 @@ class Predictor:
             return guess, outlook.token[guess], policy_state
         try:
             commits, after = policy.step(view, policy_state, random)
-        except PolicyError:  # it compares more ranks than are expected here
+        except UNREADABLE:  # the decode itself never sees this view, so it must not fail for it
             return guess, outlook.token[guess], policy_state
         return np.asarray(commits.positions), np.asarray(commits.tokens), after
 

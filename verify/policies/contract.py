@@ -91,8 +91,10 @@ class Policy(Protocol):
     def step(self, view: BlockView, state: Any, rng: StepRandom) -> tuple[Commits, Any]:
         """Choose the commits of one step and the state after it; ``state`` is not changed in place.
 
-        A drafter may also ask about a state that it only expects. Its view then holds one vocabulary rank and no
-        logits; a policy that needs more raises :class:`PolicyError`, and the drafter guesses.
+        A drafter may also ask about a state that it only expects, or that was evaluated and may never be reached. The
+        view of an expected one holds one vocabulary rank and no logits. A policy that needs more raises
+        :class:`PolicyError`, and the drafter guesses; an IndexError, ArithmeticError or other ValueError is taken for
+        the same, so that drafts never end a decode that goes well without them. Any other error ends the decode.
         """
         ...
 
