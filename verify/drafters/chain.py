@@ -97,7 +97,7 @@ class Predictor:
         if outlook is None:
             return None
         masked, policy_state, random, waits = place.masked, place.policy_state, place.random, place.waits
-        order = masked[np.argsort(-outlook.odds[masked], kind="stable")]
+        order = masked[(-outlook.odds[masked]).argsort(kind="stable")]
         while True:
             chosen, tokens, policy_state = self._commits(place, order, policy_state, random)
             if len(chosen):
@@ -117,13 +117,16 @@ class Predictor:
         state[chosen] = tokens
         if len(chosen) == len(place.masked):
             return self._cross(step, state)
-        masked = place.masked[state[place.masked] == self._evidence.mask_token_id]
+        if len(chosen) == 1:
+            masked = place.masked[place.masked != chosen[0]]
+        else:
+            masked = place.masked[state[place.masked] == self._evidence.mask_token_id]
         known = place.memory.find(state) if place.memory is not None else None
         if known is not None:
             outlook = Outlook.of(known.ranked, known.index)
         else:
             assert place.outlook is not None  # a step was taken there
-            ascending = np.sort(chosen)
+            ascending = np.sort(chosen) if len(chosen) > 1 else chosen
             outlook = self._influences.expect(place.outlook, ascending, state[ascending])
         return Place(
             state, masked, outlook, known, step.policy_state, step.random.after(), step.waits, place.complete,
@@ -177,7 +180,11 @@ class Predictor:
 def expected_view(outlook: Outlook, order: np.ndarray) -> BlockView:
     """The block as a policy would see it if everything came as expected; one vocabulary rank."""
     # Influences add up, so odds may leave the range of exp; below -700 the probability is 0 anyhow.
-    probability = 1 / (1 + np.exp(-np.maximum(outlook.odds[order], -700.0)))
+    probability = outlook.odds[order]
+    np.maximum(probability, -700.0, out=probability)
+    np.exp(np.negative(probability, out=probability), out=probability)
+    probability += 1.0
+    np.divide(1.0, probability, out=probability)
     return BlockView(order, outlook.token[order, None], probability[:, None], _no_logits)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from verify.drafters.chain import Place, Predictor, Step
@@ -49,36 +51,41 @@ class Alternatives:
 
     def __init__(self, policy: Policy, settings: InformedSettings) -> None:
         self._policy, self._settings = policy, settings
-        self._noted: list[tuple[float, Step, np.ndarray]] = []
+        self._steps: list[Step] = []
 
     def note(self, step: Step) -> None:
-        """Remember the nearest other choices of a ``step``.
+        """Remember a ``step``; what else it could have been is only worked out when rows are left."""
+        if step.place.complete is None or self._settings.beyond:
+            self._steps.append(step)
+
+    def _of(self, step: Step) -> Iterator[tuple[float, Step, np.ndarray]]:
+        """The nearest other choices of a ``step``, each with its gap.
 
         Where every step commits the same count, the last one is swapped for the next best ones. Else more are taken,
         or fewer; how near that was is the distance of the log-odds to the threshold, or to the last one taken.
         """
-        if step.place.complete is not None and not self._settings.beyond:
-            return
         assert step.place.outlook is not None
         order, count, odds = step.order, len(step.chosen), step.place.outlook.odds
         last = odds[order[count - 1]]
         width = self._settings.width
         if self._policy.step_size is not None:
             for swapped in range(count, min(count + width, len(order))):
-                chosen = np.append(order[: count - 1], order[swapped])
-                self._noted.append((last - odds[order[swapped]], step, chosen))
+                yield last - odds[order[swapped]], step, order[[*range(count - 1), swapped]]
             return
         tau = getattr(self._policy, "tau", 1.0)
         edge = np.log(tau) - np.log1p(-tau) if tau < 1 else last
         for more in range(count, min(count + width, len(order))):
-            self._noted.append((abs(edge - odds[order[more]]), step, order[: more + 1]))
+            yield abs(edge - odds[order[more]]), step, order[: more + 1]
         for fewer in range(count - 1, max(0, count - 1 - width), -1):
-            self._noted.append((abs(odds[order[fewer]] - edge), step, order[:fewer]))
+            yield abs(odds[order[fewer]] - edge), step, order[:fewer]
 
     def fill(self, rows: Rows, predictor: Predictor) -> None:
         """Give what is left of ``rows`` to the alternatives, the nearest first."""
+        if rows.left <= 0:
+            return
         follow = self._settings.follow
-        for _, step, chosen in sorted(self._noted, key=lambda found: found[0]):
+        noted = [found for step in self._steps for found in self._of(step)]
+        for _, step, chosen in sorted(noted, key=lambda found: found[0]):
             if rows.left <= 0:
                 return
             assert step.place.outlook is not None

@@ -38,6 +38,9 @@ _CODE = 1 << 32
 #: A set of committed pairs: the number of the only one, or the numbers of several in ascending order.
 _Set = int | tuple[int, ...]
 
+#: An evaluated state: the distributions of its forward, and which of them is its own.
+_Source = tuple[RankedBlocks, int]
+
 
 class _Influence:
     """What committing a set did: the change of the log-odds, and the tokens that it changed."""
@@ -72,8 +75,8 @@ class Influences:
 
     def __init__(self, forwards: int = 2, coefficient: float = 1.0) -> None:
         self._forwards, self._coefficient = forwards, coefficient
-        self._kept: list[tuple[np.ndarray, list[Outlook]]] = []
-        self._found: dict[_Set, _Influence | tuple[Outlook, Outlook]] = {}
+        self._kept: list[tuple[np.ndarray, RankedBlocks]] = []
+        self._found: dict[_Set, _Influence | tuple[_Source, _Source]] = {}
 
     def __len__(self) -> int:
         return len(self._found)
@@ -86,7 +89,7 @@ class Influences:
     def learn(self, states: np.ndarray, ranked: RankedBlocks, largest: int, mask_token_id: int) -> None:
         """Compare the states of a forward with the kept ones and with each other.
 
-        O(K^2 L) for ``K`` kept states; the states of two forwards with ten drafts are 22.
+        O(n K L) for ``n`` new and ``K`` kept states; the states of two forwards with ten drafts are 22.
 
         Args:
             states: int64 [n, L], the evaluated states, the reached one first.
@@ -94,28 +97,32 @@ class Influences:
             largest: pairs in a set at most; larger differences are not looked at.
             mask_token_id: the model's.
         """
-        seen = [Outlook.of(ranked, index) for index in range(len(states))]
-        self._kept = [*self._kept, (states, seen)][-self._forwards :]
+        self._kept = [*self._kept, (states, ranked)][-self._forwards :]
         known = np.concatenate([kept for kept, _ in self._kept])
-        outlooks = [outlook for _, kept in self._kept for outlook in kept]
+        sources = [(distributions, index) for kept, distributions in self._kept for index in range(len(kept))]
         new = len(known) - len(states)
-        differ = known[:, None, :] != known[None, :, :]  # [S, I, L]
-        size = np.count_nonzero(differ, axis=2)
-        committed = np.count_nonzero(known != mask_token_id, axis=1)
-        # I is a part of S exactly when they differ in as many positions as S has more commits.
-        follows = (size == committed[:, None] - committed[None, :]) & (size > 0) & (size <= largest)
-        follows[:new, :new] = False  # both were there before
-        larger, smaller = np.nonzero(follows)
+        differ = states[:, None, :] != known[None, :, :]  # [n, K, L]; old ones were compared before
+        size = np.add.reduce(differ, axis=2, dtype=np.int32)  # several times as fast as np.count_nonzero by axis
+        committed = np.add.reduce(known != mask_token_id, axis=1, dtype=np.int32)
+        more = committed[new:, None] - committed
+        # One is a part of the other exactly when they differ in as many positions as the other has more commits.
+        part = (size == np.abs(more)) & (size > 0) & (size <= largest)
+        part[:, new:] &= more[:, new:] > 0  # of two new states every pair stands there twice
+        row, column = np.nonzero(part)
+        grown = more[row, column] > 0
+        larger, smaller = np.where(grown, row + new, column), np.where(grown, column, row + new)
         # The nearest base comes last, so that it stays.
-        order = np.argsort(-size[new, smaller], kind="stable")
-        larger, smaller = larger[order], smaller[order]
-        offset = differ[larger, smaller].argmax(axis=1)
+        order = np.lexsort((smaller, larger, -size[0, smaller]))
+        row, column, larger, smaller = row[order], column[order], larger[order], smaller[order]
+        offset = differ[row, column].argmax(axis=1)
         codes: list[_Set] = (offset * _CODE + known[larger, offset]).tolist()
-        for pair in np.flatnonzero(size[larger, smaller] > 1).tolist():
-            offsets = np.flatnonzero(differ[larger[pair], smaller[pair]])
-            codes[pair] = tuple((offsets * _CODE + known[larger[pair], offsets]).tolist())
-        for code, after, before in zip(codes, larger.tolist(), smaller.tolist(), strict=True):
-            self._found[code] = outlooks[before], outlooks[after]
+        if largest > 1:
+            for pair in np.flatnonzero(size[row, column] > 1).tolist():
+                offsets = np.flatnonzero(differ[row[pair], column[pair]])
+                codes[pair] = tuple((offsets * _CODE + known[larger[pair], offsets]).tolist())
+        found, base, follower = self._found, smaller.tolist(), larger.tolist()
+        for code, before, after in zip(codes, base, follower, strict=True):
+            found[code] = sources[before], sources[after]
 
     def expect(self, outlook: Outlook, offsets: np.ndarray, tokens: np.ndarray) -> Outlook:
         """The outlook after ``tokens`` (int [c]) are committed at ``offsets`` (int [c], ascending).
@@ -123,11 +130,13 @@ class Influences:
         The influence of the whole set where it is known, else those of its single pairs that are known, one after the
         other.
         """
+        if len(offsets) == 1:
+            only = self._get(int(offsets[0]) * _CODE + int(tokens[0]))
+            return outlook if only is None else only.on(outlook)
         codes = (offsets * _CODE + tokens).tolist()
-        if len(codes) > 1:
-            whole = self._get(tuple(codes))
-            if whole is not None:
-                return whole.on(outlook)
+        whole = self._get(tuple(codes))
+        if whole is not None:
+            return whole.on(outlook)
         for code in codes:
             part = self._get(code)
             if part is not None:
@@ -138,5 +147,7 @@ class Influences:
         """Worked out when it is first asked for: many are learned, and few are used."""
         found = self._found.get(code)
         if isinstance(found, tuple):
-            found = self._found[code] = _Influence(*found, self._coefficient)
+            before, after = found
+            found = _Influence(Outlook.of(*before), Outlook.of(*after), self._coefficient)
+            self._found[code] = found
         return found

@@ -16,7 +16,7 @@ from verify.drafters.settings import FILLS, InformedSettings
 from verify.layout import LayoutError
 from verify.policies.randomness import StepRandom
 from verify.policies.specification import make_policy
-from verify.ranking import RankedBlocks
+from verify.ranked import RankedBlocks
 
 PROMPTS = [(k, [*[5, 9, 14, 3, 22, 7][: 3 + k], 30 + k]) for k in range(3)]
 #: Every value of every setting, and most pairs of values, over the grid below.
@@ -138,10 +138,10 @@ def test_a_node_that_completes_the_block_is_a_bridge_where_there_can_be_one():
 
 def test_a_graph_grows_again_from_the_successor_of_a_known_state():
     """The state of 10 and 11 is known: its own ranks name what may follow its successor."""
-    graph = [((1, 2),), ((2, 1),)]
+    graph = [((1, 1),), ((1, 2),), ((2, 1),)]  # the first node is that known state, and from its successor the chain's
     drafts, _ = proposed(9, InformedSettings(fill="graph"), graph, known=[[10, 11, M, M, M]], length=5)
     assert drafts[:2] == [[10, 11, 12, M, M], [10, 11, 12, 13, M]]
-    # First the first node of both roots, then the second one of both.
+    # First the second node of both roots, then the third one of both.
     assert drafts[2:] == [[10, 21, M, M, M], [10, 11, 12, 23, M], [10, M, 12, M, M], [10, 11, 12, M, 14]]
 
 
