@@ -16,7 +16,7 @@ import numpy as np
 
 from calibrate.traces.state_log import BlockStates, StateLog
 from drafting.counts import DecodeCounts, ReplayError, width_counts
-from verify.drafters.contract import Drafter
+from verify.drafters.contract import Drafter, most_bridges
 from verify.layout import SequenceLayout, exactness
 from verify.policies.specification import make_policy
 from verify.ranked import RankedBlocks
@@ -53,7 +53,7 @@ def replay_states(
 
     Args:
         log: of the decodes; :meth:`StateLog.select` takes a part.
-        drafter: any drafter; its proposals are looked up.
+        drafter: any drafter; its proposals are looked up. Where it makes copies, the model is taken to offer them.
         backend: whose query tokens are counted; that of the recording when left out.
         on_prompt: called with the number of prompts done, after every prompt.
 
@@ -71,6 +71,7 @@ def replay_states(
         )
     backend = backend or facts["backend"]
     exactness(facts["cache"], backend)
+    bridges = most_bridges(drafter, facts["cache"]) > 0
     rules = DecodeRules(
         make_policy(facts["policy"], facts["temperature"]),
         drafter,
@@ -78,7 +79,8 @@ def replay_states(
         _ANY_TOKEN,
         tuple(facts["end_token_ids"]),
         facts["seed"],
-        bridges=drafter.max_bridges > 0 and facts["cache"] == "block_causal",
+        bridges=bridges,
+        copies=bridges and facts["cache"] == "dual",
     )
     prompts = log.prompt_indices
     if not prompts:
@@ -146,8 +148,12 @@ class _PromptReplay:
             self.refreshes += 1
         else:
             drafts, bridges = len(decoder.states) - 1, len(decoder.bridges)
-            paid = self._layout.step_query_tokens(self._cache, self._backend, start, drafts, bridges, carried)
+            paid = self._layout.step_query_tokens(
+                self._cache, self._backend, start, drafts, bridges, carried, decoder.copying
+            )
             width = drafts + 2 * bridges + (carried > 0)
+            if self._cache == "dual":  # a copy as the blocks that it fills
+                width = -(-paid // self._layout.block_length) - 1
             self.proposed += drafts + bridges
         self._cached = start
         return paid, width

@@ -14,11 +14,13 @@ from typing import cast
 
 import torch
 
-from verify.denoiser import Denoiser, SlotDenoiser
-from verify.drafters.contract import Drafter
+from verify.denoiser import Denoiser, SlotDenoiser, offers_copies
+from verify.drafters.contract import Drafter, most_bridges
 from verify.drafters.graph import GraphDrafter
 from verify.drafts import DraftFiller
 from verify.engines.contract import Engine
+from verify.engines.copy_rows import CopyingRowEngine
+from verify.engines.copy_slots import CopyingSlotEngine
 from verify.engines.rows import RowEngine
 from verify.engines.slots import SlotEngine
 from verify.layout import Exactness, LayoutError, SequenceLayout, exactness
@@ -164,6 +166,7 @@ def decode_batch(
             f"raise top_j"
         )
     promise = exactness(config.cache, config.backend)
+    bridges = most_bridges(drafter, config.cache, offers_copies(denoiser))
     layouts = [
         SequenceLayout.make(len(prompt), config.generation_length, config.block_length, config.cache)
         for _, prompt in prompts
@@ -177,15 +180,13 @@ def decode_batch(
         config.seed,
         observer,
         forward_observer,
-        bridges=drafter.max_bridges > 0 and config.cache == "block_causal",
+        bridges=bridges > 0,
+        copies=bridges > 0 and config.cache == "dual",
     )
     if engine is not None:
-        bridges = drafter.max_bridges if rules.bridges else 0
         engine.check(denoiser, config.cache, config.backend, drafter.max_drafts, bridges)
     elif prompts:
-        engine = make_engine(
-            denoiser, config, layouts, min(batch_size, len(prompts)), drafter.max_drafts, drafter.max_bridges
-        )
+        engine = make_engine(denoiser, config, layouts, min(batch_size, len(prompts)), drafter.max_drafts, bridges)
     if engine is None:
         return iter(())
     waiting = deque(zip(prompts, layouts, strict=True))
@@ -208,9 +209,17 @@ def make_engine(
         layouts: of all sequences that will be decoded.
         slots: sequences at a time.
         drafts: the most drafts at an anchor.
-        bridges: the most bridges.
+        bridges: the most bridges; in dual cache mode there is room for some where the denoiser offers copies.
     """
-    if getattr(denoiser, "offers_slots", False):
+    slotted = getattr(denoiser, "offers_slots", False)
+    copies = bridges > 0 and config.cache == "dual" and offers_copies(denoiser)
+    if copies and slotted:
+        return CopyingSlotEngine(
+            cast(SlotDenoiser, denoiser), config.cache, config.backend, slots, layouts, drafts, bridges
+        )
+    if copies:
+        return CopyingRowEngine(denoiser, config.cache, config.backend)
+    if slotted:
         return SlotEngine(cast(SlotDenoiser, denoiser), config.cache, config.backend, slots, layouts, drafts, bridges)
     return RowEngine(denoiser, config.cache, config.backend)
 

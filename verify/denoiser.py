@@ -55,6 +55,15 @@ class Denoiser(Protocol):
         ...
 
 
+def offers_copies(denoiser: Denoiser) -> bool:
+    """Whether ``denoiser`` can hold a copy of a whole sequence beside what is cached (``verify.engines.copies``).
+
+    A model says so by an attribute ``offers_copies`` that is true. Its caches then have a method ``last(count)``, the
+    last ``count`` rows alone, and where it offers slots, it has :meth:`SlotDenoiser.move_columns`.
+    """
+    return bool(getattr(denoiser, "offers_copies", False))
+
+
 def cached_rows(cache: Any | None) -> int:
     """The number of cached rows ``C``; a cache has a length, None has none."""
     return 0 if cache is None else len(cache)
@@ -113,6 +122,10 @@ class SlotDenoiser(Denoiser, Protocol):
 
     def move_slot(self, memory: Any, source: int, target: int) -> None:
         """Copy what slot ``source`` holds to slot ``target``."""
+        ...
+
+    def move_columns(self, memory: Any, slot: int, source: int, target: int, count: int) -> None:
+        """Copy ``count`` cached columns of ``slot`` from column ``source`` on to column ``target`` on; for copies."""
         ...
 
     def clear_slot(self, memory: Any, slot: int) -> None:

@@ -105,7 +105,14 @@ class SequenceLayout:
         return start + self.block_length - cached if cache == "block_causal" else self.length
 
     def step_query_tokens(
-        self, cache: str, backend: str, start: int, drafts: int, bridges: int = 0, carried: int = 0
+        self,
+        cache: str,
+        backend: str,
+        start: int,
+        drafts: int,
+        bridges: int = 0,
+        carried: int = 0,
+        copying: bool = False,
     ) -> int:
         """Query tokens of a step forward of the block at ``start``.
 
@@ -113,9 +120,12 @@ class SequenceLayout:
             cache, backend: as in :func:`exactness`.
             start: the block's first position.
             drafts: drafts beside the block.
-            bridges: bridges beside it, two blocks each.
+            bridges: bridges beside it, two blocks each; in dual mode one block each, or one copy.
             carried: rows of a finished block that this forward caches too.
+            copying: whether the bridge is a copy of the whole sequence.
         """
+        if cache == "dual":
+            return (1 + drafts) * self.block_length + (self.length if copying else bridges * self.block_length)
         live = {"none": self.length, "prefix": self.length - start}.get(cache, self.block_length) + carried
         if backend == "packed":
             return live + (drafts + 2 * bridges) * self.block_length

@@ -65,6 +65,7 @@ class DecodeRules:
         observer: told of every denoising step.
         forward_observer: told of every forward.
         bridges: whether the cache mode lets a forward compute states of the next block beside this one.
+        copies: whether the first of them is a copy of the whole sequence, of which the engine holds the newest.
     """
 
     policy: Policy
@@ -76,6 +77,7 @@ class DecodeRules:
     observer: Observer | None = None
     forward_observer: ForwardObserver | None = None
     bridges: bool = False
+    copies: bool = False
 
 
 class SequenceDecoder:
@@ -129,6 +131,11 @@ class SequenceDecoder:
         self._step_number = self._empty = 0
         self.refresh_due = True
 
+    @property
+    def copying(self) -> bool:
+        """Whether ``bridges`` are a copy of the whole sequence: no copy is held of the block that they stand behind."""
+        return self.rules.copies and len(self.bridges) > 0 and self.bridges[0, 0].tobytes() not in self._ahead
+
     def advance(self, ranked: RankedBlocks, query_tokens: int) -> None:
         """Use the distributions of a forward as far as they reach.
 
@@ -176,6 +183,7 @@ class SequenceDecoder:
             mask_token_id=rules.mask_token_id,
             ahead=self._ahead if rules.bridges and self._number + 1 < len(self.layout.block_starts) else None,
             ends=self._ends,
+            copies=rules.copies,
         )
         proposal = self._drafter.propose(evidence)
         self.states = np.concatenate([block[None], proposal.drafts])
@@ -184,11 +192,13 @@ class SequenceDecoder:
     def _remember(self, ranked: RankedBlocks) -> None:
         """Keep what a forward computed: the states of the block, and those of the next one behind its bridges."""
         rules, count = self.rules, len(self.states)
-        if self._known.forwards == 1:
+        if self._known.forwards == 1 and not rules.copies:  # a copy is not paid twice
             self._ahead.clear()
         self._known.add(self.states, ranked)
         self._drafter.learn(self.states, ranked, rules.policy, rules.mask_token_id)
         for number, (complete, state) in enumerate(self.bridges):
+            if self.copying:
+                self._ahead.clear()  # its keys and values are no longer there
             ahead = self._ahead.setdefault(complete.tobytes(), StateMemory(self._known.forwards))
             ahead.put(state, ranked, count + number)
 

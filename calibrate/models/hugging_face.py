@@ -63,6 +63,10 @@ class KeyValueCache:
             edge = CachedEdge(edge.positions[:1], edge.columns, edge.hidden[:1])
         return KeyValueCache([(keys[:1], values[:1]) for keys, values in self.layers], edge)
 
+    def last(self, count: int) -> KeyValueCache:
+        """The last ``count`` rows alone; of models without a shift."""
+        return KeyValueCache([(keys[..., -count:, :], values[..., -count:, :]) for keys, values in self.layers])
+
 
 class _CachingLayer(DynamicLayer):
     """A cache layer that puts cached keys before the new ones and forgets the new ones, unless asked to keep some."""
@@ -192,6 +196,16 @@ class HuggingFaceDenoiser:
         """See :meth:`verify.denoiser.SlotDenoiser.move_slot`."""
         with torch.inference_mode():
             memory.move(source, target)
+
+    @property
+    def offers_copies(self) -> bool:
+        """See :func:`verify.denoiser.offers_copies`; a shifted model keeps one hidden state, a copy needs another."""
+        return self.logits_shift == 0
+
+    def move_columns(self, memory: SlotMemory, slot: int, source: int, target: int, count: int) -> None:
+        """See :meth:`verify.denoiser.SlotDenoiser.move_columns`."""
+        with torch.inference_mode():
+            memory.move_columns(slot, source, target, count)
 
     def clear_slot(self, memory: SlotMemory, slot: int) -> None:
         """See :meth:`verify.denoiser.SlotDenoiser.clear_slot`."""

@@ -73,6 +73,11 @@ class SlotMemory:
         if self.edge is not None:
             self.edge[target] = self.edge[source]
 
+    def move_columns(self, slot: int, source: int, target: int, count: int) -> None:
+        """Copy ``count`` columns of ``slot`` from ``source`` on to ``target`` on; they must not overlap."""
+        for buffer in self._buffers():
+            buffer[slot, :, target : target + count] = buffer[slot, :, source : source + count]
+
     def clear(self, slot: int) -> None:
         """Forget what stood in ``slot``: a masked NaN would still be a NaN."""
         for buffer in self._buffers():

@@ -61,6 +61,20 @@ def test_predicted_equals_counted_for_what_was_recorded(checkpoint, tmp_path, sp
         assert found.visited_histogram.sum() == widths.sum()
 
 
+@pytest.mark.parametrize(("spec", "backend"), [("static:1", "packed"), ("threshold:0.2", "expanded")])
+def test_copies_are_predicted_where_they_were_recorded(checkpoint, tmp_path, spec, backend):
+    policy, config = make_policy(spec), replace(CONFIG, backend=backend, block_length=4)
+    drafter = InformedDrafter(5, copies=True)
+    log = record_states(checkpoint, PROMPTS, policy, config, tmp_path, drafter)
+    forwards, query_tokens, steps = counted(checkpoint, policy, config, drafter)
+    found = replay_states(log, drafter)
+    assert found.exact and sum(found.refreshes_per_prompt) < 4 * len(PROMPTS)
+    assert found.forwards_per_prompt.tolist() == forwards
+    assert found.query_tokens_per_prompt.tolist() == query_tokens
+    assert found.plain_per_prompt.tolist() == steps
+    assert (found.widths_per_prompt.sum(axis=1) + found.refreshes_per_prompt).tolist() == forwards
+
+
 def test_between_what_was_recorded_it_is_never_too_low_and_says_what_it_missed(checkpoint, tmp_path):
     policy = make_policy("static:1")
     record_states(checkpoint, PROMPTS, policy, CONFIG, tmp_path, InformedDrafter(6))

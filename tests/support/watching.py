@@ -38,7 +38,14 @@ class Watching(InformedDrafter):
 
             def propose(self, evidence):
                 proposal = inner.propose(evidence)
-                assert len(proposal.drafts) + len(proposal.bridges) <= most
+                copying = 0
+                if evidence.copies and evidence.ahead is not None:
+                    behind = {pair[0].tobytes() for pair in proposal.bridges}
+                    assert len(evidence.ahead) <= 1 and len(behind) <= 1
+                    copying = not behind <= set(evidence.ahead)
+                    if copying:
+                        assert len(proposal.bridges) == 1 and (proposal.bridges[0, 1] == MASK_ID).all()
+                assert len(proposal.drafts) + len(proposal.bridges) <= most + copying
                 keys = [draft.tobytes() for draft in proposal.drafts]
                 assert len(set(keys)) == len(keys) and evidence.block.tobytes() not in keys
                 assert all((draft == MASK_ID).any() for draft in proposal.drafts)

@@ -82,6 +82,7 @@ class Predictor:
     def __init__(self, evidence: Evidence, influences: Influences, bridges: bool) -> None:
         self._evidence, self._influences = evidence, influences
         self.ahead = evidence.ahead if bridges else None
+        self.copies = evidence.copies
         base = evidence.base
         committed = np.flatnonzero(evidence.block != base.tokens)
         self._count = max(1, len(committed))

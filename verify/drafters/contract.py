@@ -35,6 +35,8 @@ class Evidence:
         ahead: what is known of the next block: by the tokens of this block when it is complete (``tobytes()``), the
             states of the next one that were evaluated behind it. None where no bridge can be built: there is no next
             block, or the cache mode computes it together with everything else.
+        copies: whether the first bridge behind a complete block is a copy, of the whole sequence (dual cache mode). One
+            copy is held, and ``ahead`` has its block alone; a bridge behind another block replaces it.
         ends: whether a complete block, int64 [L], ends the sequence; no bridge leads on from it.
     """
 
@@ -48,6 +50,7 @@ class Evidence:
     mask_token_id: int
     ahead: Mapping[bytes, StateMemory] | None
     ends: Callable[[np.ndarray], bool]
+    copies: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +60,9 @@ class Proposal:
     Attributes:
         drafts: int64 [D, L], states of the block; distinct, none of them complete. Each costs ``L`` query tokens.
         bridges: int64 [K, 2, L]: the block as it may end, and a state of the next block behind it. Each costs ``2 L``
-            query tokens. If the block really ends so, the next block needs no refresh forward.
+            query tokens. If the block really ends so, the next block needs no refresh forward. Where
+            :attr:`Evidence.copies`, all stand behind the same block; while no copy of it is held, there is one, to the
+            masked next block, which costs the rows of the whole sequence; then each costs ``L``.
     """
 
     drafts: np.ndarray
@@ -95,6 +100,12 @@ class SequenceDrafter(Protocol):
         ...
 
 
+def most_bridges(drafter: Drafter, cache: str, offers_copies: bool = True) -> int:
+    """The most bridges of ``drafter`` at an anchor in a cache mode; ``offers_copies``: whether the model does."""
+    possible = cache == "block_causal" or (cache == "dual" and drafter.copies and offers_copies)
+    return drafter.max_bridges if possible else 0
+
+
 class Drafter(Protocol):
     """Makes a :class:`SequenceDrafter` for every sequence.
 
@@ -102,6 +113,7 @@ class Drafter(Protocol):
         max_drafts: the most drafts that it proposes at an anchor.
         max_bridges: the most bridges that it proposes at an anchor.
         max_vocabulary_rank: the highest vocabulary rank that it reads, at least 1.
+        copies: whether it proposes bridges in dual cache mode, too.
     """
 
     @property
@@ -112,6 +124,9 @@ class Drafter(Protocol):
 
     @property
     def max_vocabulary_rank(self) -> int: ...
+
+    @property
+    def copies(self) -> bool: ...
 
     def describe(self) -> dict[str, Any]:
         """What this drafter is, as plain JSON values: two drafters of one description propose the same."""

@@ -15,10 +15,11 @@ from verify.ranked import AnchorRanks
 
 
 class Rows:
-    """The rows of one proposal: distinct states that are not known yet, ``limit`` at most."""
+    """The rows of one proposal: distinct states that are not known yet, ``limit`` at most, and a copy beside them."""
 
-    def __init__(self, evidence: Evidence, limit: int) -> None:
+    def __init__(self, evidence: Evidence, limit: int, bridges: bool = True) -> None:
         self._length, self._limit = len(evidence.block), limit
+        self._held = evidence.ahead if evidence.copies and bridges else None
         self._taken = {evidence.block.tobytes()}
         self._drafts: list[np.ndarray] = []
         self._bridges: list[tuple[np.ndarray, np.ndarray]] = []
@@ -31,12 +32,23 @@ class Rows:
         """Rows that are free."""
         return self._limit - len(self)
 
+    @property
+    def copy_open(self) -> bool:
+        """Whether a copy may still be taken: there is one at most, and no bridge beside it."""
+        return self._held is not None and not self._bridges
+
+    def is_copy(self, complete: np.ndarray | None) -> bool:
+        """Whether a bridge behind ``complete`` (int64 [L]; None: no bridge) is a copy, as none of that block is held."""
+        return complete is not None and self._held is not None and complete.tobytes() not in self._held
+
     def add(self, state: np.ndarray, complete: np.ndarray | None) -> None:
         """Take a draft ``state``, or a bridge to it behind the block ``complete``; nothing where it was taken."""
         key = state.tobytes() if complete is None else complete.tobytes() + state.tobytes()
         if key in self._taken:
             return
         self._taken.add(key)
+        if self.is_copy(complete):
+            self._limit += 1
         if complete is None:
             self._drafts.append(state)
         else:
@@ -91,6 +103,8 @@ class Alternatives:
             assert step.place.outlook is not None
             place = predictor.reach(step, chosen, step.place.outlook.token[chosen])
             crossed = place is not None and place.complete is not step.place.complete
+            if crossed and predictor.copies:
+                continue  # one copy is held: that of the likeliest end
             if crossed and place is not None and place.memory is not None and place.known is None:
                 continue  # the block was seen to end so; a policy that reads logits has forgotten what came then
             if place is not None and place.known is None:
@@ -99,6 +113,8 @@ class Alternatives:
             while place is not None and further < follow and rows.left > 0:
                 then = predictor.step(place)
                 place = predictor.reach(then, then.chosen, then.tokens) if then is not None else None
+                if place is not None and predictor.copies and place.complete is not step.place.complete:
+                    break
                 if place is not None and place.known is None:
                     rows.add(place.state, place.complete)
                     further += 1
@@ -141,7 +157,7 @@ class GraphNodes:
             place = self._roots[number][1]
             memory, complete = place.memory, place.complete
             if complete is None and not (state == self._mask).any():
-                first = self._predictor.behind(state)
+                first = None if self._predictor.copies else self._predictor.behind(state)
                 if first is None:
                     continue
                 complete, (state, memory, _) = state, first

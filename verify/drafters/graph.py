@@ -26,6 +26,7 @@ class GraphDrafter:
 
     remembers = False
     max_bridges = 0
+    copies = False
 
     def __init__(
         self, graph: DraftFiller | Iterable[Sequence[Sequence[int]]] = (), ranker: Ranker | None = None

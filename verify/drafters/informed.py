@@ -33,7 +33,7 @@ class InformedDrafter:
     """Proposes up to ``drafts`` predicted states at every anchor.
 
     Args:
-        drafts: drafts per forward at most, ``D``; a bridge counts as one of them.
+        drafts: drafts per forward at most, ``D``; a bridge counts as one of them, but for a copy.
         settings: what can be tuned.
         graph: draft formulas of a calibrated graph, root left out, best first, or a prepared filler; read where the
             settings give rows to a graph.
@@ -69,6 +69,10 @@ class InformedDrafter:
         return self._drafts if self.settings.bridges else 0
 
     @property
+    def copies(self) -> bool:
+        return self.settings.bridges and self.settings.copies
+
+    @property
     def max_vocabulary_rank(self) -> int:
         return self._filler.max_vocabulary_rank if self._filler is not None else 1
 
@@ -98,7 +102,7 @@ class _Informed:
 
     def propose(self, evidence: Evidence) -> Proposal:
         settings, drafts = self._settings, self._drafts
-        rows = Rows(evidence, drafts)
+        rows = Rows(evidence, drafts, settings.bridges)
         predictor = Predictor(evidence, self._influences, settings.bridges)
         alternatives = Alternatives(evidence.policy, settings)
         nodes = GraphNodes(self._filler, evidence, predictor) if self._filler is not None else None
@@ -125,11 +129,19 @@ class _Chain:
         self._count = 0
 
     def grow(self, count: int) -> None:
-        """Go on until the chain has proposed ``count`` states, it is at its end, or no row is free."""
+        """Go on until the chain has proposed ``count`` states, it is at its end, or no row is free.
+
+        A copy is paid as the refresh that it saves, so one that comes next is taken beyond that.
+        """
         rows, predictor = self._rows, self._predictor
-        while self._place is not None and self._count < count and rows.left > 0:
+        while self._place is not None:
+            room = self._count < count and rows.left > 0
+            if not room and not rows.copy_open:
+                return
             step = predictor.step(self._place)
             place = predictor.reach(step, step.chosen, step.tokens) if step is not None else None
+            if not room and place is not None and place.known is None and not rows.is_copy(place.complete):
+                return
             if step is not None:
                 self._alternatives.note(step)
                 if self._nodes is not None:

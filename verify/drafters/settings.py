@@ -26,6 +26,7 @@ class InformedSettings:
         follow: states that are proposed beyond an alternative at most, along its own predicted chain. 0: none, and an
             alternative that is known already is passed over.
         beyond: whether steps in the next block, beyond a bridge, have alternatives too.
+        copies: whether there are bridges in dual cache mode, too, where the first is a copy of the whole sequence.
 
     Raises:
         ValueError: a value of the wrong type or out of range.
@@ -39,6 +40,7 @@ class InformedSettings:
     width: int = 1
     follow: int = 0
     beyond: bool = False
+    copies: bool = False
 
     def __post_init__(self) -> None:
         coefficient = self.coefficient
@@ -46,7 +48,7 @@ class InformedSettings:
             raise ValueError(f"coefficient is {coefficient!r}, expected a finite number of at least 0")
         if self.horizon is not None:
             _whole("horizon", self.horizon, 1, " or None")
-        for name in ("bridges", "beyond"):
+        for name in ("bridges", "copies", "beyond"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} is {getattr(self, name)!r}, expected True or False")
         if self.fill not in FILLS:

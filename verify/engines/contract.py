@@ -106,7 +106,7 @@ class Engine(Protocol):
     def cross(self, slot: int, sequence: np.ndarray, start: int) -> None:
         """The sequence in ``slot`` begins the block at ``start`` without a refresh, as a bridge computed it already.
 
-        Its next step also caches the finished block before it.
+        Its next step also caches the finished block before it; a held copy (``verify.engines.copies``) has done so.
         """
         ...
 

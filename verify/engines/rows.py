@@ -15,7 +15,13 @@ from verify.layout import SequenceLayout
 
 
 class RowEngine:
-    """One call of the denoiser per sequence and forward; caches are values. The reference for every other engine."""
+    """One call of the denoiser per sequence and forward; caches are values. The reference for every other engine.
+
+    Attributes:
+        bridged_cache: the cache mode in which it runs bridges.
+    """
+
+    bridged_cache = "block_causal"
 
     def __init__(self, denoiser: Denoiser, cache: str, backend: str) -> None:
         self.denoiser, self.cache, self.backend = denoiser, cache, backend
@@ -24,11 +30,16 @@ class RowEngine:
         self._frames: dict[int, Frame] = {}
 
     def check(self, denoiser: Denoiser, cache: str, backend: str, drafts: int, bridges: int) -> None:
-        """See :meth:`Engine.check`; the number of drafts and bridges does not matter here."""
+        """See :meth:`Engine.check`; any number of drafts and, where it has bridges, of bridges will do."""
         if denoiser is not self.denoiser or (cache, backend) != (self.cache, self.backend):
             raise EngineError(
                 f"the engine was made for another model, or for {self.cache}, {self.backend} and not {cache}, "
                 f"{backend}; make one with verify.decoding.make_engine"
+            )
+        if bridges and cache != self.bridged_cache:
+            raise EngineError(
+                f"up to {bridges} bridges in cache mode {cache}, but the engine has them in {self.bridged_cache} mode; "
+                "make one with verify.decoding.make_engine"
             )
 
     def open(self, slot: int, prompt_index: int, layout: SequenceLayout) -> None:

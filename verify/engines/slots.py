@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ import torch
 from verify.denoiser import Denoiser, SlotDenoiser, SlotRows
 from verify.engines.attention_mask import refresh_attention_mask
 from verify.engines.contract import BatchLogits, EngineError, masked_rows, no_bridges
-from verify.engines.step_rows import Scene, SlotState, StepRows
+from verify.engines.step_rows import Scene, SlotState, StepRows, few, refresh_order
 from verify.layout import SequenceLayout, exactness
 
 #: Cached columns that a forward reads are rounded up to this, so that few different widths occur.
@@ -72,9 +73,12 @@ class SlotEngine:
         live += self.length if self.bridges else 0  # a finished block that is carried beside the next one
         self.cached_rows = -(-cached // COLUMN_STEP) * COLUMN_STEP
         self.live_rows = StepRows(self.length, live, self.bridges, backend == "packed").count(drafts)
-        self.memory = denoiser.make_slots(slots, self.cached_rows, self.live_rows)
+        self.memory = self._make_memory()
         self._slots: dict[int, SlotState] = {}
         self._scenes: dict[tuple[int, int], Scene] = {}
+
+    def _make_memory(self) -> Any:
+        return self.denoiser.make_slots(self.slots, self.cached_rows, self.live_rows)
 
     def check(self, denoiser: Denoiser, cache: str, backend: str, drafts: int, bridges: int) -> None:
         """See :meth:`verify.engines.contract.Engine.check`."""
@@ -144,22 +148,22 @@ class SlotEngine:
         columns = self._columns(old) if block_causal else 0
         device = self.denoiser.device
         visible = refresh_attention_mask(
-            _put(count, device), _put(np.array(old), device), columns, _put(positions // self.length, device),
+            put(count, device), put(np.array(old), device), columns, put(positions // self.length, device),
             block_causal,
         )  # fmt: skip
         logits = self.denoiser.forward_slots(
             self.memory,
             SlotRows(
-                tokens=_put(tokens, device),
-                positions=_put(positions, device),
+                tokens=put(tokens, device),
+                positions=put(positions, device),
                 mask=self.denoiser.prepare_mask(visible),
                 columns=columns,
-                slots=_put(np.asarray(slots), device),
-                logit_rows=_put(logit_rows, device),
-                before=_put(before, device),
-                cache_rows=None if cache_rows is None else _put(cache_rows, device),
-                cache_columns=None if cache_columns is None else _put(cache_columns, device),
-                edge_rows=_put(edge, device),
+                slots=put(np.asarray(slots), device),
+                logit_rows=put(logit_rows, device),
+                before=put(before, device),
+                cache_rows=None if cache_rows is None else put(cache_rows, device),
+                cache_columns=None if cache_columns is None else put(cache_columns, device),
+                edge_rows=put(edge, device),
             ),
         )
         for slot, rows, sequence, start in zip(slots, order, sequences, starts, strict=True):
@@ -168,9 +172,9 @@ class SlotEngine:
 
     def _refresh_order(self, slot: SlotState, start: int) -> np.ndarray:
         """Positions of the rows to compute, the block's first."""
-        stop = start + self.length
-        first, last = (slot.cached, stop) if self.cache == "block_causal" else (0, slot.layout.length)
-        return np.concatenate([np.arange(start, stop), np.arange(first, start), np.arange(stop, last)])
+        if self.cache == "block_causal":
+            return np.roll(np.arange(slot.cached, start + self.length), self.length)
+        return refresh_order(slot.layout.length, start, self.length)
 
     def _cached_by_refresh(
         self, slots: Sequence[int], order: Sequence[np.ndarray], starts: Sequence[int]
@@ -220,19 +224,10 @@ class SlotEngine:
         self, slots: Sequence[int], states: Sequence[np.ndarray], bridges: Sequence[np.ndarray] | None = None
     ) -> BatchLogits:
         """See :class:`verify.engines.contract.Engine`; ``slots`` must be 0, 1, 2, ... as the decode loop keeps them."""
-        if list(slots) != list(range(len(slots))):
-            raise EngineError(f"a step takes the slots 0 to {len(slots) - 1}, got {list(slots)}; move them together")
-        if any(slot not in self._slots or not len(self._slots[slot].tokens) for slot in slots):
-            raise EngineError("a step needs a refresh of every slot before it")
         bridges = no_bridges(states) if bridges is None else bridges
-        drafts, pairs = max(map(len, states)) - 1, max(map(len, bridges))
-        if drafts > self.drafts or pairs > self.bridges:
-            raise EngineError(
-                f"{drafts} drafts and {pairs} bridges at an anchor, but the engine was made for at most {self.drafts} "
-                f"and {self.bridges}"
-            )
+        drafts, pairs = self._check_step(slots, states, bridges)
         if self.denoiser.few_shapes:
-            drafts, pairs = _few(drafts, self.drafts), _few(pairs, self.bridges)
+            drafts, pairs = few(drafts, self.drafts), few(pairs, self.bridges)
         scene = self._scenes.get((len(slots), pairs))
         if scene is None:
             scene = self._scenes[len(slots), pairs] = self._make_scene(len(slots), pairs)
@@ -252,7 +247,7 @@ class SlotEngine:
             first = self._rows_before(layout, which * count, which, unit > own, logit_rows - offset)
             parts.append(np.where(offset > 0, logit_rows - 1, first))
         # One upload: everything that changes from step to step lies in one array.
-        sent = _put(np.concatenate(parts), self.denoiser.device)
+        sent = put(np.concatenate(parts), self.denoiser.device)
         positions, mask = scene.cut(count)
         rows = SlotRows(
             tokens=sent[: tokens.size].view(len(slots), count),
@@ -273,6 +268,22 @@ class SlotEngine:
             self._scenes.clear()
         return BatchLogits(logits, unit, offset, bounds, [len(one) for one in ranked], paid, self.length)
 
+    def _check_step(
+        self, slots: Sequence[int], states: Sequence[np.ndarray], bridges: Sequence[np.ndarray]
+    ) -> tuple[int, int]:
+        """The most drafts and bridges of a slot; EngineError where the step is none that can be run."""
+        if list(slots) != list(range(len(slots))):
+            raise EngineError(f"a step takes the slots 0 to {len(slots) - 1}, got {list(slots)}; move them together")
+        if any(slot not in self._slots or not len(self._slots[slot].tokens) for slot in slots):
+            raise EngineError("a step needs a refresh of every slot before it")
+        drafts, pairs = max(map(len, states)) - 1, max(map(len, bridges))
+        if drafts > self.drafts or pairs > self.bridges:
+            raise EngineError(
+                f"{drafts} drafts and {pairs} bridges at an anchor, but the engine was made for at most {self.drafts} "
+                f"and {self.bridges}"
+            )
+        return drafts, pairs
+
     def _carry(self, rows: SlotRows, slots: Sequence[int]) -> SlotRows:
         """The same forward, which also caches the rows that slots carry; the others write into a scratch column."""
         source = np.zeros((len(slots), self.length), dtype=np.int64)
@@ -285,7 +296,7 @@ class SlotEngine:
             edge[k] = self.length + there.carried - 1 if there.carried else -1
         device = self.denoiser.device
         return replace(
-            rows, cache_rows=_put(source, device), cache_columns=_put(columns, device), edge_rows=_put(edge, device)
+            rows, cache_rows=put(source, device), cache_columns=put(columns, device), edge_rows=put(edge, device)
         )
 
     def _rows_before(
@@ -323,20 +334,16 @@ class SlotEngine:
         columns = self._columns([slot.cached + slot.carried for slot in slots])
         positions = np.stack([layout.positions(slot.positions, self.drafts) for slot in slots])
         visible = layout.attention_mask(
-            _put(np.array(cached), device), _put(np.array(live), device), columns, self.drafts,
+            put(np.array(cached), device), put(np.array(live), device), columns, self.drafts,
             self.cache == "block_causal",
         )  # fmt: skip
-        return Scene(columns, layout, _put(positions, device), self.denoiser.prepare_mask(visible))
+        return Scene(columns, layout, put(positions, device), self.denoiser.prepare_mask(visible))
 
 
-def _few(count: int, most: int) -> int:
-    """``count`` rounded up to a power of two, ``most`` at most, so that forwards come in few shapes."""
-    return min(most, 1 << (count - 1).bit_length()) if count else 0
-
-
-def _put(array: np.ndarray, device: torch.device) -> torch.Tensor:
+def put(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    """``array`` as int64 on ``device``, without a wait for it."""
     tensor = torch.from_numpy(np.ascontiguousarray(array, dtype=np.int64))
     if device.type != "cuda":
         return tensor.to(device)
-    # Pinned memory comes from torch's caching host allocator, which keeps it until the copy is over.
+    # Pinned by torch's caching host allocator, which keeps it until the copy is over.
     return tensor.pin_memory().to(device, non_blocking=True)

@@ -189,3 +189,14 @@ class Scene:
             mask = self.mask[..., :rows, : self.columns + rows]
             self._last = rows, self.positions[:, :rows].contiguous(), mask.contiguous()
         return self._last[1], self._last[2]
+
+
+def refresh_order(length: int, start: int, block_length: int) -> np.ndarray:
+    """Positions int64 [length] of a whole sequence: those of the block at ``start`` first, the others ascending."""
+    every = np.arange(length)
+    return np.concatenate([every[start : start + block_length], every[:start], every[start + block_length :]])
+
+
+def few(count: int, most: int) -> int:
+    """``count`` rounded up to a power of two, ``most`` at most, so that forwards come in few shapes."""
+    return min(most, 1 << (count - 1).bit_length()) if count else 0

@@ -58,6 +58,18 @@ def test_graphed_forwards_decode_the_same(cache, shift):
     assert graphed.graphs.replayed > graphed.graphs.captured
 
 
+def test_graphed_forwards_decode_the_same_with_copies():
+    """While a copy is held, graphs read twice the columns; a copy itself is made without one."""
+    model, policy = tiny_denoiser(3).model, make_policy("static:1")
+    drafter, graphed = InformedDrafter(6, copies=True), Graphed(model, MASK_ID)
+    plain = dict(decode_batch(HuggingFaceDenoiser(model, MASK_ID), PROMPTS, policy, CONFIG, drafter, batch_size=2))
+    other = dict(decode_batch(graphed, PROMPTS, policy, CONFIG, drafter, batch_size=2))
+    for prompt_index, _ in PROMPTS:
+        assert other[prompt_index].tokens == plain[prompt_index].tokens
+        assert other[prompt_index].accepted == plain[prompt_index].accepted
+    assert graphed.graphs.replayed > 0
+
+
 @pytest.mark.parametrize("shift", [0, 1])
 def test_a_block_that_is_carried_is_cached_although_forwards_are_graphed(shift):
     """A graph keeps writing to the columns that it was captured with; a carrying step has columns of its own."""

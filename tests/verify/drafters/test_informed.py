@@ -5,19 +5,22 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from tests.support.models import END_ID, random_formulas, tiny_denoiser
+from calibrate.models.hugging_face import HuggingFaceDenoiser
+from tests.support.models import END_ID, MASK_ID, random_formulas, tiny_denoiser, tiny_llama
 from tests.support.observing import Facts, same_facts
 from tests.support.watching import Watching
 from verify.decoding import DecodeConfig, decode, decode_batch, make_engine
 from verify.drafters.informed import InformedDrafter
 from verify.drafters.settings import InformedSettings
 from verify.engines.contract import EngineError
+from verify.engines.copy_rows import CopyingRowEngine
 from verify.engines.rows import RowEngine
 from verify.layout import SequenceLayout
 from verify.policies.contract import Commits
 from verify.policies.specification import make_policy
 
 PROMPT = [5, 9, 14, 3, 22, 7]
+COPIES = InformedSettings(copies=True)
 CONFIG = DecodeConfig(block_length=8, generation_length=24, end_token_ids=(END_ID,), top_j=4)
 EXACT = [
     ("dual", "packed"),
@@ -146,6 +149,56 @@ def test_bridges_save_refresh_forwards_and_stop_at_the_end(denoiser):
     watching = Watching(6)
     assert len(stopped.tokens) < len(plain.tokens)
     assert decode(denoiser, PROMPT, policy, ending, watching).tokens == stopped.tokens
+
+
+@pytest.mark.parametrize("backend", ["packed", "expanded"])
+@pytest.mark.parametrize("length", [4, 8, 16, 32])
+def test_copies_change_no_token_and_no_step(denoiser, length, backend):
+    """Several prompts at a time, which stand at different blocks, decode as plainly, and as each prompt alone."""
+    prompts = [(k, [*PROMPT[: 2 + k], 30 + k]) for k in range(3)]
+    config = replace(CONFIG, block_length=length, generation_length=2 * length, cache="dual", backend=backend)
+    drafter = InformedDrafter(5, COPIES)
+    rules = [make_policy("threshold:0.2"), make_policy("threshold:0.2", temperature=1.0), make_policy("static:1")]
+    crossed = 0
+    for policy in rules[: 3 if length < 16 else 2]:
+        plain = dict(decode_batch(denoiser, prompts, policy, config))
+        found = dict(decode_batch(denoiser, prompts, policy, config, drafter, batch_size=2))
+        for number, prompt in prompts:
+            engine = CopyingRowEngine(denoiser, "dual", backend)
+            alone = decode(denoiser, prompt, policy, config, drafter, prompt_index=number, engine=engine)
+            assert (found[number].tokens, found[number].steps) == (plain[number].tokens, plain[number].steps)
+            for name in ("tokens", "forwards", "query_tokens", "accepted"):
+                assert getattr(alone, name) == getattr(found[number], name)
+        staying = dict(decode_batch(denoiser, prompts, policy, config, InformedDrafter(5), batch_size=2))
+        crossed += sum(staying[k].forwards - found[k].forwards for k, _ in prompts)
+    assert crossed > 0 or length > 8  # where blocks are long, few ends of a random model are foreseen
+
+
+def test_copies_save_refresh_forwards_and_one_stands_behind_one_block(denoiser):
+    policy, config = make_policy("static:1"), replace(CONFIG, block_length=4)
+    plain = decode(denoiser, PROMPT, policy, config)
+    watching = Watching(6, COPIES)
+    copying = decode(denoiser, PROMPT, policy, config, watching)
+    staying = decode(denoiser, PROMPT, policy, config, InformedDrafter(6))
+    assert copying.tokens == staying.tokens == plain.tokens
+    assert copying.forwards < staying.forwards
+    ending = replace(config, end_token_ids=tuple(set(plain.tokens[:8])))
+    assert decode(denoiser, PROMPT, policy, ending, watching).tokens == decode(denoiser, PROMPT, policy, ending).tokens
+    # Here a block ends otherwise than was foreseen first, and a second copy takes the place of the first.
+    decode(denoiser, PROMPT, policy, CONFIG, watching)
+
+
+def test_where_no_copy_can_be_made_there_are_none():
+    """A shifted model, and cache modes other than dual: the same decode as without the wish."""
+    policy = make_policy("static:1")
+    shifted = HuggingFaceDenoiser(tiny_llama(3), MASK_ID, logits_shift=1)
+    for denoiser, cache in ((shifted, "dual"), (tiny_denoiser(3), "none"), (tiny_denoiser(3), "block_causal")):
+        config = replace(CONFIG, cache=cache, block_length=4)
+        wished, plain = (
+            decode(denoiser, PROMPT, policy, config, InformedDrafter(4, settings))
+            for settings in (COPIES, InformedSettings())
+        )
+        assert (wished.tokens, wished.query_tokens) == (plain.tokens, plain.query_tokens)
 
 
 def test_a_history_crosses_bridges(denoiser):
