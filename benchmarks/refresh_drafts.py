@@ -17,7 +17,7 @@ These are simulated on top of informed drafts. What is counted is what a runtime
 ``L`` query tokens. Where the simulation calls the model more often, two calls stand for one: the drafts of a refresh
 are evaluated by a step forward over what that refresh has cached, which computes the same.
 
-``copies`` is no simulation: ``InformedDrafter(D, copies=True)`` computes the whole next refresh in a step forward, of
+``copies`` is no simulation: ``InformedSettings(copies=True)`` computes the whole next refresh in a step forward, of
 the sequence with the block as it will probably end (docs/method.md).
 
 More query tokens buy fewer forwards also as more drafts per step, so informed drafts with one draft more stand beside.
@@ -54,6 +54,7 @@ from verify.denoiser import SlotDenoiser, cached_rows
 from verify.drafters.contract import Evidence, Proposal
 from verify.drafters.informed import InformedDrafter
 from verify.drafters.memory import KnownState, StateMemory
+from verify.drafters.settings import InformedSettings
 from verify.engines.contract import BatchLogits
 from verify.engines.copy_slots import CopyingSlotEngine
 from verify.engines.rows import RowEngine
@@ -278,7 +279,7 @@ def measure(checkpoint: Checkpoint, cell: tuple[str, int, tuple[int, ...]], opti
             simulation = Simulation(checkpoint, rules, config, name)
             found = {k: simulation.decode(prompt, k) for k, prompt in prompts}
             note(name, found, guesses_paid=simulation.guesses)
-        drafter = InformedDrafter(budget, copies=True)
+        drafter = InformedDrafter(budget, InformedSettings(copies=True))
         engine = CountingEngine(cast(SlotDenoiser, denoiser), "dual", "packed", 1, layouts, budget, drafter.max_bridges)
         found = decoded(drafter, engine)
         note("copies", found, copies_paid=engine.made, refreshes_saved=engine.saved)

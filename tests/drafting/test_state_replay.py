@@ -16,6 +16,7 @@ from tests.support.models import END_ID, random_formulas, tiny_checkpoint
 from verify.decoding import DecodeConfig, decode_batch
 from verify.drafters.graph import GraphDrafter
 from verify.drafters.informed import InformedDrafter
+from verify.drafters.settings import InformedSettings
 from verify.policies.specification import make_policy
 
 PROMPTS = [[5, 9, 14, 3, 22, 7], [4, 8, 15, 16, 23], [3, 9]]
@@ -64,7 +65,7 @@ def test_predicted_equals_counted_for_what_was_recorded(checkpoint, tmp_path, sp
 @pytest.mark.parametrize(("spec", "backend"), [("static:1", "packed"), ("threshold:0.2", "expanded")])
 def test_copies_are_predicted_where_they_were_recorded(checkpoint, tmp_path, spec, backend):
     policy, config = make_policy(spec), replace(CONFIG, backend=backend, block_length=4)
-    drafter = InformedDrafter(5, copies=True)
+    drafter = InformedDrafter(5, InformedSettings(copies=True))
     log = record_states(checkpoint, PROMPTS, policy, config, tmp_path, drafter)
     forwards, query_tokens, steps = counted(checkpoint, policy, config, drafter)
     found = replay_states(log, drafter)

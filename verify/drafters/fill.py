@@ -38,7 +38,7 @@ class Rows:
         return self._held is not None and not self._bridges
 
     def is_copy(self, complete: np.ndarray | None) -> bool:
-        """Whether a bridge behind ``complete`` (int64 [L]; None: no bridge) is a copy, as none of that block is held."""
+        """Whether a bridge behind ``complete`` (int64 [L]; None: no bridge) is a copy: none of that block is held."""
         return complete is not None and self._held is not None and complete.tobytes() not in self._held
 
     def add(self, state: np.ndarray, complete: np.ndarray | None) -> None:

@@ -16,6 +16,7 @@ from calibrate.models.slot_cache import run_decoder
 from tests.support.models import MASK_ID, random_formulas, tiny_denoiser, tiny_llama
 from verify.decoding import DecodeConfig, decode, decode_batch, make_engine
 from verify.drafters.informed import InformedDrafter
+from verify.drafters.settings import InformedSettings
 from verify.engines.rows import RowEngine
 from verify.engines.slots import SlotEngine
 from verify.layout import SequenceLayout
@@ -61,7 +62,7 @@ def test_graphed_forwards_decode_the_same(cache, shift):
 def test_graphed_forwards_decode_the_same_with_copies():
     """While a copy is held, graphs read twice the columns; a copy itself is made without one."""
     model, policy = tiny_denoiser(3).model, make_policy("static:1")
-    drafter, graphed = InformedDrafter(6, copies=True), Graphed(model, MASK_ID)
+    drafter, graphed = InformedDrafter(6, InformedSettings(copies=True)), Graphed(model, MASK_ID)
     plain = dict(decode_batch(HuggingFaceDenoiser(model, MASK_ID), PROMPTS, policy, CONFIG, drafter, batch_size=2))
     other = dict(decode_batch(graphed, PROMPTS, policy, CONFIG, drafter, batch_size=2))
     for prompt_index, _ in PROMPTS:
