@@ -19,6 +19,7 @@ import torch
 
 from verify.decoding import DecodeConfig
 from verify.engines.slots import COLUMN_STEP
+from verify.engines.step_rows import StepRows
 from verify.layout import SequenceLayout
 from verify.ranking import RANKING_CHUNK
 
@@ -95,6 +96,9 @@ class Load:
         block_length: ``L``.
         cache: the cache mode.
         backend: ``packed`` or ``expanded``.
+        bridges: whether a draft may also be a bridge, which computes a state of the next block behind this one. Buffers
+            then have room for ``D`` bridges beside ``D`` drafts, and for a finished block that is carried; forwards
+            hold at most ``D`` of both together.
         live_rows: rows of a sequence that are computed in every forward; by default the block's.
         refresh_rows: rows of a sequence in the largest refresh forward; by default ``context_length + L``, which a
             bidirectional refresh always has and a block-causal one has at the first block.
@@ -106,12 +110,22 @@ class Load:
     block_length: int = 32
     cache: str = "dual"
     backend: str = "packed"
+    bridges: bool = False
     live_rows: int | None = None
     refresh_rows: int | None = None
 
     @classmethod
-    def of_decode(cls, config: DecodeConfig, prompt_lengths: Sequence[int], batch: int, drafts: int) -> Load:
+    def of_decode(
+        cls, config: DecodeConfig, prompt_lengths: Sequence[int], batch: int, drafts: int, *, bridges: bool = False
+    ) -> Load:
         """What decoding prompts of these lengths comes to: buffers are made for the longest.
+
+        Args:
+            config: lengths, cache mode and back-end.
+            prompt_lengths: tokens of each prompt.
+            batch: sequences at a time.
+            drafts: the most drafts of the drafter (``Drafter.max_drafts``).
+            bridges: whether it builds bridges (``Drafter.max_bridges``); only block-causal mode has any.
 
         Raises:
             verify.layout.LayoutError: lengths or a cache mode that do not fit.
@@ -130,15 +144,23 @@ class Load:
             block_length=length,
             cache=config.cache,
             backend=config.backend,
+            bridges=bridges and config.cache == "block_causal",
             live_rows={"none": longest, "prefix": suffix}.get(config.cache, length),
             refresh_rows=first + length if config.cache == "block_causal" else longest,
         )
 
     @property
     def step_rows(self) -> int:
-        """Rows of a sequence in a step forward."""
-        live = self.live_rows or self.block_length
-        return live + self.drafts * self.block_length if self.backend == "packed" else (1 + self.drafts) * live
+        """Rows of a sequence for which buffers have room in a step forward (``verify.engines.slots``)."""
+        live, bridges = self.live_rows or self.block_length, self.drafts if self.bridges else 0
+        carried = self.block_length if bridges else 0
+        return StepRows(self.block_length, live + carried, bridges, self.backend == "packed").count(self.drafts)
+
+    @property
+    def ranked_rows(self) -> int:
+        """Rows of a sequence whose logits are ranked in a step forward, at most: the masked ones of all its states."""
+        # A draft has a token more than the block; the next block behind a bridge may be masked whole.
+        return self.block_length * (1 + self.drafts) - (0 if self.bridges else self.drafts)
 
 
 @dataclass(frozen=True)
@@ -194,7 +216,7 @@ def predict_memory(sizes: ModelSizes, load: Load) -> MemoryPlan:
     moments = {
         "a layer of a step": _layer(sizes, batch, step, columns + step),
         "a layer of a refresh": _layer(sizes, batch, refresh, refresh, refresh * refresh * (1 + addend)),
-        "logits and ranking of a step": _head(sizes, batch, step, load.block_length * (1 + load.drafts) - load.drafts),
+        "logits and ranking of a step": _head(sizes, batch, step, load.ranked_rows),
         "logits and ranking of a refresh": _head(sizes, batch, refresh, load.block_length),
     }
     return MemoryPlan(held, moments)

@@ -21,6 +21,8 @@ from calibrate.measuring.memory import (
 )
 from calibrate.models.shapes import LLADA_8B, LLADA_TINY, SDAR_8B
 from verify.decoding import DecodeConfig, decode_batch, make_engine
+from verify.drafters.graph import GraphDrafter
+from verify.drafters.informed import InformedDrafter
 from verify.engines.slots import SlotEngine
 from verify.layout import BACKENDS, CACHE_MODES, SequenceLayout
 from verify.policies.specification import make_policy
@@ -78,22 +80,36 @@ def test_the_message(load: Load, available: int, said: str) -> None:
     assert re.search(said, message), message
 
 
+@pytest.mark.parametrize("bridges", [False, True])
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("cache", CACHE_MODES)
-def test_the_load_of_a_decode_is_what_its_engine_makes_room_for(cache: str, backend: str) -> None:
+def test_the_load_of_a_decode_is_what_its_engine_makes_room_for(cache: str, backend: str, bridges: bool) -> None:
     denoiser = LLADA_TINY.make(dtype="float32").denoiser
     config = DecodeConfig(8, 24, cache, backend)
     prompts = [(k, list(range(5 + 6 * k))) for k in range(3)]
     layouts = [SequenceLayout.make(len(prompt), 24, 8, cache) for _, prompt in prompts]
-    engine = make_engine(denoiser, config, layouts, 2, 3)
+    engine = make_engine(denoiser, config, layouts, 2, 3, 3 if bridges else 0)
     assert isinstance(engine, SlotEngine)
-    nodes = [((1, 1),), ((2, 1),), ((1, 2),)]
-    list(decode_batch(denoiser, prompts, make_policy("static:4"), config, nodes, batch_size=2, engine=engine))
-    load = Load.of_decode(config, [len(prompt) for _, prompt in prompts], 2, 3)
+    drafter = InformedDrafter(3) if bridges else GraphDrafter([((1, 1),), ((2, 1),), ((1, 2),)])
+    list(decode_batch(denoiser, prompts, make_policy("static:4"), config, drafter, batch_size=2, engine=engine))
+    load = Load.of_decode(config, [len(prompt) for _, prompt in prompts], 2, 3, bridges=bridges)
     assert (load.batch, load.step_rows) == (2, engine.live_rows)
     held = predict_memory(ModelSizes.of_denoiser(denoiser), load).held
     assert held["keys and values"] == engine.memory.bytes > 0
     assert Load.of_decode(config, [], 4, 1).batch == 1
+
+
+def test_a_budget_of_bridges_is_a_budget_of_wider_forwards() -> None:
+    """Every draft may be a bridge of two blocks, the second of them masked whole."""
+    load = Load(drafts=10, cache="block_causal", bridges=True)
+    assert load.step_rows == 32 * (1 + 1 + 10 + 2 * 10) and load.ranked_rows == 32 * 11
+    without = Load(drafts=10, cache="block_causal")
+    assert without.step_rows == 32 * 11 and without.ranked_rows == 32 * 11 - 10
+    few, many = (
+        largest_drafts(SDAR, Load(16, 4096, cache="block_causal", bridges=bridges), 60 * GIB)
+        for bridges in (True, False)
+    )
+    assert few and many and few < 0.6 * many
 
 
 def test_errors_are_explained() -> None:
