@@ -11,6 +11,7 @@ import calibrate.recording.recorder
 import drafting.graph
 import drafting.searching
 import verify.decoding
+import verify.drafters.file
 import verify.graph.file
 import verify.policies.specification
 import verify.verifier
@@ -24,6 +25,7 @@ EXAMPLES = (
     drafting.graph,
     drafting.searching,
     verify.decoding,
+    verify.drafters.file,
     verify.graph.file,
     verify.policies.specification,
     verify.verifier,

@@ -150,6 +150,7 @@ NO_MODEL = {"torch", "transformers", "optuna", "matplotlib"}
 STARTS = {
     "import verify": LIGHT | {"numpy"},
     "import verify; verify.load_graph(GRAPH)": LIGHT,
+    "import verify; verify.load_drafter(DRAFTER).make()": LIGHT,
     "for name in MODULES['verify']: import_module(name)": LIGHT - {"torch"},
     "for name in MODULES['drafting']: import_module(name)": NO_MODEL | {"typer"},
     "import calibrate, drafting, figures, studies": HEAVY | {"numpy", "typer", "rich"},
@@ -177,7 +178,7 @@ def draftgraph(*arguments):
         assert not stop.code, stop
 
 facts = json.loads(sys.stdin.read())
-GRAPH, TRACES, OUT = facts["graph"], facts["traces"], facts["out"]
+GRAPH, TRACES, OUT, DRAFTER, LOG = (facts[name] for name in ("graph", "traces", "out", "drafter", "log"))
 MODULES, COMMANDS = facts["modules"], facts["commands"]
 for code in facts["codes"]:
     reader, writer = os.pipe()

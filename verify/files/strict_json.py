@@ -164,6 +164,20 @@ def expect_object(value: object, where: str, fields: Sequence[str] | None = None
     return value
 
 
+def expect_format(payload: object, name: str, version: int) -> dict[str, Any]:
+    """A whole file as an object that states the format ``name`` and this ``version``.
+
+    Asked before its fields: a file of another version may well have others.
+    """
+    outer = expect_object(payload, "file")
+    if outer.get("format") != name:
+        fail("format", f'"{name}"', outer.get("format", Words("no such field")))
+    found = outer.get("version", Words("no such field"))
+    if type(found) is not int or found != version:
+        fail("version", f"{version}, the only one this release reads", found)
+    return outer
+
+
 def expect_field(item: dict[str, Any], name: str, where: str) -> Any:
     """``item[name]``, which must be there."""
     if name not in item:

@@ -6,47 +6,35 @@ writer sends what it writes through the same checks, so that no file of ours is 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from verify.files.json_text import format_json, plain_json
 from verify.files.strict_json import (
     StrictJsonError,
-    Words,
-    expect_integer,
-    expect_number,
+    expect_format,
     expect_object,
     expect_plain,
-    expect_text,
     fail,
     read_json,
 )
 from verify.files.writing import write_atomically
 from verify.graph.formulas import ROOT, Formula
 from verify.graph.structure import all_edges, check_depths, fewest_steps, read_edges, read_nodes
+from verify.graph.validity import Validity, read_validity, step_size
 from verify.graph.values import check_latency, check_values
-from verify.policies.contract import PolicyError
-from verify.policies.specification import make_policy
 from verify.ranked import TIE_RULE
 
 GRAPH_FORMAT = "draftgraph"
 GRAPH_FORMAT_VERSION = 1
 RANK_ORIGIN = "lagged"
-CACHES = ("none", "prefix", "dual", "block_causal")
-
-#: Names of rules that are ours: behind one of them, parameters that cannot be read are an error, no foreign rule.
-_OWN_RULES = ("static", "threshold", "quota", "dynamic", "dream")
 
 MAX_BYTES = 16 * 2**20
 MAX_KEYS = 2**16
 MAX_NODES = 2**16
 MAX_EDGES = 2**20
-MAX_BLOCK_LENGTH = 2**15 - 1
-MAX_TOP_J = 2**15 - 1
 
 FIELDS = (
     "format",
@@ -65,53 +53,6 @@ FIELDS = (
 
 class GraphFileError(ValueError):
     """A graph file, or a graph to be written to one, that breaks the format."""
-
-
-@dataclass(frozen=True)
-class Validity:
-    """For whom a graph was calibrated; with anything else its formulas mean other states.
-
-    Attributes:
-        model: the checkpoint's name, without a path.
-        model_revision: what identifies its weights (a commit or a digest), None where none was stated.
-        policy: the specification of the unmasking policy, for example ``static:1``.
-        block_length: positions in a block, ``L``.
-        cache: one of ``CACHES``.
-        temperature: at which tokens were sampled, 0 for argmax.
-        top_j: vocabulary ranks that were recorded; no formula names a higher one.
-    """
-
-    model: str
-    model_revision: str | None
-    policy: str
-    block_length: int
-    cache: str
-    temperature: float
-    top_j: int
-
-    def mismatches(self, run: Validity) -> list[str]:
-        """What stands between this graph and a ``run``, one readable line each; empty when the graph fits.
-
-        Where both sides state a revision it says whether the model is the same, and names are not compared: one folder
-        has many. A run may know more vocabulary ranks than the graph was calibrated with, not fewer.
-        """
-        lines = []
-        revised = self.model_revision is not None and run.model_revision is not None
-        for item in fields(self):
-            ours, theirs = getattr(self, item.name), getattr(run, item.name)
-            if item.name == "model":
-                fits = revised or ours == theirs
-            elif item.name == "model_revision":
-                fits = not revised or ours == theirs
-                ours, theirs = f"{ours} of {self.model}", f"{theirs} of {run.model}"
-            elif item.name == "top_j":
-                fits = theirs >= ours
-            else:
-                fits = ours == theirs
-            if not fits:
-                name = item.name.replace("_", " ")
-                lines.append(f"{name}: the graph was calibrated for {ours!r}, the run has {theirs!r}")
-        return lines
 
 
 @dataclass(frozen=True)
@@ -164,10 +105,10 @@ class GraphFile:
             GraphFileError: the nodes or anything else break the format, as by :func:`load_graph`.
         """
         try:
-            checked = _validity(_plain(vars(validity)))
-            rooted = _plain([[], *(node for node in nodes if node != ROOT)])
+            checked = read_validity(plain_json(vars(validity)))
+            rooted = plain_json([[], *(node for node in nodes if node != ROOT)])
             ordered = read_nodes(rooted, checked.block_length, checked.top_j, MAX_NODES)
-            edges = all_edges(ordered, _step_size(checked.policy), MAX_EDGES)
+            edges = all_edges(ordered, step_size(checked.policy), MAX_EDGES)
             depths = fewest_steps(ordered, edges)
         except StrictJsonError as error:
             raise GraphFileError(f"graph: {error}") from None
@@ -238,17 +179,7 @@ def check_graph(graph: GraphFile, where: str = "graph") -> None:
 def format_graph(graph: GraphFile) -> str:
     """The text of the graph's file: one node or edge a line, so that two graphs can be compared with
     ``diff``."""
-    lines = []
-    for name, value in _payload(graph).items():
-        if name in ("nodes", "edges") and value:
-            rows = ",\n    ".join(json.dumps(row, separators=(",", ":")) for row in value)
-            text = f"[\n    {rows}\n  ]"
-        elif isinstance(value, dict):
-            text = json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False).replace("\n", "\n  ")
-        else:
-            text = json.dumps(value, allow_nan=False, ensure_ascii=False)
-        lines.append(f'  "{name}": {text}')
-    return "{\n" + ",\n".join(lines) + "\n}\n"
+    return format_json(_payload(graph), by_row=("nodes", "edges"))
 
 
 def _payload(graph: GraphFile) -> dict[str, Any]:
@@ -256,36 +187,20 @@ def _payload(graph: GraphFile) -> dict[str, Any]:
     payload: dict[str, Any] = {"format": GRAPH_FORMAT, "version": GRAPH_FORMAT_VERSION}
     payload.update({name: getattr(graph, name) for name in FIELDS[2:]})
     payload["validity"] = vars(graph.validity)
-    return _plain(payload)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.generic | np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
+    return plain_json(payload)
 
 
 def _graph(payload: object) -> GraphFile:
     """Check a parsed file and make the graph. Raises :class:`StrictJsonError`."""
-    # The version before the fields: a file of another version may well have others.
-    outer = expect_object(payload, "file")
-    if outer.get("format") != GRAPH_FORMAT:
-        fail("format", f'"{GRAPH_FORMAT}"', outer.get("format", Words("no such field")))
-    version = outer.get("version", Words("no such field"))
-    if type(version) is not int or version != GRAPH_FORMAT_VERSION:
-        fail("version", f"{GRAPH_FORMAT_VERSION}, the only one this release reads", version)
+    outer = expect_format(payload, GRAPH_FORMAT, GRAPH_FORMAT_VERSION)
     expect_object(payload, "file", FIELDS)
 
-    validity = _validity(outer["validity"])
+    validity = read_validity(outer["validity"])
     for name, only in (("rank_origin", RANK_ORIGIN), ("tie_rule", TIE_RULE)):
         if outer[name] != only:
             fail(name, f'"{only}"', outer[name])
     nodes = read_nodes(outer["nodes"], validity.block_length, validity.top_j, MAX_NODES)
-    edges = read_edges(outer["edges"], nodes, _step_size(validity.policy), MAX_EDGES)
+    edges = read_edges(outer["edges"], nodes, step_size(validity.policy), MAX_EDGES)
     depths = fewest_steps(nodes, edges)
     check_depths(outer["depths"], depths)
     check_values(outer["values"], len(nodes))
@@ -301,36 +216,3 @@ def _graph(payload: object) -> GraphFile:
         values=outer["values"],
         latency=outer["latency"],
     )
-
-
-def _validity(value: object) -> Validity:
-    stated = expect_object(value, "validity", [item.name for item in fields(Validity)])
-    if stated["model_revision"] is not None:
-        expect_text(stated["model_revision"], "validity.model_revision")
-    policy = expect_text(stated["policy"], "validity.policy")
-    _step_size(policy)
-    if stated["cache"] not in CACHES:
-        fail("validity.cache", f"one of {', '.join(CACHES)}", stated["cache"])
-    return Validity(
-        model=expect_text(stated["model"], "validity.model"),
-        model_revision=stated["model_revision"],
-        policy=policy,
-        block_length=expect_integer(stated["block_length"], "validity.block_length", 1, MAX_BLOCK_LENGTH),
-        cache=stated["cache"],
-        temperature=expect_number(stated["temperature"], "validity.temperature", 0.0),
-        top_j=expect_integer(stated["top_j"], "validity.top_j", 1, MAX_TOP_J),
-    )
-
-
-def _step_size(policy: str) -> int | None:
-    """Pairs per step under ``policy``; None when it varies, also for a rule that is not ours."""
-    try:
-        known = make_policy(policy)
-    except PolicyError as error:
-        if policy.partition(":")[0] in _OWN_RULES:
-            fail("validity.policy", "a policy with valid parameters", Words(str(error)[:300]))
-        return None
-    if known.spec != policy:
-        # Two spellings of one policy would count as two when a run is compared with the graph.
-        fail("validity.policy", f'"{known.spec}"', policy)
-    return known.step_size

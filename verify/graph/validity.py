@@ -1,0 +1,107 @@
+"""For whom a saved graph or drafter is valid, and whether a run fits it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from verify.files.strict_json import Words, expect_integer, expect_number, expect_object, expect_text, fail
+from verify.policies.contract import PolicyError
+from verify.policies.specification import make_policy
+
+CACHES = ("none", "prefix", "dual", "block_causal")
+
+#: Names of rules that are ours: behind one of them, parameters that cannot be read are an error, no foreign rule.
+_OWN_RULES = ("static", "threshold", "quota", "dynamic", "dream")
+
+MAX_BLOCK_LENGTH = 2**15 - 1
+MAX_TOP_J = 2**15 - 1
+
+
+@dataclass(frozen=True)
+class Validity:
+    """For whom a graph was calibrated, or a drafter tuned; with anything else its formulas mean other states.
+
+    Attributes:
+        model: the checkpoint's name, without a path.
+        model_revision: what identifies its weights (a commit or a digest), None where none was stated.
+        policy: the specification of the unmasking policy, for example ``static:1``.
+        block_length: positions in a block, ``L``.
+        cache: one of ``CACHES``.
+        temperature: at which tokens were sampled, 0 for argmax.
+        top_j: vocabulary ranks that were recorded; no formula names a higher one.
+    """
+
+    model: str
+    model_revision: str | None
+    policy: str
+    block_length: int
+    cache: str
+    temperature: float
+    top_j: int
+
+    def mismatches(self, run: Validity, what: str = "the graph was calibrated") -> list[str]:
+        """What stands between this graph and a ``run``, one readable line each; empty when the graph fits.
+
+        Where both sides state a revision it says whether the model is the same, and names are not compared: one folder
+        has many. A run may know more vocabulary ranks than the graph was calibrated with, not fewer. ``what`` begins
+        the lines.
+        """
+        lines = []
+        revised = self.model_revision is not None and run.model_revision is not None
+        for item in fields(self):
+            ours, theirs = getattr(self, item.name), getattr(run, item.name)
+            if item.name == "model":
+                fits = revised or ours == theirs
+            elif item.name == "model_revision":
+                fits = not revised or ours == theirs
+                ours, theirs = f"{ours} of {self.model}", f"{theirs} of {run.model}"
+            elif item.name == "top_j":
+                fits = theirs >= ours
+            else:
+                fits = ours == theirs
+            if not fits:
+                name = item.name.replace("_", " ")
+                lines.append(f"{name}: {what} for {ours!r}, the run has {theirs!r}")
+        return lines
+
+
+def read_validity(value: object) -> Validity:
+    """Check the ``validity`` of a file.
+
+    Raises:
+        StrictJsonError: a field that is missing, unknown, of another type or out of range.
+    """
+    stated = expect_object(value, "validity", [item.name for item in fields(Validity)])
+    if stated["model_revision"] is not None:
+        expect_text(stated["model_revision"], "validity.model_revision")
+    policy = expect_text(stated["policy"], "validity.policy")
+    step_size(policy)
+    if stated["cache"] not in CACHES:
+        fail("validity.cache", f"one of {', '.join(CACHES)}", stated["cache"])
+    return Validity(
+        model=expect_text(stated["model"], "validity.model"),
+        model_revision=stated["model_revision"],
+        policy=policy,
+        block_length=expect_integer(stated["block_length"], "validity.block_length", 1, MAX_BLOCK_LENGTH),
+        cache=stated["cache"],
+        temperature=expect_number(stated["temperature"], "validity.temperature", 0.0),
+        top_j=expect_integer(stated["top_j"], "validity.top_j", 1, MAX_TOP_J),
+    )
+
+
+def step_size(policy: str) -> int | None:
+    """Pairs per step under ``policy``; None when it varies, also for a rule that is not ours.
+
+    Raises:
+        StrictJsonError: one of our rules with parameters that cannot be read, or in another spelling than the shortest.
+    """
+    try:
+        known = make_policy(policy)
+    except PolicyError as error:
+        if policy.partition(":")[0] in _OWN_RULES:
+            fail("validity.policy", "a policy with valid parameters", Words(str(error)[:300]))
+        return None
+    if known.spec != policy:
+        # Two spellings of one policy would count as two when a run is compared with the graph.
+        fail("validity.policy", f'"{known.spec}"', policy)
+    return known.step_size
