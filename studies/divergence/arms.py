@@ -4,7 +4,7 @@ The reference is plain decoding, one sequence at a time. Against it stand
 
 * ``repeat``: the same once more. Zero, unless the device does not repeat itself;
 * ``batch``: plain decoding, several sequences per forward. What every engine's users live with;
-* ``blank``: plain decoding with blank drafts: forwards have the rows that the graph's drafts would have, but each of
+* ``blank``: plain decoding with blank drafts: forwards have the rows that the drafter's drafts would have, but each of
   them is a copy of the real block, which no step can lead to, so none is ever accepted. What wider forwards alone do;
 * ``drafts``: speculation, one sequence at a time.
 """
@@ -21,24 +21,63 @@ import numpy as np
 from studies.divergence.divergences import Decision, DecisionRecorder, Divergence, DivergenceFinder
 from verify.decoding import DecodeConfig, DecodeResult, Observer, StepFact, decode_batch
 from verify.denoiser import Denoiser
-from verify.drafters.graph import GraphDrafter
-from verify.drafts import DraftFiller
+from verify.drafters.contract import Drafter, Evidence, Proposal, SequenceDrafter
 from verify.policies.contract import Policy
-from verify.ranked import AnchorRanks, LaggedRanker, Ranker
+from verify.ranked import RankedBlocks
 
 REPEAT, BATCH, BLANK, DRAFTS = "repeat", "batch", "blank", "drafts"
 ARMS = (REPEAT, BATCH, BLANK, DRAFTS)
 
 
-class BlankRanker(LaggedRanker):
-    """Names the mask token at every rank, so that every draft is a copy of the real block and none is ever accepted."""
+class BlankDrafter:
+    """Proposes a copy of the real block for every draft that another drafter proposes, so that none is ever accepted.
 
-    def __init__(self, mask_token_id: int) -> None:
-        self.mask_token_id = mask_token_id
+    A bridge becomes a copy with the masked next block behind it. The other drafter is shown the real block only, as
+    blank drafts teach nothing.
+    """
 
-    def rank(self, *args: Any, **kwargs: Any) -> AnchorRanks:
-        ranks = super().rank(*args, **kwargs)
-        return AnchorRanks(ranks.positions, np.full_like(ranks.tokens, self.mask_token_id))
+    def __init__(self, drafter: Drafter) -> None:
+        self._drafter = drafter
+
+    @property
+    def max_drafts(self) -> int:
+        return self._drafter.max_drafts
+
+    @property
+    def max_bridges(self) -> int:
+        return self._drafter.max_bridges
+
+    @property
+    def max_vocabulary_rank(self) -> int:
+        return self._drafter.max_vocabulary_rank
+
+    def describe(self) -> dict[str, Any]:
+        return {"drafter": "blank", "instead_of": self._drafter.describe()}
+
+    def for_sequence(self) -> _Blank:
+        return _Blank(self._drafter.for_sequence())
+
+
+class _Blank:
+    """See :class:`BlankDrafter`; one sequence."""
+
+    remembers = False
+
+    def __init__(self, drafter: SequenceDrafter) -> None:
+        self._drafter = drafter
+
+    def start_block(self) -> None:
+        self._drafter.start_block()
+
+    def learn(self, states: np.ndarray, ranked: RankedBlocks, policy: Policy, mask_token_id: int) -> None:
+        self._drafter.learn(states[:1], ranked, policy, mask_token_id)
+
+    def propose(self, evidence: Evidence) -> Proposal:
+        proposed, block = self._drafter.propose(evidence), evidence.block
+        pair = np.stack([block, np.full_like(block, evidence.mask_token_id)])
+        return Proposal(
+            np.repeat(block[None], len(proposed.drafts), axis=0), np.repeat(pair[None], len(proposed.bridges), axis=0)
+        )
 
 
 class Tee:
@@ -81,13 +120,13 @@ class ArmRun:
 
 @dataclass(frozen=True, eq=False)
 class Setting:
-    """What all ways of decoding share: model, prompts (token ids), policy, lengths and cache mode, drafts."""
+    """What all ways of decoding share: model, prompts (token ids), policy, lengths and cache mode, drafter."""
 
     denoiser: Denoiser
     prompts: Sequence[Sequence[int]]
     policy: Policy
     config: DecodeConfig
-    filler: DraftFiller
+    drafter: Drafter
 
 
 def run_reference(
@@ -130,10 +169,9 @@ def run_arm(
             "2 of both"
         )
     finder = DivergenceFinder(reference.decisions, setting.policy)
-    graph = setting.filler if name in (BLANK, DRAFTS) else DraftFiller(())
-    ranker = BlankRanker(setting.denoiser.mask_token_id) if name == BLANK else None
+    drafters = {BLANK: BlankDrafter(setting.drafter), DRAFTS: setting.drafter}
     start = time.perf_counter()
-    results = _decode_all(setting, size, finder, on_prompt, graph, ranker)
+    results = _decode_all(setting, size, finder, on_prompt, drafters.get(name))
     return ArmRun(name, size, results, finder.divergences, time.perf_counter() - start)
 
 
@@ -142,14 +180,13 @@ def _decode_all(
     batch: int,
     observer: Observer,
     on_prompt: Callable[[], None] | None,
-    graph: DraftFiller | None = None,
-    ranker: Ranker | None = None,
+    drafter: Drafter | None = None,
 ) -> list[DecodeResult]:
     """All prompts through one loop, whatever the batch, so that nothing but what is asked for differs."""
     found: dict[int, DecodeResult] = {}
     for prompt_index, result in decode_batch(
         setting.denoiser, list(enumerate(setting.prompts)), setting.policy, setting.config,
-        GraphDrafter(graph or (), ranker),
+        () if drafter is None else drafter,
         batch_size=batch, observer=observer,
     ):  # fmt: skip
         found[prompt_index] = result

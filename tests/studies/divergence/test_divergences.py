@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 
 from figures.records.divergence import load_divergence
-from studies.divergence.arms import ARMS, ArmRun, Reference, Setting, run_arm, run_reference
+from studies.divergence.arms import ARMS, ArmRun, BlankDrafter, Reference, Setting, run_arm, run_reference
 from studies.divergence.divergences import Decision, DivergenceFinder, decision_margins, part
 from studies.divergence.file import DIVERGENCE_COLUMNS, save_divergence
 from studies.divergence.summary import PATH, TOKENS, Arm, DivergenceReport, Share, compare, summarise
 from tests.support.divergence_toys import ShapedNoise
 from tests.support.models import END_ID, random_formulas
 from verify.decoding import DecodeConfig, StepFact
-from verify.drafts import DraftFiller
+from verify.drafters.contract import Drafter
+from verify.drafters.graph import GraphDrafter
+from verify.drafters.informed import InformedDrafter
 from verify.policies.contract import Policy
 from verify.policies.specification import make_policy
 
@@ -193,18 +195,28 @@ def test_the_sentence(drafts: list[int], batch: list[int], expected: str) -> Non
     assert expected in report.sentence
 
 
-def run_all(denoiser: ShapedNoise, spec: str = "static:1", cache: str = "dual") -> tuple[Reference, list[ArmRun]]:
+def run_all(
+    denoiser: ShapedNoise, spec: str = "static:1", cache: str = "dual", drafter: Drafter | None = None
+) -> tuple[Reference, list[ArmRun]]:
     policy = make_policy(spec)
     config = DecodeConfig(**{**vars(CONFIG), "cache": cache})
-    filler = DraftFiller(random_formulas(1, 6, policy.step_size))
-    setting = Setting(denoiser, PROMPTS, policy, config, filler)
+    drafter = drafter or GraphDrafter(random_formulas(1, 6, policy.step_size))
+    setting = Setting(denoiser, PROMPTS, policy, config, drafter)
     reference = run_reference(setting)
     return reference, [run_arm(name, setting, reference, batch=3) for name in ARMS]
 
 
-@pytest.mark.parametrize("spec", ["static:1", "threshold:0.3"])
-def test_in_float32_nothing_parts(spec: str, tmp_path: Path) -> None:
-    reference, runs = run_all(ShapedNoise(), spec)
+@pytest.mark.parametrize(
+    ("spec", "cache", "drafter"),
+    [
+        ("static:1", "dual", None),
+        ("threshold:0.3", "dual", None),
+        ("static:1", "block_causal", InformedDrafter(6)),
+        ("threshold:0.3", "dual", InformedDrafter(6)),
+    ],
+)
+def test_in_float32_nothing_parts(spec: str, cache: str, drafter: Drafter | None, tmp_path: Path) -> None:
+    reference, runs = run_all(ShapedNoise(), spec, cache, drafter)
     for run in runs:
         assert run.divergences == {}
         assert [result.tokens for result in run.results] == [result.tokens for result in reference.results]
@@ -263,8 +275,24 @@ def test_noise_parts_the_ways_that_have_its_shape(
     assert len(rows) == sum(len(way.divergences) for way in report.arms)
 
 
+def test_blank_drafts_have_the_rows_of_drafts_and_bridges() -> None:
+    """Plain decoding advances one step a forward; with blank drafts it pays for all that is proposed and no more."""
+    drafter = InformedDrafter(6)
+    _, runs = run_all(ShapedNoise(), "static:1", "block_causal", drafter)
+    plain, _, blank, drafts = runs
+    assert [result.tokens for result in blank.results] == [result.tokens for result in plain.results]
+    per_forward = [
+        sum(result.query_tokens for result in run.results) / sum(result.forwards for result in run.results)
+        for run in (plain, blank, drafts)
+    ]
+    assert per_forward[0] < 9 and min(per_forward[1:]) > 30
+    made = BlankDrafter(drafter)
+    assert (made.max_drafts, made.max_bridges, made.max_vocabulary_rank) == (6, 6, 1)
+    assert made.describe() == {"drafter": "blank", "instead_of": drafter.describe()}
+
+
 def test_wrong_ways_are_named() -> None:
-    setting = Setting(ShapedNoise(), PROMPTS[:1], make_policy("static:1"), CONFIG, DraftFiller(()))
+    setting = Setting(ShapedNoise(), PROMPTS[:1], make_policy("static:1"), CONFIG, GraphDrafter())
     reference = Reference([], {})
     with pytest.raises(ValueError, match="unknown way to decode 'other', expected one of repeat, batch, blank, drafts"):
         run_arm("other", setting, reference)
