@@ -9,9 +9,12 @@ from verify.lazy import public_names
 _HOMES = {
     "Checkpoint": "calibrate.models.checkpoint",
     "load_checkpoint": "calibrate.models.checkpoint",
+    "StateLog": "calibrate.traces.state_log",
     "Traces": "calibrate.traces.table",
+    "read_states": "calibrate.traces.state_log",
     "read_traces": "calibrate.traces.table",
     "record": "calibrate.recording.recorder",
+    "record_states": "calibrate.recording.states",
     "encode_for": "calibrate.prompts.encoding",
     "load_prompt_set": "calibrate.prompts.source",
 }

@@ -14,10 +14,12 @@ _HOMES = {
     "ParentGraph": "drafting.parents",
     "PrefixTrie": "drafting.trie",
     "ReplayResult": "drafting.replay",
+    "StateReplay": "drafting.state_replay",
     "accepted_per_anchor": "drafting.values",
     "connected_weight": "drafting.values",
     "parent_graph": "drafting.parents",
     "path_value": "drafting.values",
+    "replay_states": "drafting.state_replay",
     "search": "drafting.searching",
 }
 # ``replay`` is left out: it names the module drafting.replay, which holds the function.

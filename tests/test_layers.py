@@ -13,11 +13,17 @@ from pathlib import Path
 import networkx as nx
 import pytest
 
+from calibrate.recording.states import record_states
 from studies.cli.app import COMMANDS
 from tests.support.command_line import run
+from tests.support.models import tiny_checkpoint
 from tests.support.paths import ROOT
 from tests.support.study_toys import write_folder
 from tests.support.toy import toy_traces
+from verify.decoding import DecodeConfig
+from verify.drafters.file import DrafterFile, save_drafter
+from verify.drafters.informed import InformedDrafter
+from verify.policies.specification import make_policy
 
 LAYERS = ("verify", "calibrate", "drafting", "figures", "studies")
 FILES = [path for layer in LAYERS for path in sorted((ROOT / layer).rglob("*.py"))]
@@ -162,6 +168,8 @@ STARTS = {
     "draftgraph('compare', OUT + '/g.json', GRAPH, '--traces', TRACES)": NO_MODEL,
     "draftgraph('inspect', GRAPH)": NO_MODEL,
     "draftgraph('inspect', TRACES)": NO_MODEL,
+    "draftgraph('inspect', LOG)": NO_MODEL,
+    "draftgraph('evaluate', LOG, '--drafter', DRAFTER)": NO_MODEL,
     "draftgraph('export', GRAPH, '--out', OUT + '/g.safetensors')": NO_MODEL,
 }
 
@@ -207,8 +215,18 @@ def test_what_a_start_loads(tmp_path: Path) -> None:
     graph = tmp_path / "graph.json"
     run("search", traces, "--budget", 3, "--out", graph)
     modules = {layer: [name for name in MODULES if name.split(".")[0] == layer] for layer in LAYERS}
+    record_states(
+        tiny_checkpoint(),
+        [[5, 6, 7]],
+        make_policy("static:1"),
+        DecodeConfig(8, 8),
+        tmp_path / "log",
+        InformedDrafter(2),
+    )
+    save_drafter(DrafterFile(2), tmp_path / "drafter.json")
     facts = {
         "graph": str(graph), "traces": str(traces), "out": str(tmp_path), "modules": modules,
+        "drafter": str(tmp_path / "drafter.json"), "log": str(tmp_path / "log"),
         "commands": list(COMMANDS), "codes": list(STARTS),
     }  # fmt: skip
     done = subprocess.run(

@@ -12,14 +12,12 @@ from verify.policies.contract import Policy
 
 
 class ValidityMismatchError(ValueError):
-    """A graph that was calibrated for something else than it is to be run with."""
+    """A graph or a drafter that was made for something else than it is to be run with."""
 
 
-def graph_mismatches(
-    graph: GraphFile, model: str, model_revision: str | None, policy: Policy, config: DecodeConfig
-) -> list[str]:
-    """What stands between ``graph`` and a run, one readable line each; empty when the graph fits."""
-    run = Validity(
+def run_validity(model: str, model_revision: str | None, policy: Policy, config: DecodeConfig) -> Validity:
+    """What a run is, in the terms in which a graph or a drafter says for whom it is valid."""
+    return Validity(
         model=model,
         model_revision=model_revision,
         policy=policy.spec,
@@ -28,7 +26,6 @@ def graph_mismatches(
         temperature=policy.temperature,
         top_j=config.top_j,
     )
-    return graph.validity.mismatches(run)
 
 
 class Verifier:
@@ -68,8 +65,7 @@ class Verifier:
         model: str,
         model_revision: str | None = None,
     ) -> None:
-        wrong = graph_mismatches(graph, model, model_revision, policy, config)
-        if wrong:
+        if wrong := graph.validity.mismatches(run_validity(model, model_revision, policy, config)):
             raise ValidityMismatchError("the graph is not valid for this run: " + "; ".join(wrong))
         self.graph, self.denoiser, self.policy, self.config = graph, denoiser, policy, config
         self._filler = DraftFiller(graph.nodes[1:])

@@ -98,6 +98,15 @@ class StateLog:
         )
 
 
+def is_state_log(folder: str | Path) -> bool:
+    """Whether the folder of a recording holds a state log; a trace of plain decoding is none.
+
+    Raises:
+        TraceError: it has no manifest that can be read.
+    """
+    return read_manifest(Path(folder))["run"].get("drafter") is not None
+
+
 def read_states(folders: str | Path | Sequence[str | Path], *, partial: bool = False) -> StateLog:
     """Read the log in a folder, or in several folders of the same decodes as one.
 
@@ -110,7 +119,7 @@ def read_states(folders: str | Path | Sequence[str | Path], *, partial: bool = F
     """
     paths = [Path(folders)] if isinstance(folders, str | Path) else [Path(folder) for folder in folders]
     for path in paths:
-        if read_manifest(path)["run"].get("drafter") is None:
+        if not is_state_log(path):
             raise TraceError(
                 f"{path} holds a trace of plain decoding, expected a log of evaluated states; record one with "
                 "`draftgraph record --drafter informed`"

@@ -29,12 +29,15 @@ class Entry(NamedTuple):
 #: the module ``studies.cli.commands.cross_validate``.
 COMMANDS = {
     "calibrate": Entry(RECORD, "Record, search, predict, export and verify; the run directory holds everything."),
-    "record": Entry(RECORD, "Record acceptance traces of plain decoding; run it again to go on after a stop."),
+    "record": Entry(
+        RECORD,
+        "Record traces of plain decoding, or state logs of decodes with drafts; run it again to go on after a stop.",
+    ),
     "latency": Entry(RECORD, "Measure forward time against the number of drafts on this device."),
     "memory": Entry(RECORD, "Predict the peak memory of a decode, and the largest budget that fits."),
     "search": Entry(SEARCH, "Find a draft graph for a budget in recorded traces."),
     "evaluate": Entry(
-        SEARCH, "Replay graphs over recorded traces: accepted drafts and forward passes, without a model."
+        SEARCH, "Replay drafts over what was recorded: accepted drafts and forward passes, without a model."
     ),
     "compare": Entry(
         SEARCH, "Tell two graphs apart on the same prompts: paired difference, its interval, and one sentence."
@@ -56,14 +59,15 @@ COMMANDS = {
     ),
     "verify": Entry(
         RUN,
-        "Decode prompts plainly and with the graph; compare tokens, and forwards counted with forwards predicted.",
+        "Decode prompts plainly and with drafts; compare tokens, and forwards counted with forwards predicted.",
     ),
     "decode": Entry(RUN, "Decode prompts, plainly, with a draft graph or with informed drafts, into JSONL."),
     "export": Entry(
         RUN, "Write a graph for another runtime: checked JSON, static buffers as safetensors, or Graphviz DOT."
     ),
     "inspect": Entry(
-        LOOK, "Say what a trace folder, a graph or a run is, for whom it is valid, what it won, and how sure that is."
+        LOOK,
+        "Say what a recording, a graph, a drafter or a run is, for whom it is valid, what it won, and how sure.",
     ),
     "plot": Entry(LOOK, "Draw every figure of saved results: PNG, SVG and the data as CSV."),
     "report": Entry(

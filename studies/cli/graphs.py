@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,26 +10,23 @@ if TYPE_CHECKING:
 
 
 def read_graph(path: Path) -> GraphFile:
-    """Read a graph file; whoever names a run's results instead is told where its graphs are.
+    """Read a graph file; whoever names another file of ours instead is told what to name.
 
     Raises:
         verify.graph.file.GraphFileError: as :func:`verify.graph.file.load_graph`.
     """
     from figures.records.run import Run
+    from verify.drafters.file import DRAFTER_FORMAT
     from verify.graph.file import GraphFileError, load_graph
 
     try:
         return load_graph(path)
     except GraphFileError as error:
+        if f'found "{DRAFTER_FORMAT}"' in str(error):
+            raise GraphFileError(f"{error}; this is a drafter file, which --drafter takes") from None
         if Run.FORMAT not in str(error):
             raise
         raise GraphFileError(f"{error}; these are results, graphs are under {path.parent / 'graphs'}/") from None
-
-
-def unfit(mismatches: Sequence[str], policy: str | None) -> str:
-    """The ``mismatches`` of a graph and a run in one line; says so when a ``--policy`` that was given is among them."""
-    own_policy = policy is not None and any(line.startswith("policy:") for line in mismatches)
-    return "; ".join(mismatches) + ("; leave --policy out" if own_policy else "")
 
 
 def short_names(*paths: Path) -> list[str]:

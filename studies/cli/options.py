@@ -65,6 +65,40 @@ CacheOption = Annotated[
 IgnoreEndOption = Annotated[
     bool, typer.Option("--ignore-end-tokens", help="Decode the whole length, also after an end token.")
 ]
+DrafterOption = Annotated[
+    str | None,
+    typer.Option(
+        "--drafter",
+        help="graph, informed (drafts that learn inside a block and need no graph), or a drafter file. "
+        "[default: graph where --graph is given, else plain decoding]",
+    ),
+]
+DrafterGraphOption = Annotated[Path | None, typer.Option("--graph", help="The graph file whose drafts are used.")]
+DraftsOption = Annotated[
+    int | None, typer.Option("--drafts", min=0, help="Drafts per forward of --drafter informed. [default: 10]")
+]
+DrafterPolicyOption = Annotated[
+    str | None, typer.Option("--policy", help="Unmasking policy. [default: the drafter's, else threshold:0.9]")
+]
+DrafterTemperatureOption = Annotated[
+    float | None, typer.Option("--temperature", min=0.0, help="0 takes argmax tokens. [default: the drafter's, else 0]")
+]
+DrafterBlockLengthOption = Annotated[
+    int | None,
+    typer.Option(
+        "--block-length",
+        min=1,
+        help="Positions per block. [default: the drafter's, else what the checkpoint was trained for, or 32]",
+    ),
+]
+DrafterCacheOption = Annotated[
+    str | None,
+    typer.Option(
+        "--cache",
+        help="What is cached while a block is solved: none, prefix, dual or block_causal. [default: the drafter's, "
+        "else as the checkpoint was trained]",
+    ),
+]
 BackendOption = Annotated[
     str,
     typer.Option(

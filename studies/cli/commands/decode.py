@@ -1,4 +1,4 @@
-"""``decode``: prompts are decoded, plainly or with a draft graph."""
+"""``decode``: prompts are decoded, plainly or with drafts."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from studies.cli import options, printing
-from studies.cli.graphs import read_graph, unfit
+from studies.cli.drafters import load_of, read_drafter, rule_for, settings_for
 from studies.cli.guard import command
 from studies.cli.outputs import check_output
 
@@ -19,7 +17,6 @@ if TYPE_CHECKING:
     from calibrate.models.checkpoint import Checkpoint
     from calibrate.prompts.prompt import Prompt
     from verify.decoding import DecodeResult
-    from verify.drafters.informed import InformedDrafter
 
 
 @command()
@@ -32,25 +29,14 @@ def decode_command(
     limit: options.LimitOption = None,
     chat: options.ChatOption = False,
     ignore_end_tokens: options.IgnoreEndOption = False,
-    graph: Annotated[
-        Path | None, typer.Option("--graph", help="Speculate with this graph; plain decoding without.")
-    ] = None,
-    drafter: Annotated[
-        str | None,
-        typer.Option(
-            "--drafter",
-            help="graph, or informed: drafts that learn inside a block and need no graph. "
-            "[default: graph where --graph is given, else plain decoding]",
-        ),
-    ] = None,
-    drafts: Annotated[
-        int | None, typer.Option("--drafts", min=0, help="Drafts per forward of --drafter informed. [default: 10]")
-    ] = None,
-    policy: Annotated[str | None, typer.Option("--policy", help="Unmasking policy; by default the graph's.")] = None,
-    temperature: Annotated[float | None, typer.Option("--temperature", min=0.0, help="By default the graph's.")] = None,
-    block_length: Annotated[int | None, typer.Option("--block-length", min=1, help="By default the graph's.")] = None,
+    graph: options.DrafterGraphOption = None,
+    drafter: options.DrafterOption = None,
+    drafts: options.DraftsOption = None,
+    policy: options.DrafterPolicyOption = None,
+    temperature: options.DrafterTemperatureOption = None,
+    block_length: options.DrafterBlockLengthOption = None,
     generation_length: options.GenerationLengthOption = 96,
-    cache: Annotated[str | None, typer.Option("--cache", help="By default the graph's.")] = None,
+    cache: options.DrafterCacheOption = None,
     backend: options.BackendOption = "packed",
     seed: options.SeedOption = 0,
     batch_size: options.BatchSizeOption = 1,
@@ -63,64 +49,50 @@ def decode_command(
     overwrite: options.OverwriteOption = False,
 ) -> None:
     """Decode prompts, plainly, with a draft graph or with informed drafts, into JSONL."""
-    from calibrate.measuring.memory import Load, explained
+    from calibrate.measuring.memory import explained
     from calibrate.models.checkpoint import load_checkpoint
-    from calibrate.models.settings import decode_settings
     from calibrate.progress import RichReporter
     from calibrate.prompts.encoding import encode_for
     from calibrate.prompts.source import load_prompt_set
     from verify.decoding import decode_batch
-    from verify.graph.file import GraphFile
-    from verify.policies.specification import make_policy
-    from verify.verifier import graph_mismatches
+    from verify.drafters.graph import GraphDrafter
+    from verify.verifier import run_validity
 
     check_output(out, overwrite)
-    informed = _informed(drafter, graph, drafts)
-    file: GraphFile | None = read_graph(graph) if graph is not None else None
-    valid = file.validity if file is not None else None
-    spec = policy or (valid.policy if valid else "threshold:0.9")
-    heat = temperature if temperature is not None else (valid.temperature if valid else 0.0)
-    rule = make_policy(spec, heat)
+    asked = read_drafter(drafter, graph, drafts)
+    spec, rule = rule_for(asked, policy, temperature)
     prompt_set = load_prompt_set(prompts, split, limit, fraction=split_fraction, default="test")
     checkpoint = load_checkpoint(
         model, dtype=dtype, device=device, mask_token_id=mask_token_id, revision=revision,
         compiled=compiled, cuda_graphs=cuda_graphs,
     )  # fmt: skip
     encoded = encode_for(checkpoint, prompt_set, chat=chat)
-    settings = decode_settings(
+    settings = settings_for(
+        asked,
         checkpoint,
         spec,
-        block_length=block_length or (valid.block_length if valid else None),
-        cache=cache or (valid.cache if valid else None),
+        block_length=block_length,
+        cache=cache,
         generation_length=generation_length,
         ignore_end_tokens=ignore_end_tokens,
         backend=backend,
-        top_j=valid.top_j if valid else 8,
         seed=seed,
     )
     config = settings.config
-    if file is not None:
-        wrong = graph_mismatches(file, checkpoint.name, checkpoint.revision, rule, config)
-        if wrong:
-            raise ValueError(f"{graph} is not valid for this run: " + unfit(wrong, policy))
-    proposed: Any = file.nodes[1:] if file is not None else (informed or ())
-    width = len(proposed) if informed is None else informed.max_drafts
-    if informed is not None and config.cache == "block_causal":
-        # Buffers have room for as many bridges, of two blocks each, and for a block that is carried.
-        width = (3 if config.backend == "packed" else 4) * width + 1
-    if file is None:
+    if asked is not None:
+        asked.check(run_validity(checkpoint.name, checkpoint.revision, rule, config), policy)
+    if asked is None or asked.validity is None:
         printing.say(f"policy {rule.spec}, {settings.note}")
+    proposed = asked.drafter if asked is not None else GraphDrafter()
     run = {
         "model": checkpoint.name, "model_revision": checkpoint.revision, "dtype": dtype, "policy": rule.spec,
-        "graph": None if graph is None else str(graph), "temperature": rule.temperature,
-        "informed_drafts": None if informed is None else informed.max_drafts, **asdict(config),
+        "temperature": rule.temperature, "drafter": None if asked is None else asked.description(), **asdict(config),
     }  # fmt: skip
     done: dict[int, dict[str, Any]] = {}  # in the order in which a batch finishes them
     results = decode_batch(checkpoint.denoiser, list(enumerate(encoded)), rule, config, proposed, batch_size=batch_size)
     try:
-        load = Load.of_decode(config, [len(prompt) for prompt in encoded], batch_size, width)
         with (
-            explained(checkpoint.denoiser, load),
+            explained(checkpoint.denoiser, load_of(proposed, config, encoded, batch_size)),
             RichReporter(printing.console).task("decode", len(encoded)) as advance_to,
         ):
             for prompt_index, result in results:
@@ -140,24 +112,6 @@ def decode_command(
         printing.bold(out),
         f": {steps} denoising steps in {forwards} forward passes ({steps / forwards:.2f} steps per forward)",
     )
-
-
-def _informed(drafter: str | None, graph: Path | None, drafts: int | None) -> InformedDrafter | None:
-    """The informed drafter where it is asked for; ``ValueError`` for options that do not go together."""
-    from verify.drafters.informed import InformedDrafter
-    from verify.files.quoting import quoted
-
-    if drafter not in (None, "graph", "informed"):
-        raise ValueError(f"unknown drafter {quoted(drafter)}, expected graph or informed")
-    if drafter == "informed":
-        if graph is not None:
-            raise ValueError("--drafter informed needs no graph; leave --graph out, or give --drafter graph")
-        return InformedDrafter(10 if drafts is None else drafts)
-    if drafts is not None:
-        raise ValueError("--drafts belongs to --drafter informed; a graph holds its own number of drafts")
-    if drafter == "graph" and graph is None:
-        raise ValueError("--drafter graph needs the graph; give --graph FILE")
-    return None
 
 
 def _line(prompt: Prompt, result: DecodeResult, checkpoint: Checkpoint, run: dict[str, Any]) -> dict[str, Any]:

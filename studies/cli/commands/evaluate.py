@@ -1,26 +1,63 @@
-"""``evaluate``: graphs are replayed over recorded traces."""
+"""``evaluate``: graphs are replayed over recorded traces, any drafter over state logs."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from studies.cli import printing
-from studies.cli.graphs import read_graph, short_names
+from studies.cli import options, printing
+from studies.cli.drafters import AskedDrafter, read_drafter, read_file
+from studies.cli.graphs import short_names
 from studies.cli.guard import command
+from studies.cli.states import certainty, show_states, state_row
+
+if TYPE_CHECKING:
+    from calibrate.traces.state_log import StateLog
 
 
 @command()
 def evaluate_command(
-    graphs: Annotated[list[Path], typer.Argument(help="Graph files.")],
-    traces: Annotated[Path, typer.Option("--traces", help="A trace folder, best one that no search has seen.")],
+    paths: Annotated[
+        list[Path],
+        typer.Argument(help="Graph or drafter files; with --drafter or --graph, the state logs of the same decodes."),
+    ],
+    traces: Annotated[
+        Path | None,
+        typer.Option("--traces", help="For files: a trace folder or a state log, best one that no search has seen."),
+    ] = None,
+    graph: options.DrafterGraphOption = None,
+    drafter: options.DrafterOption = None,
+    drafts: options.DraftsOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Replay graphs over recorded traces: accepted drafts and forward passes, without a model."""
+    """Replay drafts over what was recorded: accepted drafts and forward passes, without a model.
+
+    Graphs are replayed over a trace (evaluate GRAPH --traces TRACES). Informed drafts learn from rejected ones, so they
+    need state logs (evaluate LOG LOG --drafter informed --drafts 16); graphs can be replayed over those too.
+    """
+    from calibrate.traces.state_log import is_state_log, read_states
+
+    asked = read_drafter(drafter, graph, drafts)
+    if asked is not None:
+        if traces is not None:
+            raise ValueError("with --drafter or --graph the state logs are the arguments; leave --traces out")
+        _over_states(read_states(paths), paths, [asked], [asked.name], as_json)
+    elif traces is None:
+        raise ValueError("files are replayed over a recording; give --traces FOLDER, or state logs with --drafter")
+    elif is_state_log(traces):
+        _over_states(read_states(traces), [traces], list(map(read_file, paths)), short_names(*paths), as_json)
+    else:
+        _over_traces(traces, list(map(read_file, paths)), short_names(*paths), as_json)
+
+
+def _over_traces(traces: Path, asked: Sequence[AskedDrafter], names: Sequence[str], as_json: bool) -> None:
+    """Graphs over a trace of plain decoding."""
     from calibrate.traces.table import read_traces
     from drafting.anchors import AnchorTable
     from drafting.provenance import trace_validity
@@ -43,17 +80,19 @@ def evaluate_command(
         },
     )
     notes, rows = [], []
-    for path, name in zip(graphs, short_names(*graphs), strict=True):
-        file = read_graph(path)
-        wrong = file.validity.mismatches(run)
-        if wrong:
-            raise ValueError(f"{path} does not fit the traces in {traces}: " + "; ".join(wrong))
-        notes += [note] if (note := searched_note(str(path), file.provenance, found)) else []
-        value = replay(file.nodes[1:], anchors)
-        rows.append({"graph": str(path), "drafts": file.budget, **value.row()})
+    for one, name in zip(asked, names, strict=True):
+        if one.graph is None:
+            raise ValueError(
+                f"{one.path} holds drafts that learn from rejected ones, which {traces}, a trace of plain decoding, "
+                "does not know; record a state log (`draftgraph record --drafter`) and give that"
+            )
+        one.check_recording(run, traces)
+        notes += [note] if (note := searched_note(one.said, one.provenance or {}, found)) else []
+        value = replay(one.graph.nodes[1:], anchors)
+        rows.append({"graph": one.said, "drafts": one.graph.budget, **value.row()})
         table.add_row(
             name,
-            str(file.budget),
+            str(one.graph.budget),
             f"{value.accepted_drafts:.3f}",
             str(value.plain_forwards),
             str(value.forwards),
@@ -65,5 +104,36 @@ def evaluate_command(
         printing.say(json.dumps(facts, indent=2))
     else:
         printing.show(table)
+    _say(notes, as_json)
+
+
+def _over_states(
+    log: StateLog, folders: Sequence[Path], asked: Sequence[AskedDrafter], names: Sequence[str], as_json: bool
+) -> None:
+    """Any drafters over state logs."""
+    from calibrate.progress import RichReporter
+    from drafting.provenance import trace_validity
+    from drafting.state_replay import replay_states
+    from studies.runs.splits import searched_note
+
+    run = trace_validity(log.metadata)
+    for one in asked:
+        # How many vocabulary ranks were recorded plays no part here: the replay asks for those that the drafter reads.
+        kept = one.validity.top_j if one.validity is not None else run.top_j
+        one.check_recording(replace(run, top_j=max(run.top_j, kept)), folders[0])
+    rows = []
+    for one, name in zip(asked, names, strict=True):
+        with RichReporter(printing.errors).task(f"replay {name}", len(log.prompt_indices)) as advance_to:
+            rows.append(state_row(one, replay_states(log, one.drafter, on_prompt=advance_to)))
+    if as_json:
+        facts: dict[str, Any] = {"logs": list(map(str, folders)), "validity": asdict(run), "rows": rows}
+        printing.say(json.dumps(facts, indent=2))
+    else:
+        show_states(log, names, rows)
+    found = [searched_note(one.said, one.provenance, cast(Any, log)) for one in asked if one.provenance is not None]
+    _say([*(note for note in found if note), *map(partial(certainty, log=log), asked, rows)], as_json)
+
+
+def _say(notes: Sequence[str], as_json: bool) -> None:
     for note in notes:
         (printing.complain if as_json else printing.say)(note)

@@ -1,4 +1,4 @@
-"""``inspect``: what a trace folder, a graph file or a run is."""
+"""``inspect``: what a recording, a graph or drafter file, or a run is."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from studies.cli import printing
-from studies.cli.graphs import read_graph
+from studies.cli.drafters import read_file
 from studies.cli.guard import command
 
 #: Facts of a recording in the order shown; others of its manifest (hashes, versions) are for programs.
@@ -17,18 +17,29 @@ _FACTS = (
     "cache", "top_j", "seed", "batch_size", "chat", "prompt_source", "tool_version",
 )  # fmt: skip
 
+#: What a file says about for whom it is valid.
+_VALIDITY = {
+    "model": "model", "revision": "model_revision", "policy": "policy", "temperature": "temperature",
+    "block length": "block_length", "cache": "cache", "ranks recorded": "top_j",
+}  # fmt: skip
+
 
 @command()
 def inspect_command(
-    path: Annotated[Path, typer.Argument(help="A trace folder, a graph file, or a run directory.")],
+    path: Annotated[
+        Path, typer.Argument(help="A trace folder or state log, a graph or drafter file, or a run directory.")
+    ],
 ) -> None:
-    """Say what a trace folder, a graph or a run is, for whom it is valid, what it won, and how sure that is."""
+    """Say what a recording, a graph, a drafter or a run is, for whom it is valid, what it won, and how sure."""
+    from calibrate.traces.state_log import is_state_log
     from calibrate.traces.table import MANIFEST_NAME
 
     if not path.exists():
-        raise ValueError(f"there is nothing at {path}; expected a trace folder, a graph file or a run directory")
+        raise ValueError(
+            f"there is nothing at {path}; expected a recording, a graph or drafter file, or a run directory"
+        )
     if path.is_dir() and (path / MANIFEST_NAME).exists():
-        _show_traces(path)
+        (_show_states if is_state_log(path) else _show_traces)(path)
     elif path.is_dir() and not (path / "results.json").exists():
         raise ValueError(
             f"{path} is no trace folder (it has no {MANIFEST_NAME}) and no run directory (it has no results.json); "
@@ -37,7 +48,7 @@ def inspect_command(
     elif path.is_dir():
         _show_run(path)
     else:
-        _show_graph(path)
+        _show_file(path)
 
 
 def _facts(title: str, facts: dict[str, Any]) -> None:
@@ -54,16 +65,48 @@ def _show_traces(path: Path) -> None:
     from calibrate.traces.table import read_traces
 
     traces = read_traces(path, partial=True)
-    run = traces.metadata
-    recorded, prompts = len(set(traces.prompt_index.tolist())), run.get("prompts")
+    recorded = len(set(traces.prompt_index.tolist()))
+    more = {"denoising steps": traces.n_steps}
+    _show_recording(f"{path}: traces of plain decoding", traces.metadata, recorded, more, traces.trace_hash())
+
+
+def _show_states(path: Path) -> None:
+    from calibrate.traces.state_log import read_states
+    from calibrate.traces.table import shard_paths
+
+    log = read_states(path, partial=True)
+    recorded = len(log.prompt_indices)
+    size = sum(shard.stat().st_size for shard in shard_paths(path)) / 1024
+    more = {
+        "drafter": "; ".join(map(_drafter_words, log.metadata["drafter"])),
+        "evaluated states": f"{log.states}, {log.states / recorded:.0f} per prompt",
+        "on disk": f"{size / recorded:.1f} KB per prompt",
+        "back-end": log.metadata.get("backend"),
+    }
+    _show_recording(f"{path}: a state log of decodes with drafts", log.metadata, recorded, more)
+    printing.say("`draftgraph evaluate` replays drafters that learn over it, and graphs.")
+
+
+def _drafter_words(stated: dict[str, Any]) -> str:
+    """A drafter as a manifest describes it: ``informed, drafts 16, ...``; of its formulas, how many."""
+    facts = [f"{name.replace('_', ' ')} {value}" for name, value in stated.items() if not isinstance(value, list)]
+    counts = [f"{len(value)} {name}" for name, value in stated.items() if isinstance(value, list)]
+    return ", ".join([*facts, *counts]).removeprefix("drafter ")
+
+
+def _show_recording(
+    title: str, run: dict[str, Any], recorded: int, more: dict[str, Any], trace_hash: str | None = None
+) -> None:
+    """The facts of a recording of ``recorded`` prompts; ``more`` are those of its kind."""
+    prompts = run.get("prompts")
     known = {name.replace("_", " "): run.get(name) for name in _FACTS}
     _facts(
-        f"{path}: traces of plain decoding",
+        title,
         {
             "prompts": prompts if recorded == prompts else f"{recorded} of {prompts}",
-            "denoising steps": traces.n_steps,
+            **more,
             **known,
-            "trace hash": traces.trace_hash()[:12],
+            "trace hash": None if trace_hash is None else trace_hash[:12],
         },
     )
     if recorded != prompts:
@@ -72,29 +115,29 @@ def _show_traces(path: Path) -> None:
         )
 
 
-def _show_graph(path: Path) -> None:
-    file = read_graph(path)
-    valid, made = file.validity, file.provenance
+def _show_file(path: Path) -> None:
+    asked = read_file(path)
+    valid, made, file = asked.validity, asked.provenance or {}, asked.graph
+    title = f"an informed drafter of at most {asked.drafter.max_drafts} drafts"
+    if file is not None:
+        title = f"a draft graph of {file.budget} drafts, depth {max(file.depths)}"
     _facts(
-        f"{path}: a draft graph of {file.budget} drafts, depth {max(file.depths)}",
+        f"{path}: {title}",
         {
-            "model": valid.model,
-            "revision": valid.model_revision,
-            "policy": valid.policy,
-            "temperature": valid.temperature,
-            "block length": valid.block_length,
-            "cache": valid.cache,
-            "ranks recorded": valid.top_j,
+            "settings": None if file is not None else _drafter_words(asked.drafter.describe()),
+            **{words: getattr(valid, name, None) for words, name in _VALIDITY.items()},
             "found by": made.get("search"),
             "on prompts": made.get("prompts"),
             "of trace": str(made["trace_hash"])[:12] if "trace_hash" in made else None,
             "tool version": made.get("tool_version"),
-            "latency": None if file.latency is None else f"measured on {file.latency.get('device')}",
+            "latency": None if file is None or file.latency is None else f"measured on {file.latency.get('device')}",
         },
     )
-    for split, values in file.values.items():
-        printing.say(f"on {split} prompts: {_worth(values)}")
-    if set(file.values) <= {"search"}:
+    if valid is None:
+        printing.say("It does not say for whom it was tuned, so it may be run with anything.")
+    for split, stated in asked.values.items():
+        printing.say(f"on {split} prompts: {_worth(stated)}")
+    if file is not None and set(asked.values) <= {"search"}:
         printing.say(
             "These are the prompts that the graph was made from, so the numbers are too good; `draftgraph evaluate` "
             "values it on others."

@@ -1,8 +1,9 @@
-"""``verify``: a graph is run beside plain decoding; in low precision, beside what batching does to plain decoding."""
+"""``verify``: drafts are run beside plain decoding; in low precision, beside what batching does to plain decoding."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,12 +11,13 @@ import typer
 from rich.table import Table
 
 from studies.cli import options, printing
-from studies.cli.graphs import read_graph, unfit
+from studies.cli.drafters import read_drafter, read_file, rule_for, settings_for
 from studies.cli.guard import EXIT_NOT_IDENTICAL, command
 from studies.cli.outputs import check_output
 
 if TYPE_CHECKING:
     from figures.records.divergence import Measure
+    from studies.cli.drafters import AskedDrafter
     from studies.divergence.arms import Reference
     from studies.divergence.summary import Arm, DivergenceReport
     from verify.layout import Exactness
@@ -25,11 +27,14 @@ EXACT_DTYPE = "float32"
 
 
 SHOWN_DIVERGENCES = 5
+_NOT_PREDICTED = "not from plain decodes: these drafts learn from rejected ones (docs/recording.md)"
 
 
 @command()
 def verify_command(
-    graph: options.GraphArgument,
+    file: Annotated[
+        Path | None, typer.Argument(help="A graph file or a drafter file; or give --graph or --drafter.")
+    ] = None,
     model: options.ModelOption = "bundled",
     prompts: options.PromptsOption = "bundled",
     split: options.SplitOption = None,
@@ -37,11 +42,14 @@ def verify_command(
     limit: options.LimitOption = 16,
     chat: options.ChatOption = False,
     ignore_end_tokens: options.IgnoreEndOption = False,
-    policy: Annotated[str | None, typer.Option("--policy", help="By default the graph's.")] = None,
-    temperature: Annotated[float | None, typer.Option("--temperature", min=0.0, help="By default the graph's.")] = None,
-    block_length: Annotated[int | None, typer.Option("--block-length", min=1, help="By default the graph's.")] = None,
+    graph: options.DrafterGraphOption = None,
+    drafter: options.DrafterOption = None,
+    drafts: options.DraftsOption = None,
+    policy: options.DrafterPolicyOption = None,
+    temperature: options.DrafterTemperatureOption = None,
+    block_length: options.DrafterBlockLengthOption = None,
     generation_length: options.GenerationLengthOption = 96,
-    cache: Annotated[str | None, typer.Option("--cache", help="By default the graph's.")] = None,
+    cache: options.DrafterCacheOption = None,
     backend: options.BackendOption = "packed",
     seed: options.SeedOption = 0,
     dtype: options.DtypeOption = EXACT_DTYPE,
@@ -67,14 +75,16 @@ def verify_command(
     ] = None,
     overwrite: options.OverwriteOption = False,
 ) -> None:
-    """Decode prompts plainly and with the graph; compare tokens, and forwards counted with forwards predicted.
+    """Decode prompts plainly and with drafts; compare tokens, and forwards counted with forwards predicted.
+
+    Forwards with a graph are predicted from the plain decodes. Those of a drafter that learns (informed) depend on what
+    its rejected drafts show, which plain decodes do not: they are counted only.
 
     Exit code 3 when an exact mode gives other tokens or another number of forwards in float32. In bfloat16 and float16
     this is no error: batch shapes change bits there, with drafts and without. What is then reported is how often tokens
     change through speculation and how often through batching alone.
     """
     from calibrate.models.checkpoint import load_checkpoint
-    from calibrate.models.settings import decode_settings
     from calibrate.progress import RichReporter
     from calibrate.prompts.encoding import encode_for, prompt_set_hash
     from calibrate.prompts.source import load_prompt_set
@@ -84,47 +94,43 @@ def verify_command(
     from studies.divergence.arms import ARMS, DRAFTS, Setting, run_arm, run_reference
     from studies.divergence.file import csv_path, save_divergence
     from studies.divergence.summary import summarise
-    from verify.drafts import DraftFiller
     from verify.layout import exactness
-    from verify.policies.specification import make_policy
-    from verify.verifier import ValidityMismatchError, graph_mismatches
+    from verify.verifier import run_validity
 
-    asked = dtype != EXACT_DTYPE if divergence is None else divergence
+    batching = dtype != EXACT_DTYPE if divergence is None else divergence
     if out is not None:
-        if not asked:
+        if not batching:
             raise ValueError(f"--out keeps the divergence report, and in {dtype} there is none without --divergence")
         for path in (out, csv_path(out)):
             check_output(path, overwrite)
-    file = read_graph(graph)
-    valid = file.validity
-    heat = valid.temperature if temperature is None else temperature
-    rule = make_policy(policy or valid.policy, heat)
+    asked = _asked(file, graph, drafter, drafts)
+    spec, rule = rule_for(asked, policy, temperature)
     prompt_set = load_prompt_set(prompts, split, limit, fraction=split_fraction, default="test")
-    if asked and len(prompt_set) < 2:
+    if batching and len(prompt_set) < 2:
         raise ValueError("one prompt makes no batch to compare with; give --limit 2 or more, or --no-divergence")
     checkpoint = load_checkpoint(
         model, dtype=dtype, device=device, mask_token_id=mask_token_id, revision=revision,
         compiled=compiled, cuda_graphs=cuda_graphs,
     )  # fmt: skip
     encoded = encode_for(checkpoint, prompt_set, chat=chat)
-    config = decode_settings(
+    config = settings_for(
+        asked,
         checkpoint,
-        policy or valid.policy,
-        block_length=block_length or valid.block_length,
-        cache=cache or valid.cache,
+        spec,
+        block_length=block_length,
+        cache=cache,
         generation_length=generation_length,
         ignore_end_tokens=ignore_end_tokens,
         backend=backend,
-        top_j=max(valid.top_j, 2),  # a margin is between two tokens
         seed=seed,
     ).config
-    if wrong := graph_mismatches(file, checkpoint.name, checkpoint.revision, rule, config):
-        raise ValidityMismatchError("the graph is not valid for this run: " + unfit(wrong, policy))
+    config = replace(config, top_j=max(config.top_j, 2))  # a margin is between two tokens
+    asked.check(run_validity(checkpoint.name, checkpoint.revision, rule, config), policy)
     promise = exactness(config.cache, config.backend)
-    setting = Setting(checkpoint.denoiser, encoded, rule, config, DraftFiller(file.nodes[1:]))
-    names = ARMS if asked else (DRAFTS,)
+    setting = Setting(checkpoint.denoiser, encoded, rule, config, asked.drafter)
+    names = ARMS if batching else (DRAFTS,)
     builder = TraceBuilder()
-    with RichReporter(printing.console).task(f"verify {graph.name}", len(encoded) * (1 + len(names))) as advance_to:
+    with RichReporter(printing.console).task(f"verify {asked.name}", len(encoded) * (1 + len(names))) as advance_to:
         done = 0
 
         def on_prompt() -> None:
@@ -135,38 +141,53 @@ def verify_command(
         reference = run_reference(setting, observer=builder, on_prompt=on_prompt)
         runs = [run_arm(name, setting, reference, batch=batch_size, on_prompt=on_prompt) for name in names]
     report = summarise(dtype, rule, reference, runs)
-    drafts = report.arm(DRAFTS)
-    predicted = replay(file.nodes[1:], AnchorTable.from_traces(builder.build(), max_depth=None)).forwards
-    title = f"{graph}: {rule.spec}, {config.cache} cache, {config.backend}, {dtype}"
+    found = report.arm(DRAFTS)
+    predicted: int | None = None
+    if asked.graph is not None:
+        predicted = replay(asked.graph.nodes[1:], AnchorTable.from_traces(builder.build(), max_depth=None)).forwards
+    title = f"{asked.said}: {rule.spec}, {config.cache} cache, {config.backend}, {dtype}"
     table = printing.plain_table(title, {"what": "left", "result": "left"})
     for what, value in (
         ("prompts", str(len(encoded))),
-        ("identical token sequences", f"{len(encoded) - sum(drafts.tokens_differ)} of {len(encoded)}"),
+        ("identical token sequences", f"{len(encoded) - sum(found.tokens_differ)} of {len(encoded)}"),
         ("forwards, plain", str(report.reference_forwards)),
-        ("forwards, predicted", str(predicted)),
-        ("forwards, counted", str(drafts.forwards)),
-        ("nfe reduction", f"{report.reference_forwards / drafts.forwards:.3f}"),
-        ("query tokens, plain / drafts", f"{_plain_tokens(reference)} / {drafts.rows}"),
+        ("forwards, predicted", _NOT_PREDICTED if predicted is None else str(predicted)),
+        ("forwards, counted", str(found.forwards)),
+        ("nfe reduction", f"{report.reference_forwards / found.forwards:.3f}"),
+        ("query tokens, plain / drafts", f"{_plain_tokens(reference)} / {found.rows}"),
         ("promise", _promise(promise, dtype)),
     ):
         table.add_row(what, value)
     printing.show(table)
-    if asked:
+    if batching:
         _show(report)
     if out is not None:
         sections = {
-            "graph": str(graph), "drafts": file.budget, "model": checkpoint.name, "revision": checkpoint.revision,
+            "drafter": asked.description(), "drafts": asked.drafter.max_drafts,
+            "model": checkpoint.name, "revision": checkpoint.revision,
             "prompts": str(prompts), "prompt_set_hash": prompt_set_hash(encoded), "dtype": dtype,
-            "device": str(checkpoint.denoiser.device), "policy": rule.spec, "temperature": heat,
+            "device": str(checkpoint.denoiser.device), "policy": rule.spec, "temperature": rule.temperature,
             "block_length": config.block_length, "generation_length": config.generation_length,
             "cache": config.cache, "backend": config.backend, "top_j": config.top_j, "seed": seed,
             "batch": batch_size, "chat": chat, "exact_in_float32": promise.exact,
-            "forwards_predicted": predicted, "forwards_counted": drafts.forwards,
+            "forwards_predicted": predicted, "forwards_counted": found.forwards,
         }  # fmt: skip
         for path in save_divergence(report, sections, out):
             printing.say(printing.bold(path))
     if dtype == EXACT_DTYPE:
         _keep_promises(report, promise.exact, predicted)
+
+
+def _asked(file: Path | None, graph: Path | None, drafter: str | None, drafts: int | None) -> AskedDrafter:
+    """The drafter to verify: in the file that is the argument, or as the options say."""
+    if file is None:
+        asked = read_drafter(drafter, graph, drafts)
+        if asked is None:
+            raise ValueError("there is nothing to verify; give a graph or drafter file, or --drafter informed")
+        return asked
+    if (drafter, graph, drafts) != (None, None, None):
+        raise ValueError(f"{file} says which drafts there are; leave --drafter, --graph and --drafts out")
+    return read_file(file)
 
 
 def _promise(promise: Exactness, dtype: str) -> str:
@@ -179,7 +200,7 @@ def _plain_tokens(reference: Reference) -> int:
     return sum(result.query_tokens for result in reference.results)
 
 
-def _keep_promises(report: DivergenceReport, exact: bool, predicted: int) -> None:
+def _keep_promises(report: DivergenceReport, exact: bool, predicted: int | None) -> None:
     """Exit where float32 broke a promise: plain decoding's in every mode, speculation's in exact modes."""
     from studies.divergence.arms import DRAFTS
 
@@ -187,7 +208,7 @@ def _keep_promises(report: DivergenceReport, exact: bool, predicted: int) -> Non
     drafts = report.arm(DRAFTS)
     if exact and (any(drafts.path_parts) or any(drafts.tokens_differ)):
         broken.append(drafts.label)
-    elif exact and predicted != drafts.forwards:
+    elif exact and predicted not in (None, drafts.forwards):
         broken.append(f"forwards: {predicted} predicted, {drafts.forwards} counted")
     if broken:
         printing.complain(printing.red("not identical"), f" ({'; '.join(broken)})")

@@ -17,6 +17,8 @@ from tests.support.command_line import run
 from tests.support.study_toys import write_folder
 from tests.support.synthetic_run import write_run
 from tests.support.toy import toy_traces
+from verify.drafters.file import DrafterFile, save_drafter
+from verify.drafters.settings import InformedSettings
 from verify.graph.file import load_graph, save_graph
 
 
@@ -54,6 +56,21 @@ def test_a_graph_says_for_whom_it_is_and_how_sure_its_value(graph: Path, tmp_pat
     bare = DraftGraph.from_formulas([((1, 1),)], 1).to_graph_file(load_graph(graph).validity, {}, {})
     save_graph(bare, tmp_path / "bare.json")
     assert "a draft graph of 1 drafts, depth 1" in run("inspect", tmp_path / "bare.json")
+
+
+def test_a_drafter_says_for_whom_it_is(graph: Path, tmp_path: Path) -> None:
+    settings, file = InformedSettings(fill="graph"), load_graph(graph)
+    values = {"test": {"nfe_reduction": 2.5, "nfe_reduction_interval": [2.25, 2.75], "prompts": 24}}
+    tuned = DrafterFile(7, settings, file.nodes[1:], file.validity, values, {"search": "a sweep"})
+    save_drafter(tuned, tmp_path / "tuned.json")
+    said = run("inspect", tmp_path / "tuned.json")
+    assert "tuned.json: an informed drafter of at most 7 drafts settings informed, drafts 7" in said
+    assert "fill graph" in said and "4 formulas" in said and "found by a sweep" in said and "policy static:1" in said
+    assert "on test prompts: 2.50 times fewer forward passes (95 % interval 2.25 to 2.75 over 24 prompts)" in said
+    save_drafter(DrafterFile(3), tmp_path / "free.json")
+    assert "does not say for whom it was tuned, so it may be run with anything" in run(
+        "inspect", tmp_path / "free.json"
+    )
 
 
 def test_a_run_says_what_it_won(tmp_path: Path) -> None:

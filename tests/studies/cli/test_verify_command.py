@@ -127,6 +127,36 @@ def test_a_near_lossless_mode_promises_plain_decoding_only(
     assert "not identical (blank drafts)" in run(*command, "--divergence", code=3)
 
 
+@pytest.mark.parametrize("cache", ["dual", "block_causal"])
+def test_informed_drafts_are_verified_and_not_predicted(cache: str, checkpoint: Path, prompts: Path) -> None:
+    command = ["verify", "--drafter", "informed", "--drafts", 4, "--model", checkpoint, "--prompts", prompts]
+    command += ["--policy", "static:1", "--block-length", 8, "--generation-length", 16, "--cache", cache]
+    said = run(*command, "--divergence", "--batch-size", 3)
+    assert "8 of 8" in said and "not from plain decodes: these drafts learn from rejected ones" in said
+    assert f"--drafter informed --drafts 4: static:1, {cache} cache" in said
+    assert "speculation changes the tokens of 0 of 8 prompts" in said
+
+
+def test_a_drafter_that_gives_other_tokens_is_a_broken_promise(
+    checkpoint: Path, prompts: Path, noisy: Any, tmp_path: Path
+) -> None:
+    noisy(of_rows=0.5)
+    command = ["verify", "--drafter", "informed", "--model", checkpoint, "--prompts", prompts, "--policy", "static:1"]
+    command += ["--block-length", 8, "--generation-length", 16]
+    assert "not identical (speculation)" in run(*command, code=3)
+    out = tmp_path / "found.json"
+    run(*command, "--dtype", "bfloat16", "--out", out)
+    config = json.loads(out.read_text())["config"]
+    assert config["drafter"]["drafter"] == "informed" and config["forwards_predicted"] is None
+    assert config["forwards_counted"] > 0
+
+
+def test_what_is_verified_is_named_once(graph: Path, command: list[object]) -> None:
+    assert "there is nothing to verify; give a graph or drafter file" in run("verify", code=1)
+    assert "says which drafts there are; leave --drafter" in run(*command, "--drafter", "informed", code=1)
+    assert "8 of 8" in run("verify", "--graph", *command[1:])
+
+
 def test_a_report_nobody_makes_cannot_be_kept(command: list[object], tmp_path: Path) -> None:
     said = run(*command, "--out", tmp_path / "found.json", code=1)
     assert "in float32 there is none without --divergence" in said and not (tmp_path / "found.json").exists()
