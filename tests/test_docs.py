@@ -62,12 +62,14 @@ def test_examples_in_docstrings_run(module: object) -> None:
 def test_the_script_of_the_library_page_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    script = (DOCS / "library.md").read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+    parts = (DOCS / "library.md").read_text(encoding="utf-8").split("```python\n")[1:]
+    script = "\n".join(part.split("```")[0] for part in parts)
     monkeypatch.chdir(tmp_path)
     found: dict = {}
     exec(compile(script, "docs/library.md", "exec"), found)
     assert found["graph"].gap == 0.0 and found["graph"].budget == 10
     assert found["fast"].forwards < found["plain"].forwards
+    assert found["informed"].tokens and found["informed"].forwards < found["informed"].steps
     assert (tmp_path / "graph.png").stat().st_size > 10_000
     assert "forward passes\n" in capsys.readouterr().out
     assert {name.partition(".")[0] for name in re.findall(r"^from (\S+)", script, flags=re.MULTILINE)} == {

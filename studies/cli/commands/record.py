@@ -82,7 +82,7 @@ def record_command(
     compiled: options.CompileOption = False,
     cuda_graphs: options.GraphsOption = False,
 ) -> None:
-    """Record traces of plain decoding, or state logs of decodes with drafts; run again, it goes on.
+    """Record traces of plain decoding, or state logs of decodes with drafts; run it again to go on after a stop.
 
     A trace predicts every draft graph. What drafts that learn cost is predicted by a state log, which a decode with
     such drafts leaves; it lies in OUT/informed-16 for --drafter informed --drafts 16.

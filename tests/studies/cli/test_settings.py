@@ -88,7 +88,7 @@ def test_a_decode_says_by_what_rule_it_went(families: dict[str, Path], few: Path
         settings = line["run"]
         assert (settings["model"], settings["policy"], settings["temperature"]) == ("sdar", "threshold:0.9", 0.0)
         assert (settings["block_length"], settings["cache"], settings["generation_length"]) == (4, "block_causal", 8)
-        assert (settings["graph"], settings["seed"], settings["dtype"]) == (None, 0, "float32")
+        assert (settings["drafter"], settings["seed"], settings["dtype"]) == (None, 0, "float32")
 
 
 def test_end_tokens_can_be_ignored(checkpoint: Path, few: Path, tmp_path: Path) -> None:
