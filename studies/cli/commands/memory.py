@@ -9,6 +9,7 @@ import typer
 
 from studies.cli import options, printing
 from studies.cli.checkpoints import shaped_checkpoint
+from studies.cli.drafters import GRAPH, INFORMED
 from studies.cli.guard import command
 from studies.cli.lists import parse_list
 
@@ -19,6 +20,12 @@ if TYPE_CHECKING:
 @command()
 def memory_command(
     model: options.ShapedModelOption = "bundled",
+    drafter: Annotated[
+        str,
+        typer.Option(
+            "--drafter", help="graph, or informed, which needs room for bridges where the cache is block_causal."
+        ),
+    ] = GRAPH,
     drafts: Annotated[str, typer.Option("--drafts", help="Numbers of drafts, 0-16 or 0,4,10.")] = "0,1,2,4,8,10,16",
     context_length: Annotated[
         str, typer.Option("--context-length", help="Cached positions before the block, one or several.")
@@ -41,7 +48,10 @@ def memory_command(
     import torch
 
     from calibrate.measuring.memory import GIB, MOST_DRAFTS, Load, largest_drafts, predict_memory
+    from verify.files.quoting import quoted
 
+    if drafter not in (GRAPH, INFORMED):
+        raise ValueError(f"unknown drafter {quoted(drafter)}, expected {GRAPH} or {INFORMED}")
     batches = parse_list(batch_size, int, "--batch-size", "1,4,16", least=1)
     lengths = parse_list(context_length, int, "--context-length", "256,1024", least=1)
     numbers = parse_list(drafts, int, "--drafts", least=0)
@@ -51,7 +61,8 @@ def memory_command(
     kind = torch.device(device).type
     name, sizes, trained, cache = _sizes(model, dtype, kind, mask_token_id, revision)
     block_length = block_length or trained
-    loads = [Load(size, length, 0, block_length, cache) for length in lengths for size in batches]
+    bridges = drafter == INFORMED and cache == "block_causal"
+    loads = [Load(size, length, 0, block_length, cache, bridges=bridges) for length in lengths for size in batches]
     has = "" if room is None else f"; the device has {room / GIB:.1f} GiB"
     shown = printing.plain_table(
         f"{name}, predicted for a {kind.upper()}{' device' if kind == 'cuda' else ''}, {dtype}, "

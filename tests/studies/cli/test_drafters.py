@@ -115,7 +115,7 @@ def test_options_that_do_not_go_together(graph: Path, tuned: Path) -> None:
         (("graph", None, None), "--drafter graph needs the graph; give --graph FILE"),
         ((None, graph, 3), "--drafts belongs to --drafter informed; a file holds its own number of drafts"),
         ((str(tuned), None, 3), "--drafts belongs to --drafter informed; a file holds its own number of drafts"),
-        ((str(tuned), graph, None), 'names the drafter already; leave --graph out'),
+        ((str(tuned), graph, None), "names the drafter already; leave --graph out"),
         (("or\x1b[2Jacle", None, None), r'unknown drafter "or\\u001b\[2Jacle", expected graph, informed, or a file'),
         (("informed", None, -1), "drafts is -1, expected a whole number of at least 0"),
     ):

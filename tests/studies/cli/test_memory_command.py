@@ -43,6 +43,18 @@ def test_a_shape_for_a_card_that_is_not_here() -> None:
     assert "unknown dtype 'int3'" in run("--model", "llada-8b-shaped", "--dtype", "int3", code=1)
 
 
+def test_informed_drafts_need_room_for_bridges() -> None:
+    found = {}
+    for model in ("sdar-8b-shaped", "llada-8b-shaped"):
+        for drafter in ("graph", "informed"):
+            said = run("--model", model, "--drafter", drafter, "--dtype", "bfloat16", "--device", "cuda",
+                       "--available", 40, "--context-length", 1024, "--batch-size", 16)  # fmt: skip
+            found[model, drafter] = int(said.split("the largest budget that fits is D = ")[1].split()[0])
+    assert found["sdar-8b-shaped", "informed"] < found["sdar-8b-shaped", "graph"]
+    assert found["llada-8b-shaped", "informed"] == found["llada-8b-shaped", "graph"]  # a dual cache has no bridges
+    assert 'unknown drafter "plain", expected graph or informed' in run("--drafter", "plain", code=1)
+
+
 def test_a_budget_that_does_not_fit() -> None:
     plain = run("--drafts", "0", "--context-length", "64", "--available", 0.001)
     assert "context 64, batch 1: not even plain decoding fits" in plain
