@@ -21,6 +21,7 @@ from verify.decoding import DecodeConfig, StepFact
 from verify.drafters.contract import Drafter
 from verify.drafters.graph import GraphDrafter
 from verify.drafters.informed import InformedDrafter
+from verify.drafters.settings import InformedSettings
 from verify.policies.contract import Policy
 from verify.policies.specification import make_policy
 
@@ -277,15 +278,15 @@ def test_noise_parts_the_ways_that_have_its_shape(
 
 def test_blank_drafts_have_the_rows_of_drafts_and_bridges() -> None:
     """Plain decoding advances one step a forward; with blank drafts it pays for all that is proposed and no more."""
-    drafter = InformedDrafter(6)
-    _, runs = run_all(ShapedNoise(), "static:1", "block_causal", drafter)
-    plain, _, blank, drafts = runs
+    drafter, staying = InformedDrafter(6), InformedDrafter(6, InformedSettings(bridges=False))
+    _, (plain, _, blank, drafts) = run_all(ShapedNoise(), "static:1", "block_causal", drafter)
+    _, (_, _, without, _) = run_all(ShapedNoise(), "static:1", "block_causal", staying)
     assert [result.tokens for result in blank.results] == [result.tokens for result in plain.results]
     per_forward = [
         sum(result.query_tokens for result in run.results) / sum(result.forwards for result in run.results)
-        for run in (plain, blank, drafts)
+        for run in (plain, without, blank, drafts)
     ]
-    assert per_forward[0] < 9 and min(per_forward[1:]) > 30
+    assert per_forward[0] < 9 and 30 < per_forward[1] < per_forward[2] - 1 and per_forward[3] > 30
     made = BlankDrafter(drafter)
     assert (made.max_drafts, made.max_bridges, made.max_vocabulary_rank) == (6, 6, 1)
     assert made.describe() == {"drafter": "blank", "instead_of": drafter.describe()}
