@@ -90,7 +90,7 @@ def _show_states(path: Path) -> None:
 def _drafter_words(stated: dict[str, Any]) -> str:
     """A drafter as a manifest describes it: ``informed, drafts 16, ...``; of its formulas, how many."""
     facts = [f"{name.replace('_', ' ')} {value}" for name, value in stated.items() if not isinstance(value, list)]
-    counts = [f"{len(value)} {name}" for name, value in stated.items() if isinstance(value, list)]
+    counts = [f"{len(value)} {name}" for name, value in stated.items() if isinstance(value, list) and value]
     return ", ".join([*facts, *counts]).removeprefix("drafter ")
 
 
