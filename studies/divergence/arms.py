@@ -51,6 +51,10 @@ class BlankDrafter:
     def max_vocabulary_rank(self) -> int:
         return self._drafter.max_vocabulary_rank
 
+    @property
+    def copies(self) -> bool:
+        return self._drafter.copies
+
     def describe(self) -> dict[str, Any]:
         return {"drafter": "blank", "instead_of": self._drafter.describe()}
 
