@@ -1,13 +1,18 @@
-"""Informed drafts against calibrated graphs of the same number of drafts: forwards, query tokens and processor time.
+"""Informed drafts against calibrated graphs: forwards, blocks of rows and processor time, for the same targets.
 
     python benchmarks/informed.py [--prompts 48] [--out FILE]
 
 The bundled model, float32, held-out prompts. Graphs are those of the exact search (proved optimal where it says so) and
 of the published rule, calibrated on prompts of the calibration split under the same policy, blocks and cache mode;
 their forwards are replayed, which is exact. Informed drafts need no calibration, and are really decoded; every token is
-compared with plain decoding. The ratio of informed drafts to the exact graph is paired over prompts, with a 95 %
-interval from resampling prompts. A bridge counts as one draft and costs two blocks of query tokens, so the mean query
-tokens of a forward stand beside: they are what a draft costs.
+compared with plain decoding. Ratios of informed drafts to a graph are ratios of forwards, paired over prompts, with a
+95 % interval from resampling prompts.
+
+Three graphs stand beside the informed drafts of a budget: exact and published of as many drafts, and exact at *equal
+mean rows*. A bridge counts as one draft and costs two blocks of rows, and a finished block is cached on the way, so at
+equal numbers of drafts the informed forwards are often wider. The graph at equal mean rows is the exact one of the
+smallest budget whose forwards carry, in the mean over all forwards of the held-out prompts, at least as many blocks
+beside the real one. Where no graph is as wide (the traces hold too few candidates), it is the widest there is.
 
 The file is written after every cell, and a rerun with the same numbers of prompts goes on where it stopped. The exit
 code is 1 when any token differs.
@@ -28,6 +33,7 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: the model is small
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import numpy as np
 import torch
 
 from calibrate.files import write_json
@@ -35,108 +41,182 @@ from calibrate.models.checkpoint import Checkpoint, load_checkpoint
 from calibrate.prompts.encoding import encode_prompts
 from calibrate.prompts.source import load_prompt_set
 from calibrate.recording.recorder import record
+from calibrate.recording.states import StateLogBuilder, log_facts
+from calibrate.traces.state_log import states_of_table
 from calibrate.version import tool_version
 from drafting.anchors import AnchorTable
-from drafting.replay import ReplayResult, replay
+from drafting.counts import DecodeCounts
+from drafting.replay import ReplayResult, replay, walk
 from drafting.searches.methods import SearchInput, find_graphs
+from drafting.searches.result import SearchResult
+from drafting.state_replay import StateReplay, replay_states
 from drafting.trie import PrefixTrie
+from studies.pricing.budget import filled_drafts
 from studies.statistics.intervals import PromptBootstrap
-from verify.decoding import DecodeConfig, DecodeResult, decode_batch
+from verify.decoding import DecodeConfig, DecodeResult, Drafts, decode_batch
 from verify.drafters.informed import InformedDrafter
+from verify.graph.formulas import Formula
 from verify.policies.specification import make_policy
 
-#: (policy, cache mode, block length, budgets)
+#: (policy, cache mode, block length), each at every budget.
 CELLS = (
-    ("static:1", "dual", 32, (5, 10, 16)),
-    ("threshold:0.9", "dual", 32, (5, 10)),
-    ("static:1", "block_causal", 32, (5, 10, 16)),
-    ("static:1", "block_causal", 16, (5, 10, 16)),
-    ("static:1", "block_causal", 8, (5, 10)),
-    ("static:1", "block_causal", 4, (5,)),
-    ("threshold:0.9", "block_causal", 16, (5, 10)),
+    ("static:1", "dual", 32),
+    ("threshold:0.9", "dual", 32),
+    ("static:1", "block_causal", 32),
+    ("static:1", "block_causal", 16),
+    ("static:1", "block_causal", 8),
+    ("static:1", "block_causal", 4),
+    ("threshold:0.9", "block_causal", 16),
 )
+BUDGETS = (5, 10, 16)
+#: The largest graph that is looked at for equal mean rows.
+WIDEST = 64
 GENERATION, TOP_J = 96, 8
 
+Prompts = list[tuple[int, ...]]
+Results = dict[int, DecodeResult]
 
-def measure(
-    checkpoint: Checkpoint, cell: tuple[str, str, int, tuple[int, ...]], options: argparse.Namespace
-) -> dict[str, Any]:
-    """One cell: plain decoding, the graphs by replay, informed drafts by decoding, for every budget."""
-    spec, cache, length, budgets = cell
-    policy = make_policy(spec)
-    config = DecodeConfig(length, GENERATION, cache, end_token_ids=checkpoint.end_token_ids, top_j=TOP_J)
-    ids = {
-        split: encode_prompts(
-            load_prompt_set("bundled", split, count), checkpoint.tokenizer, checkpoint.denoiser.vocabulary_size
+
+class Cell:
+    """One (policy, cache mode, block length): its prompts, their plain decodes, and what graphs are searched in."""
+
+    def __init__(self, checkpoint: Checkpoint, cell: tuple[str, str, int], options: argparse.Namespace) -> None:
+        self.spec, self.cache, self.length = cell
+        self.checkpoint, self.batch, self.policy = checkpoint, options.batch_size, make_policy(self.spec)
+        self.config = DecodeConfig(
+            self.length, GENERATION, self.cache, end_token_ids=checkpoint.end_token_ids, top_j=TOP_J
         )
-        for split, count in (("calibration", options.search_prompts), ("test", options.prompts))
-    }
-    with tempfile.TemporaryDirectory() as scratch:
         tables = {}
-        for split, prompts in ids.items():
-            traces = record(checkpoint, prompts, policy, config, Path(scratch) / split, batch_size=options.batch_size)
-            tables[split] = AnchorTable.from_traces(traces, max_depth=None)
-        plain = dict(decode(checkpoint, ids["test"], spec, config, (), options.batch_size))
-    problem = SearchInput(PrefixTrie.from_anchors(tables["calibration"]), length, policy.step_size)
-    exact = find_graphs("exact", problem, budgets)
-    published = find_graphs("published", problem, budgets)
-    rows = []
-    for budget in budgets:
-        begin = time.process_time()
-        informed = dict(decode(checkpoint, ids["test"], spec, config, InformedDrafter(budget), options.batch_size))
-        seconds = time.process_time() - begin
-        begin = time.process_time()
-        static = dict(decode(checkpoint, ids["test"], spec, config, exact[budget].nodes, options.batch_size))
-        graph_seconds = time.process_time() - begin
-        best, rule = replay(exact[budget].nodes, tables["test"]), replay(published[budget].nodes, tables["test"])
-        rows.append(
-            row(plain, informed, best, rule)
-            | {
-                "budget": budget,
-                "proved": exact[budget].proved,
-                "reading": published[budget].chosen,
-                "graph_as_replayed": [static[k].forwards for k in sorted(static)] == best.forwards_per_prompt.tolist(),
-                "query_tokens_graph": mean_query_tokens(static),
-                "processor_time_informed_over_graph": round(seconds / graph_seconds, 3),
-            }
+        with tempfile.TemporaryDirectory() as scratch:
+            for split, count in (("calibration", options.search_prompts), ("test", options.prompts)):
+                ids = encode_prompts(
+                    load_prompt_set("bundled", split, count), checkpoint.tokenizer,
+                    checkpoint.denoiser.vocabulary_size,
+                )  # fmt: skip
+                traces = record(checkpoint, ids, self.policy, self.config, Path(scratch) / split, batch_size=self.batch)
+                tables[split] = AnchorTable.from_traces(traces, max_depth=None)
+        self.prompts: Prompts = ids  # the last ones, on which everything is compared
+        self.anchors = tables["test"]
+        self.plain = self.decode(())
+        self.problem = SearchInput(PrefixTrie.from_anchors(tables["calibration"]), self.length, self.policy.step_size)
+        self._exact: dict[int, SearchResult] = {}
+
+    def decode(self, drafts: Drafts, watching: StateLogBuilder | None = None) -> Results:
+        """The decodes of all prompts, by prompt_index."""
+        return dict(
+            decode_batch(
+                self.checkpoint.denoiser, list(enumerate(self.prompts)), self.policy, self.config, drafts,
+                batch_size=self.batch, observer=watching, forward_observer=watching,
+            )
+        )  # fmt: skip
+
+    def exact(self, budget: int) -> SearchResult:
+        """The exact graph of a budget, searched once."""
+        if budget not in self._exact:
+            self._exact |= find_graphs("exact", self.problem, [budget])
+        return self._exact[budget]
+
+    def drafted_blocks(self, nodes: tuple[Formula, ...]) -> float:
+        """Drafts beside the real block, in the mean over all forwards of the test prompts."""
+        _, visited = walk(nodes, self.anchors)
+        masked, times = np.unique(self.anchors.masked[visited], return_counts=True)
+        blocks = sum(
+            filled_drafts(nodes, left) * many for left, many in zip(masked.tolist(), times.tolist(), strict=True)
         )
-        print(spec, cache, length, json.dumps(rows[-1]), flush=True)
-    return {"policy": spec, "cache": cache, "block_length": length, "budgets": rows}
+        return float(blocks / (self.anchors.n_blocks + visited.sum()))
+
+    def as_wide_as(self, blocks: float) -> SearchResult:
+        """The exact graph of the smallest budget with at least ``blocks`` drafted blocks a forward, or the widest.
+
+        Greedy graphs are about as wide and found all at once, so they say where to begin.
+        """
+        greedy = find_graphs("greedy", self.problem, range(1, WIDEST + 1))
+        most = max(len(found.nodes) for found in greedy.values())
+        wide = (d for d in range(1, most) if self.drafted_blocks(greedy[d].nodes) >= blocks)
+        budget = next(wide, most)
+        while budget < most and self.drafted_blocks(self.exact(budget).nodes) < blocks:
+            budget += 1
+        while budget > 1 and self.drafted_blocks(self.exact(budget - 1).nodes) >= blocks:
+            budget -= 1
+        return self.exact(budget)
+
+    def run(self) -> dict[str, Any]:
+        """Compare at every budget."""
+        published = find_graphs("published", self.problem, BUDGETS)
+        rows = []
+        for budget in BUDGETS:
+            drafter, watching = InformedDrafter(budget), StateLogBuilder()
+            begin = time.process_time()
+            informed = self.decode(drafter, watching)
+            seconds = time.process_time() - begin
+            begin = time.process_time()
+            static = self.decode(self.exact(budget).nodes)
+            graph_seconds = time.process_time() - begin
+            replayed = self.replayed(drafter, watching)
+            best, rule = (replay(one.nodes, self.anchors) for one in (self.exact(budget), published[budget]))
+            rows.append(
+                {
+                    "budget": budget,
+                    "prompts": len(self.prompts),
+                    "tokens_identical": sum(informed[k].tokens == self.plain[k].tokens for k in informed),
+                    "as_replayed": replayed.exact and matches(replayed, informed) and matches(best, static),
+                    "plain_forwards": best.plain_forwards,
+                    "nfe_reduction_published": round(rule.nfe_reduction, 3),
+                    "nfe_reduction_exact": round(best.nfe_reduction, 3),
+                    "nfe_reduction_informed": round(replayed.nfe_reduction, 3),
+                    "informed_over_published": over(replayed, rule),
+                    "informed_over_exact": over(replayed, best),
+                    "proved": self.exact(budget).proved,
+                    "reading": published[budget].chosen,
+                    "drafted_blocks_exact": round(self.drafted_blocks(self.exact(budget).nodes), 2),
+                    "drafted_blocks_informed": round(replayed.drafted_blocks_per_forward, 2),
+                    "equal_rows": self.at_equal_rows(replayed),
+                    "query_tokens_graph": mean_query_tokens(static),
+                    "query_tokens_informed": mean_query_tokens(informed),
+                    "processor_time_informed_over_graph": round(seconds / graph_seconds, 3),
+                }
+            )
+            print(self.spec, self.cache, self.length, json.dumps(rows[-1]), flush=True)
+        return {"policy": self.spec, "cache": self.cache, "block_length": self.length, "budgets": rows}
+
+    def replayed(self, drafter: InformedDrafter, watching: StateLogBuilder) -> StateReplay:
+        """What the decode with ``drafter`` cost, forward by forward, from the states that it evaluated."""
+        facts = log_facts(self.checkpoint, self.policy, self.config, self.prompts, drafter)
+        return replay_states(states_of_table(watching.table(range(len(self.prompts))), facts), drafter)
+
+    def at_equal_rows(self, informed: StateReplay) -> dict[str, Any]:
+        """The exact graph whose forwards are as wide as the informed ones, and the informed drafts against it."""
+        wanted = informed.drafted_blocks_per_forward
+        graph = self.as_wide_as(wanted)
+        found, blocks = replay(graph.nodes, self.anchors), self.drafted_blocks(graph.nodes)
+        return {
+            "budget": len(graph.nodes),
+            "proved": graph.proved,
+            "as_wide": blocks >= wanted,
+            "drafted_blocks": round(blocks, 2),
+            "nfe_reduction": round(found.nfe_reduction, 3),
+            "informed_over_exact": over(informed, found),
+        }
 
 
-def decode(checkpoint: Checkpoint, prompts: Any, spec: str, config: DecodeConfig, drafts: Any, batch: int) -> Any:
-    """(prompt index, result) of every prompt."""
-    return decode_batch(
-        checkpoint.denoiser, list(enumerate(prompts)), make_policy(spec), config, drafts, batch_size=batch
+def matches(replayed: DecodeCounts, decoded: Results) -> bool:
+    """Whether the forwards of a replay are those that the decodes counted, prompt by prompt."""
+    return [decoded[k].forwards for k in replayed.prompt_indices.tolist()] == replayed.forwards_per_prompt.tolist()
+
+
+def over(informed: StateReplay, graph: ReplayResult) -> list[float]:
+    """How many times fewer forwards than the graph, paired over prompts: the ratio and its 95 % interval."""
+    steps = graph.plain_per_prompt.astype(float)
+    ratio = PromptBootstrap(graph.prompts).ratio_quotient(
+        (steps, informed.forwards_per_prompt.astype(float)), (steps, graph.forwards_per_prompt.astype(float))
     )
+    return [round(value, 3) for value in (ratio.estimate, ratio.low, ratio.high)]
 
 
-def mean_query_tokens(results: dict[int, DecodeResult]) -> float:
+def mean_query_tokens(results: Results) -> float:
     """Query tokens of a forward, refreshes included."""
     total = sum(result.forwards for result in results.values())
     return round(sum(result.query_tokens for result in results.values()) / total, 1)
-
-
-def row(
-    plain: dict[int, DecodeResult], informed: dict[int, DecodeResult], best: ReplayResult, rule: ReplayResult
-) -> dict[str, Any]:
-    """NFE reductions, and the paired ratio of informed drafts to the exact graph with its interval."""
-    prompts = sorted(plain)
-    forwards = torch.tensor([informed[k].forwards for k in prompts], dtype=torch.float64).numpy()
-    steps = best.plain_per_prompt.astype(float)
-    ratio = PromptBootstrap(len(prompts)).ratio_quotient(
-        (steps, forwards), (steps, best.forwards_per_prompt.astype(float))
-    )
-    return {
-        "prompts": len(prompts),
-        "tokens_identical": sum(informed[k].tokens == plain[k].tokens for k in prompts),
-        "plain_forwards": int(steps.sum()),
-        "nfe_reduction_published": round(rule.nfe_reduction, 3),
-        "nfe_reduction_exact": round(best.nfe_reduction, 3),
-        "nfe_reduction_informed": round(float(steps.sum() / forwards.sum()), 3),
-        "informed_over_exact": [round(value, 3) for value in (ratio.estimate, ratio.low, ratio.high)],
-        "query_tokens_informed": mean_query_tokens(informed),
-    }
 
 
 def read_cells(path: Path, stamp: dict[str, Any]) -> list[dict[str, Any]]:
@@ -160,7 +240,7 @@ def main() -> int:
     torch.set_num_threads(1)
     checkpoint = load_checkpoint("bundled")
     stamp = {
-        "what": "informed drafts against calibrated graphs of the same number of drafts, held-out prompts",
+        "what": "informed drafts against calibrated graphs of as many drafts, and of as many rows; held-out prompts",
         "device": "cpu",
         "dtype": "float32",
         "machine": f"{platform.system()} {platform.machine()}, one thread",
@@ -173,8 +253,8 @@ def main() -> int:
     }
     found = read_cells(options.out, stamp)
     for number in options.cells if options.cells else range(len(CELLS)):
-        if not any((c["policy"], c["cache"], c["block_length"]) == CELLS[number][:3] for c in found):
-            found.append(measure(checkpoint, CELLS[number], options))
+        if not any((c["policy"], c["cache"], c["block_length"]) == CELLS[number] for c in found):
+            found.append(Cell(checkpoint, CELLS[number], options).run())
             write_json(options.out, {**stamp, "cells": found})
     same = all(r["tokens_identical"] == r["prompts"] for cell in found for r in cell["budgets"])
     return 0 if same else 1
