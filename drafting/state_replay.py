@@ -8,7 +8,7 @@ is too high rather than too low. Without any it is the count of the runtime.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -161,29 +161,21 @@ class _PromptReplay:
     def _look_up(self) -> RankedBlocks:
         """What the log knows of the states that the forward evaluates; the others are taken out of it."""
         decoder = self.decoder
-        here = self._log.blocks.get((self._prompt_index, decoder.number))
-        numbers = [_find(here, b"", state) for state in decoder.states]
-        if numbers[0] is None:
+        found = self._log.find(self._prompt_index, decoder.number, decoder.states, decoder.bridges)
+        if found[0] is None:
             raise ReplayError(
                 f"the log does not hold a state that prompt {self._prompt_index} reached in block {decoder.number}; it "
                 "is not whole, or was recorded with another version of this library; record it again"
             )
-        ahead = self._log.blocks.get((self._prompt_index, decoder.number + 1))
-        end = self._log.ends[self._prompt_index, decoder.number].tobytes()
-        behind = [b"" if complete == end else complete for complete in (pair[0].tobytes() for pair in decoder.bridges)]
-        crossing = [_find(ahead, key, pair[1]) for key, pair in zip(behind, decoder.bridges, strict=True)]
-        self.missed += (numbers + crossing).count(None)
-        decoder.states = decoder.states[[number is not None for number in numbers]]
-        decoder.bridges = decoder.bridges[[number is not None for number in crossing]]
-        found = [(here, number) for number in numbers] + [(ahead, number) for number in crossing]
-        known = [(block, number) for block, number in found if block is not None and number is not None]
-        return RankedBlocks(
-            np.stack([block.token[number] for block, number in known]),
-            np.stack([block.probability[number] for block, number in known]),
-            None,
-            np.full((len(known), self._layout.block_length), -1),
-        )
+        self.missed += found.count(None)
+        there = [one is not None for one in found]
+        count = len(decoder.states)
+        decoder.states, decoder.bridges = decoder.states[there[:count]], decoder.bridges[there[count:]]
+        return ranked_blocks([one for one in found if one is not None])
 
 
-def _find(block: BlockStates | None, behind: bytes, state: np.ndarray) -> int | None:
-    return None if block is None else block.index.get((behind, state.tobytes()))
+def ranked_blocks(found: Sequence[tuple[BlockStates, int]]) -> RankedBlocks:
+    """The distributions of states of a log (:meth:`StateLog.find`), at least one, as a forward would give them."""
+    token = np.stack([block.token[number] for block, number in found])
+    probability = np.stack([block.probability[number] for block, number in found])
+    return RankedBlocks(token, probability, None, np.full(token.shape[:2], -1))

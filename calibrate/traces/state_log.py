@@ -87,6 +87,27 @@ class StateLog:
         """Tokens of a prompt."""
         return int(self.metadata["prompt_lengths"][prompt_index])
 
+    def find(
+        self, prompt_index: int, block: int, states: np.ndarray, bridges: np.ndarray
+    ) -> list[tuple[BlockStates, int] | None]:
+        """Where the states that a forward evaluates stand in the log, None for each that it does not know.
+
+        Args:
+            prompt_index: whose.
+            block: the number of the block that is being solved.
+            states: int64 [n, L], of that block.
+            bridges: int64 [K, 2, L], the block as it may end and a state of the next one; they follow ``states``.
+        """
+        here, ahead = self.blocks.get((prompt_index, block)), self.blocks.get((prompt_index, block + 1))
+        end = self.ends[prompt_index, block].tobytes()
+        keys = [(here, b"", state) for state in states]
+        keys += [(ahead, b"" if one.tobytes() == end else one.tobytes(), state) for one, state in bridges]
+        found = []
+        for part, behind, state in keys:
+            number = None if part is None else part.index.get((behind, state.tobytes()))
+            found.append(None if part is None or number is None else (part, number))
+        return found
+
     def select(self, prompt_indices: Iterable[int]) -> StateLog:
         """The log of some prompts."""
         chosen = set(prompt_indices)
