@@ -36,6 +36,7 @@ class Sizes:
         block_length: ``L``.
         generation_length: of the bundled model's decodes.
         drafts: numbers of drafts, 0 first.
+        informed: budgets of informed drafts that are decoded.
         few_drafts: fewer of them, where every one would take too long.
         contexts, batches: as in the latency tables.
         table_seconds: for one latency table, by batch.
@@ -53,6 +54,7 @@ class Sizes:
     block_length: int = 32
     generation_length: int = 96
     drafts: tuple[int, ...] = tuple(range(17))
+    informed: tuple[int, ...] = (2, 4, 7, 10)
     few_drafts: tuple[int, ...] = (0, 1, 2, 4, 8, 10, 16)
     contexts: tuple[int, ...] = (256, 1024, 4096)
     batches: tuple[int, ...] = (1, 4, 16)
@@ -72,8 +74,8 @@ class Sizes:
 
 TINY = Sizes(
     shapes=(LLADA_TINY, SDAR_TINY), dtype="float32", block_length=16, generation_length=32, drafts=(0, 1, 4),
-    few_drafts=(0, 4), contexts=(32,), batches=(1, 2), table_seconds={1: 0.2, 2: 0.2}, repeats=3, search_prompts=2,
-    test_prompts=2, identity_prompts=1, identity_caches=("dual",), rounds=1, cost_blocks=1,
+    informed=(1, 4), few_drafts=(0, 4), contexts=(32,), batches=(1, 2), table_seconds={1: 0.2, 2: 0.2}, repeats=3,
+    search_prompts=2, test_prompts=2, identity_prompts=1, identity_caches=("dual",), rounds=1, cost_blocks=1,
     attention=((0, 32, 1), (4, 32, 2)), compiled=((4, 32, 2),),
 )  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from calibrate.models.checkpoint import load_checkpoint
 from calibrate.prompts.encoding import encode_prompts
 from calibrate.prompts.source import load_prompt_set
 from calibrate.recording.recorder import record
+from calibrate.recording.states import record_states
+from calibrate.traces.state_log import StateLog
 from calibrate.traces.table import Traces
 from drafting.anchors import AnchorTable
 from drafting.replay import replay
@@ -23,6 +26,7 @@ from drafting.searches.greedy import greedy
 from drafting.searches.published import published
 from drafting.trie import PrefixTrie
 from verify.decoding import DecodeConfig, decode_batch
+from verify.drafters.informed import InformedDrafter
 from verify.graph.formulas import Formula
 from verify.policies.specification import make_policy
 
@@ -45,6 +49,29 @@ def bundled_traces(bench: Bench, policy: str = POLICY, cache: str = "dual") -> T
             folder = Path(scratch) / "traces"
             bench.traces[key] = record(checkpoint, prompts, make_policy(policy), config, folder, batch_size=8)
     return bench.traces[key]
+
+
+def bundled_logs(bench: Bench, budgets: Sequence[int], policy: str, cache: str) -> dict[int, StateLog]:
+    """State logs of the prompts to test on, as numbered in :func:`bundled_traces`: informed drafts of every budget."""
+    checkpoint, first = load_checkpoint("bundled", device=str(bench.device)), bench.sizes.search_prompts
+    texts = load_prompt_set("bundled", "test", bench.sizes.test_prompts)
+    prompts = encode_prompts(texts, checkpoint.tokenizer, checkpoint.denoiser.vocabulary_size)
+    config = DecodeConfig(
+        bench.sizes.block_length, bench.sizes.generation_length, cache, end_token_ids=checkpoint.end_token_ids
+    )
+    logs = {}
+    for budget in budgets:
+        with tempfile.TemporaryDirectory(prefix="gpu-") as scratch:
+            log = record_states(
+                checkpoint, prompts, make_policy(policy), config, Path(scratch) / "log", InformedDrafter(budget)
+            )
+        logs[budget] = StateLog(
+            {(first + prompt_index, block): states for (prompt_index, block), states in log.blocks.items()},
+            {first + prompt_index: state for prompt_index, state in log.first.items()},
+            {(first + prompt_index, block): end for (prompt_index, block), end in log.ends.items()},
+            {**log.metadata, "prompt_lengths": [0] * first + log.metadata["prompt_lengths"]},
+        )
+    return logs
 
 
 def split(bench: Bench, traces: Traces) -> tuple[Traces, Traces]:

@@ -17,6 +17,7 @@ from time import perf_counter
 import numpy as np
 import torch
 
+from calibrate.traces.state_log import StateLog
 from calibrate.traces.table import TraceError, Traces
 from verify.decoding import DecodeConfig
 from verify.denoiser import Denoiser
@@ -27,8 +28,8 @@ from verify.layout import SequenceLayout
 _LOW = -1e4
 
 
-def recorded_config(traces: Traces, backend: str = "packed") -> DecodeConfig:
-    """The lengths, cache mode, end tokens and ranks that ``traces`` were recorded with.
+def recorded_config(traces: Traces | StateLog, backend: str = "packed") -> DecodeConfig:
+    """The lengths, cache mode, end tokens and ranks that ``traces`` (or a state log) were recorded with.
 
     Raises:
         TraceError: traces without the facts of their run, or of a sampled decode, whose noise is drawn for the recorded

@@ -31,8 +31,8 @@ from calibrate.measuring.latency import measure_latency
 from calibrate.models.shapes import LLADA_MEDIUM
 
 SIZES = Sizes(
-    shapes=(LLADA_MEDIUM,), dtype="float32", generation_length=32, drafts=(*range(9), 10, 12, 16), contexts=(64,),
-    search_prompts=32, test_prompts=4, repeats=9, rounds=3,
+    shapes=(LLADA_MEDIUM,), dtype="float32", generation_length=32, drafts=(*range(9), 10), informed=(*range(1, 9), 10),
+    contexts=(64,), search_prompts=32, test_prompts=4, repeats=9, rounds=3,
 )  # fmt: skip
 
 
@@ -75,6 +75,13 @@ def main(arguments: list[str] | None = None) -> int:
         print("too little time: fewer than two prompts were decoded with every configuration", flush=True)
         return 1
     print(f"picked D = {row['picked']}, best D = {row['best']}, {100 * row['picked_over_best']:+.1f} %", flush=True)
+    informed = [one for one in row["configurations"] if one["method"] in ("plain", "informed")]
+    for one in informed:
+        print(
+            f"{one['method']} D = {one['drafts']}: {one['tokens_per_second']:.3f} tokens/s, predicted "
+            f"{one['predicted_tokens_per_second']:.3f} ({100 * (one['measured_over_predicted'] - 1):+.1f} %)",
+            flush=True,
+        )
     return 0 if row["within_limit"] else 1
 
 

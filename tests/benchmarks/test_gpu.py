@@ -13,6 +13,7 @@ from benchmarks.gpu import PARTS, main
 from benchmarks.gpu_attention import packed_attention_mask
 from benchmarks.gpu_bench import TINY, Bench, Sizes
 from benchmarks.gpu_trace_driven import configurations
+from calibrate.models.shapes import SDAR_TINY
 
 pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 
@@ -56,7 +57,7 @@ def test_latency_tables(results: dict[str, Any]) -> None:
 
 def test_trace_driven(results: dict[str, Any]) -> None:
     for row in results["trace_driven"]["rows"]:
-        assert row["forwards_as_predicted"] and row["rounds"] == row["prompts_decoded"] == 2
+        assert row["tokens_identical"] and row["forwards_as_predicted"] and row["rounds"] == row["prompts_decoded"] == 2
         done = {(entry["method"], entry["drafts"]): entry for entry in row["configurations"]}
         assert set(done) >= {("plain", 0), ("greedy", 1), ("greedy", 4), ("chain", 4), ("published", 4), ("exact", 4)}
         assert done["greedy", 4]["forwards"] < done["greedy", 1]["forwards"] < done["plain", 0]["forwards"]
@@ -64,6 +65,25 @@ def test_trace_driven(results: dict[str, Any]) -> None:
         assert row["best"] == min(seconds, key=lambda drafts: seconds[drafts])
         assert row["picked_over_best"] == pytest.approx(seconds[row["picked"]] / seconds[row["best"]] - 1)
         assert row["within_limit"] == (row["picked_over_best"] <= 0.02)
+        # In block-causal mode four drafts may be nine blocks of rows, and four were timed at most.
+        budgets = [1] if row["model"] == SDAR_TINY.name else [1, 4]
+        assert [drafts for method, drafts in done if method == "informed"] == budgets
+        assert done["informed", 1]["forwards"] < done["plain", 0]["forwards"]
+        seconds = {0: done["plain", 0]["seconds"]} | {drafts: done["informed", drafts]["seconds"] for drafts in budgets}
+        assert row["informed"]["best"] == min(seconds, key=lambda drafts: seconds[drafts])
+        for entry in done.values():
+            assert entry["measured_over_predicted"] == pytest.approx(
+                entry["tokens_per_second"] / entry["predicted_tokens_per_second"]
+            )
+
+
+def test_what_is_predicted_of_plain_decoding_and_graphs_is_what_the_budget_is_chosen_by(
+    results: dict[str, Any],
+) -> None:
+    """Two ways to the same milliseconds: the state log's widths here, the anchors that replay visits there."""
+    for row in results["trace_driven"]["rows"]:
+        greedy = {one["drafts"]: one["predicted_speedup"] for one in row["configurations"] if one["method"] == "greedy"}
+        assert greedy == pytest.approx({drafts: row["predicted_speedup"][str(drafts)] for drafts in greedy})
 
 
 def test_costs(results: dict[str, Any]) -> None:
