@@ -40,6 +40,15 @@ class Watching:
         self.facts.append(fact)
 
 
+def keys_of(log, fact):
+    """What the states of a forward are found by."""
+    for state in fact.states:
+        yield b"", state
+    for complete, state in fact.bridges:
+        ended_so = (complete == log.ends[fact.prompt_index, fact.block]).all()
+        yield b"" if ended_so else complete.tobytes(), state
+
+
 def test_every_evaluated_state_is_there_with_its_ranks(checkpoint, folder):
     log, watching = read_states(folder), Watching()
     results = dict(
@@ -67,6 +76,13 @@ def test_every_evaluated_state_is_there_with_its_ranks(checkpoint, folder):
             assert (behind, state.tobytes()) in log.blocks[fact.prompt_index, fact.block + 1].index
             seen.add((fact.prompt_index, fact.block + 1, behind, state.tobytes()))
             bridges += 1
+        found = log.find(fact.prompt_index, fact.block, fact.states, fact.bridges)
+        assert len(found) == len(fact.states) + len(fact.bridges)
+        for (block, row), (behind, state) in zip(found, keys_of(log, fact), strict=True):
+            assert block.index[behind, state.tobytes()] == row
+        assert log.find(fact.prompt_index, fact.block, 1 + fact.states[:1], fact.bridges[:, [1, 1]]) == [None] * (
+            1 + len(fact.bridges)
+        )
     assert bridges and log.states == len(seen)
     for prompt_index, prompt in enumerate(PROMPTS):
         blocks = [log.ends[prompt_index, number] for number in range(len(log.ends) // 3 + 1)
