@@ -41,7 +41,7 @@ from calibrate.models.checkpoint import Checkpoint, load_checkpoint
 from calibrate.prompts.encoding import encode_prompts
 from calibrate.prompts.source import load_prompt_set
 from calibrate.recording.recorder import record
-from calibrate.recording.states import StateLogBuilder, log_facts
+from calibrate.recording.states import StateLogBuilder, state_facts
 from calibrate.traces.state_log import states_of_table
 from calibrate.version import tool_version
 from drafting.anchors import AnchorTable
@@ -181,7 +181,7 @@ class Cell:
 
     def replayed(self, drafter: InformedDrafter, watching: StateLogBuilder) -> StateReplay:
         """What the decode with ``drafter`` cost, forward by forward, from the states that it evaluated."""
-        facts = log_facts(self.checkpoint, self.policy, self.config, self.prompts, drafter)
+        facts = state_facts(self.checkpoint, self.policy, self.config, self.prompts, drafter)
         return replay_states(states_of_table(watching.table(range(len(self.prompts))), facts), drafter)
 
     def at_equal_rows(self, informed: StateReplay) -> dict[str, Any]:
