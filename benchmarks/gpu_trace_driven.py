@@ -30,7 +30,7 @@ from drafting.counts import DecodeCounts
 from drafting.replay import replay
 from drafting.state_replay import replay_states
 from studies.pricing.budget import choose_budget
-from studies.pricing.state_price import state_milliseconds
+from studies.pricing.price import price
 from verify.decoding import DecodeResult, decode, make_engine
 from verify.drafters.contract import Drafter
 from verify.drafters.graph import GraphDrafter
@@ -89,17 +89,12 @@ def configured(
     test: Traces,
     table: LatencyTable,
 ) -> dict[str, Configuration]:
-    """What each configuration needs, and what its decodes are predicted to cost.
-
-    The widths of a graph's forwards do not depend on what its rejected drafts would have shown, so any state log tells
-    them; that of the largest budget is taken.
-    """
-    anchors, log = AnchorTable.from_traces(test, max_depth=None), informed[max(informed)]
+    """What each configuration needs, and what its decodes are predicted to cost."""
+    anchors = AnchorTable.from_traces(test, max_depth=None)
     made = {}
     for name, nodes in graphs.items():
         drafter, found = GraphDrafter(nodes), replay(nodes, anchors)
-        priced = replay_states(log, drafter)
-        milliseconds = by_prompt(priced, state_milliseconds(priced, table))
+        milliseconds = by_prompt(found, price(found, table, 0).milliseconds)
         made[name] = Configuration(drafter, driver, by_prompt(found, found.forwards_per_prompt), milliseconds)
     for budget, own in informed.items():
         counts = replay_states(own, InformedDrafter(budget))
@@ -110,7 +105,7 @@ def configured(
                 device=driver.device,
             ),
             by_prompt(counts, counts.forwards_per_prompt),
-            by_prompt(counts, state_milliseconds(counts, table)),
+            by_prompt(counts, price(counts, table, 0).milliseconds),
         )  # fmt: skip
     return made
 

@@ -8,6 +8,10 @@ their forwards are replayed, which is exact. Informed drafts need no calibration
 compared with plain decoding. Ratios of informed drafts to a graph are ratios of forwards, paired over prompts, with a
 95 % interval from resampling prompts.
 
+Beside the default settings stand others (``VARIANTS``): *mixture* gives the rows that the chain leaves to alternatives
+and then to the formulas of a greedy graph of 20 nodes, and follows alternatives; *copies* (dual cache only) computes
+the next block's refresh beside the drafts. They were chosen on validation prompts.
+
 Three graphs stand beside the informed drafts of a budget: exact and published of as many drafts, and exact at *equal
 mean rows*. A bridge counts as one draft and costs two blocks of rows, and a finished block is cached on the way, so at
 equal numbers of drafts the informed forwards are often wider. The graph at equal mean rows is the exact one of the
@@ -33,7 +37,6 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: the model is small
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import numpy as np
 import torch
 
 from calibrate.files import write_json
@@ -46,15 +49,15 @@ from calibrate.traces.state_log import states_of_table
 from calibrate.version import tool_version
 from drafting.anchors import AnchorTable
 from drafting.counts import DecodeCounts
-from drafting.replay import ReplayResult, replay, walk
+from drafting.replay import ReplayResult, replay
 from drafting.searches.methods import SearchInput, find_graphs
 from drafting.searches.result import SearchResult
 from drafting.state_replay import StateReplay, replay_states
 from drafting.trie import PrefixTrie
-from studies.pricing.budget import filled_drafts
 from studies.statistics.intervals import PromptBootstrap
 from verify.decoding import DecodeConfig, DecodeResult, Drafts, decode_batch
 from verify.drafters.informed import InformedDrafter
+from verify.drafters.settings import InformedSettings
 from verify.graph.formulas import Formula
 from verify.policies.specification import make_policy
 
@@ -69,6 +72,14 @@ CELLS = (
     ("threshold:0.9", "block_causal", 16),
 )
 BUDGETS = (5, 10, 16)
+#: Other settings than the default ones, and the cache modes in which they mean something.
+VARIANTS = {
+    "mixture": (InformedSettings(fill="alternatives+graph", follow=8), ("dual", "block_causal")),
+    "copies": (InformedSettings(copies=True), ("dual",)),
+    "mixture and copies": (InformedSettings(fill="alternatives+graph", follow=8, copies=True), ("dual",)),
+}
+#: Nodes of the graph that the mixture reads.
+MIXED = 20
 #: The largest graph that is looked at for equal mean rows.
 WIDEST = 64
 GENERATION, TOP_J = 96, 8
@@ -118,12 +129,7 @@ class Cell:
 
     def drafted_blocks(self, nodes: tuple[Formula, ...]) -> float:
         """Drafts beside the real block, in the mean over all forwards of the test prompts."""
-        _, visited = walk(nodes, self.anchors)
-        masked, times = np.unique(self.anchors.masked[visited], return_counts=True)
-        blocks = sum(
-            filled_drafts(nodes, left) * many for left, many in zip(masked.tolist(), times.tolist(), strict=True)
-        )
-        return float(blocks / (self.anchors.n_blocks + visited.sum()))
+        return replay(nodes, self.anchors).drafted_blocks
 
     def as_wide_as(self, blocks: float) -> SearchResult:
         """The exact graph of the smallest budget with at least ``blocks`` drafted blocks a forward, or the widest.
@@ -169,8 +175,9 @@ class Cell:
                     "proved": self.exact(budget).proved,
                     "reading": published[budget].chosen,
                     "drafted_blocks_exact": round(self.drafted_blocks(self.exact(budget).nodes), 2),
-                    "drafted_blocks_informed": round(replayed.drafted_blocks_per_forward, 2),
+                    "drafted_blocks_informed": round(replayed.drafted_blocks, 2),
                     "equal_rows": self.at_equal_rows(replayed),
+                    "variants": self.variants(budget, best, replayed),
                     "query_tokens_graph": mean_query_tokens(static),
                     "query_tokens_informed": mean_query_tokens(informed),
                     "processor_time_informed_over_graph": round(seconds / graph_seconds, 3),
@@ -179,6 +186,30 @@ class Cell:
             print(self.spec, self.cache, self.length, json.dumps(rows[-1]), flush=True)
         return {"policy": self.spec, "cache": self.cache, "block_length": self.length, "budgets": rows}
 
+    def variants(self, budget: int, best: ReplayResult, default: StateReplay) -> list[dict[str, Any]]:
+        """The same with other settings, against the exact graph of as many drafts and against the default settings."""
+        rows = []
+        for name, (settings, caches) in VARIANTS.items():
+            if self.cache not in caches:
+                continue
+            graph = find_graphs("greedy", self.problem, [MIXED])[MIXED].nodes if settings.uses_graph else ()
+            drafter, watching = InformedDrafter(budget, settings, graph), StateLogBuilder()
+            found = self.decode(drafter, watching)
+            counted = self.replayed(drafter, watching)
+            rows.append(
+                {
+                    "name": name,
+                    "tokens_identical": sum(found[k].tokens == self.plain[k].tokens for k in found),
+                    "as_replayed": counted.exact and matches(counted, found),
+                    "nfe_reduction": round(counted.nfe_reduction, 3),
+                    "over_exact": over(counted, best),
+                    "over_default": over(counted, default),
+                    "drafted_blocks": round(counted.drafted_blocks, 2),
+                    "query_tokens": mean_query_tokens(found),
+                }
+            )
+        return rows
+
     def replayed(self, drafter: InformedDrafter, watching: StateLogBuilder) -> StateReplay:
         """What the decode with ``drafter`` cost, forward by forward, from the states that it evaluated."""
         facts = state_facts(self.checkpoint, self.policy, self.config, self.prompts, drafter)
@@ -186,7 +217,7 @@ class Cell:
 
     def at_equal_rows(self, informed: StateReplay) -> dict[str, Any]:
         """The exact graph whose forwards are as wide as the informed ones, and the informed drafts against it."""
-        wanted = informed.drafted_blocks_per_forward
+        wanted = informed.drafted_blocks
         graph = self.as_wide_as(wanted)
         found, blocks = replay(graph.nodes, self.anchors), self.drafted_blocks(graph.nodes)
         return {
@@ -204,7 +235,7 @@ def matches(replayed: DecodeCounts, decoded: Results) -> bool:
     return [decoded[k].forwards for k in replayed.prompt_indices.tolist()] == replayed.forwards_per_prompt.tolist()
 
 
-def over(informed: StateReplay, graph: ReplayResult) -> list[float]:
+def over(informed: StateReplay, graph: DecodeCounts) -> list[float]:
     """How many times fewer forwards than the graph, paired over prompts: the ratio and its 95 % interval."""
     steps = graph.plain_per_prompt.astype(float)
     ratio = PromptBootstrap(graph.prompts).ratio_quotient(
@@ -256,7 +287,8 @@ def main() -> int:
         if not any((c["policy"], c["cache"], c["block_length"]) == CELLS[number] for c in found):
             found.append(Cell(checkpoint, CELLS[number], options).run())
             write_json(options.out, {**stamp, "cells": found})
-    same = all(r["tokens_identical"] == r["prompts"] for cell in found for r in cell["budgets"])
+    every = [(part, row["prompts"]) for cell in found for row in cell["budgets"] for part in (row, *row["variants"])]
+    same = all(part["tokens_identical"] == prompts for part, prompts in every)
     return 0 if same else 1
 
 
