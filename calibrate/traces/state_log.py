@@ -10,6 +10,7 @@ On disk a log is a folder like that of a trace: ``manifest.json`` and Parquet sh
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,6 +83,16 @@ class StateLog:
     def prompt_hashes(self) -> list[str]:
         """The hash of every prompt that is here; see :func:`calibrate.traces.table.hashes_of_prompts`."""
         return hashes_of_prompts(self.metadata, self.prompt_indices)
+
+    def log_hash(self) -> str:
+        """SHA-256 over every state with its best tokens (not their probabilities), as hex."""
+        digest = hashlib.sha256()
+        for key in sorted(self.blocks):
+            block = self.blocks[key]
+            digest.update(repr(key).encode())
+            for state, number in sorted(block.index.items()):
+                digest.update(state[0] + state[1] + np.ascontiguousarray(block.token[number]).tobytes())
+        return digest.hexdigest()
 
     def prompt_length(self, prompt_index: int) -> int:
         """Tokens of a prompt."""

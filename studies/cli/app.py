@@ -54,6 +54,9 @@ COMMANDS = {
         SEARCH,
         "Tune the parametric constructor with Optuna; started again, or elsewhere, it joins the study in the storage.",
     ),
+    "tune": Entry(
+        SEARCH, "Tune informed drafts with Optuna on state logs, without a model; judge them on other prompts."
+    ),
     "budget": Entry(
         SEARCH, "Price every budget with this device's latency and take the best; 0 means: do not speculate."
     ),
