@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from studies.cli import options, printing
 from studies.cli.checkpoints import shaped_checkpoint
+from studies.cli.drafters import GRAPH, INFORMED
 from studies.cli.guard import command
 from studies.cli.lists import parse_list
 from studies.cli.outputs import check_output
@@ -24,6 +26,10 @@ def latency_command(
     ],
     model: options.ShapedModelOption = "bundled",
     drafts: Annotated[str, typer.Option("--drafts", help="Numbers of drafts, 0-16 or 0,1,2,4,8.")] = "0-16",
+    drafter: Annotated[
+        str,
+        typer.Option("--drafter", help="graph; or informed: also what their bridges can make of as many drafts."),
+    ] = "graph",
     block_length: options.BlockLengthOption = None,
     context_length: Annotated[
         str, typer.Option("--context-length", help="Cached positions before the block; 256,1024 for two tables.")
@@ -46,14 +52,18 @@ def latency_command(
     """Measure forward time against the number of drafts on this device.
 
     Several batches or context lengths give a table each, in OUT/batch-B-context-C.json; what does not fit into the
-    device's memory is left out with a note that says what would fit.
+    device's memory is left out with a note that says what would fit. With --drafter informed and block_causal cache
+    also forwards as wide as those whose every draft is a bridge, which takes two blocks of rows.
     """
     from calibrate.measuring.latency import measure_latency
     from calibrate.models.checkpoint import check_cuda_graphs
     from calibrate.models.settings import decode_settings
     from calibrate.progress import RichReporter
     from figures.records.record import save_record
+    from verify.files.quoting import quoted
 
+    if drafter not in (GRAPH, INFORMED):
+        raise ValueError(f"unknown drafter {quoted(drafter)}, expected {GRAPH} or {INFORMED}")
     check_cuda_graphs(device, cuda_graphs)
     numbers = parse_list(drafts, int, "--drafts", least=0)
     batches = parse_list(batch_size, int, "--batch-size", "1,4,16", least=1)
@@ -69,6 +79,8 @@ def latency_command(
     checkpoint.denoiser.cuda_graphs = cuda_graphs
     settings = decode_settings(checkpoint, block_length=block_length, cache=cache)
     printing.say(settings.note)
+    if drafter == INFORMED and settings.config.cache == "block_causal":
+        numbers = with_bridges(numbers)
     for (size, length), path in zip(pairs, paths, strict=True):
         try:
             table = measure_latency(
@@ -84,6 +96,12 @@ def latency_command(
         save_record(table, path)
         show_latency(table)
         printing.say(printing.bold(path))
+
+
+def with_bridges(drafts: Sequence[int]) -> tuple[int, ...]:
+    """``drafts``, and the widths that bridges lead to: two blocks each, and a finished block that is cached beside."""
+    most = max(drafts)
+    return tuple(sorted({*drafts, *range(most + 1, 2 * most + 2)}))
 
 
 def show_latency(table: LatencyTable) -> None:

@@ -78,3 +78,12 @@ def test_a_model_that_can_be_both_is_timed_in_the_context_asked_for(tmp_path: Pa
     assert "latency is measured with cache dual or block_causal, not 'prefix'" in said
     said = run(*TINY, "--cache", "block_causal", "--out", tmp_path / "no.json", code=1)
     assert "needs block_causal attention, but llada-tiny-shaped was trained for bidirectional" in said
+
+
+def test_informed_drafts_are_timed_as_wide_as_their_bridges(tmp_path: Path) -> None:
+    tiny = ["--model", "sdar-tiny-shaped", "--drafts", "0,2", "--repeats", 3, "--context-length", "8"]
+    run(*tiny, "--drafter", "informed", "--out", tmp_path / "wide.json")
+    assert load_latency(tmp_path / "wide.json").drafts == (0, 2, 3, 4, 5)
+    run(*TINY, "--drafter", "informed", "--context-length", "8", "--out", tmp_path / "dual.json")
+    assert load_latency(tmp_path / "dual.json").drafts == (0, 2)
+    assert "unknown drafter" in run(*tiny, "--drafter", "chain", "--out", tmp_path / "none.json", code=1)
