@@ -11,7 +11,7 @@ from calibrate.models.checkpoint import Checkpoint
 from calibrate.progress import Reporter
 from calibrate.recording.recorder import RecordingSpeed
 from calibrate.recording.states import record_states, state_facts
-from calibrate.traces.state_log import read_states
+from calibrate.traces.state_log import StateLog, read_states
 from calibrate.traces.table import TraceError, Traces
 from drafting.state_replay import StateReplay, replay_states
 from studies.runs.configuration import INFORMED, CalibrationConfig
@@ -67,7 +67,7 @@ def count_informed(
         )  # fmt: skip
     if speeds and speeds[0].prompts:
         reporter.say(f"{speeds[0].sentence()} (batch {config.batch_size}, {drafts} informed drafts)")
-    return replay_states(log, InformedDrafter(drafts))
+    return _counted(log, drafts, folder)
 
 
 def read_counts(traces: Path, drafts: int, split: str, recorded: Traces) -> StateReplay:
@@ -80,10 +80,26 @@ def read_counts(traces: Path, drafts: int, split: str, recorded: Traces) -> Stat
         recorded: the plain decodes of the split; the log must be of the same prompts.
 
     Raises:
-        calibrate.traces.table.TraceError: no whole log there, or one of other prompts.
+        calibrate.traces.table.TraceError: no whole log there, one of other prompts, or one of another version.
     """
     folder = log_folder(traces, drafts, split)
     log = read_states(folder)
     if log.prompt_hashes() != recorded.prompt_hashes():
         raise TraceError(f"{folder} is a log of other prompts than the traces beside it; run the calibration again")
-    return replay_states(log, InformedDrafter(drafts))
+    return _counted(log, drafts, folder)
+
+
+def _counted(log: StateLog, drafts: int, folder: Path) -> StateReplay:
+    """The replay of a log by the drafter that recorded it, which therefore knows every state.
+
+    Raises:
+        TraceError: it does not: a drafter of another version proposed other states.
+    """
+    found = replay_states(log, InformedDrafter(drafts))
+    if not found.exact:
+        raise TraceError(
+            f"{folder} does not know {found.missed} of the {found.proposed} states that {drafts} informed drafts "
+            "propose: it was recorded with another version of this tool. Delete the folder and run the calibration "
+            "again; only this log is recorded anew"
+        )
+    return found

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from calibrate.measuring.latency_table import LatencyTable
-from calibrate.traces.table import TraceError
+from calibrate.traces.table import TraceError, read_traces
 from drafting.state_replay import replay_states
 from figures.records.budget import GRAPH, INFORMED, load_budget
 from figures.records.record import save_record
@@ -130,6 +130,27 @@ def test_a_log_of_other_prompts_is_refused(folder: Path, tmp_path: Path) -> None
     shutil.copytree(copy / "informed-1" / "search", copy / "informed-1" / "test")
     latency = table(tuple(range(9)), 0.1, tmp_path / "latency.json")
     assert "log of other prompts" in run_command("budget", copy, "--latency", latency, "--any-model", code=1)
+
+
+def test_a_log_of_another_drafter_is_no_count(
+    config: CalibrationConfig, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if the next version of the drafter proposed other states under the same description."""
+    import shutil
+
+    from studies.runs import informed
+    from verify.drafters.informed import InformedDrafter
+
+    class Later(InformedDrafter):
+        def __init__(self, drafts: int) -> None:
+            super().__init__(2 * drafts)
+
+    copy = tmp_path / "run"
+    shutil.copytree(folder, copy)
+    traces = read_traces(copy / "traces" / "static-1" / "test")
+    monkeypatch.setattr(informed, "InformedDrafter", Later)
+    with pytest.raises(TraceError, match=r"does not know \d+ of the \d+ states that 3 informed drafts propose"):
+        informed.read_counts(copy / "traces" / "static-1", 3, "test", traces)
 
 
 def test_policies_that_a_log_cannot_hold(config: CalibrationConfig) -> None:
