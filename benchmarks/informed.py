@@ -27,7 +27,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import sys
 import tempfile
 import time
@@ -39,6 +38,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 
+from benchmarks.cells import read_cells, stamp
 from calibrate.files import write_json
 from calibrate.models.checkpoint import Checkpoint, load_checkpoint
 from calibrate.prompts.encoding import encode_prompts
@@ -46,7 +46,6 @@ from calibrate.prompts.source import load_prompt_set
 from calibrate.recording.recorder import record
 from calibrate.recording.states import StateLogBuilder, state_facts
 from calibrate.traces.state_log import states_of_table
-from calibrate.version import tool_version
 from drafting.anchors import AnchorTable
 from drafting.counts import DecodeCounts
 from drafting.replay import ReplayResult, replay
@@ -250,15 +249,6 @@ def mean_query_tokens(results: Results) -> float:
     return round(sum(result.query_tokens for result in results.values()) / total, 1)
 
 
-def read_cells(path: Path, stamp: dict[str, Any]) -> list[dict[str, Any]]:
-    """The cells that an earlier run with the same ``stamp`` left."""
-    if not path.is_file():
-        return []
-    found = json.loads(path.read_text(encoding="utf-8"))
-    cells: list[dict[str, Any]] = found.pop("cells", [])
-    return cells if found == stamp else []
-
-
 def main() -> int:
     """Measure every cell, write the file, return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -270,23 +260,19 @@ def main() -> int:
     options = parser.parse_args()
     torch.set_num_threads(1)
     checkpoint = load_checkpoint("bundled")
-    stamp = {
-        "what": "informed drafts against calibrated graphs of as many drafts, and of as many rows; held-out prompts",
-        "device": "cpu",
-        "dtype": "float32",
-        "machine": f"{platform.system()} {platform.machine()}, one thread",
-        "model_revision": checkpoint.revision,
-        "prompts": options.prompts,
-        "search_prompts": options.search_prompts,
-        "batch_size": options.batch_size,
-        "generation_length": GENERATION,
-        "versions": {"draftgraph": tool_version(), "torch": torch.__version__},
-    }
-    found = read_cells(options.out, stamp)
+    head = stamp(
+        "informed drafts against calibrated graphs of as many drafts, and of as many rows; held-out prompts",
+        checkpoint.revision,
+        prompts=options.prompts,
+        search_prompts=options.search_prompts,
+        batch_size=options.batch_size,
+        generation_length=GENERATION,
+    )
+    found = read_cells(options.out, head)
     for number in options.cells if options.cells else range(len(CELLS)):
         if not any((c["policy"], c["cache"], c["block_length"]) == CELLS[number] for c in found):
             found.append(Cell(checkpoint, CELLS[number], options).run())
-            write_json(options.out, {**stamp, "cells": found})
+            write_json(options.out, {**head, "cells": found})
     every = [(part, row["prompts"]) for cell in found for row in cell["budgets"] for part in (row, *row["variants"])]
     same = all(part["tokens_identical"] == prompts for part, prompts in every)
     return 0 if same else 1

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import sys
 import tempfile
 import time
@@ -32,13 +31,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 import torch
 
-from benchmarks.informed import read_cells
+from benchmarks.cells import read_cells, stamp
 from calibrate.files import write_json
 from calibrate.models.checkpoint import Checkpoint, load_checkpoint
 from calibrate.prompts.encoding import encode_prompts
 from calibrate.prompts.source import load_prompt_set
 from calibrate.recording.recorder import record
-from calibrate.version import tool_version
 from drafting.anchors import AnchorTable
 from drafting.searches.methods import SearchInput, find_graphs
 from drafting.trie import PrefixTrie
@@ -204,25 +202,22 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     checkpoint = load_checkpoint("bundled")
-    stamp = {
-        "what": "plain decoding, exact graphs and informed drafts, each at its fastest budget; held-out prompts",
-        "unit": "processor seconds of one thread: the median per prompt over rounds, summed over prompts",
-        "device": "cpu",
-        "dtype": "float32",
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, shared",
-        "model_revision": checkpoint.revision,
-        "generation_length": GENERATION,
-        "options": {key: value for key, value in vars(options).items() if key not in ("cells", "out")},
-        "versions": {"draftgraph": tool_version(), "torch": torch.__version__},
-    }
-    found = read_cells(options.out, stamp)
+    head = stamp(
+        "plain decoding, exact graphs and informed drafts, each at its fastest budget; held-out prompts",
+        checkpoint.revision,
+        f"{os.cpu_count()} cores, shared",
+        unit="processor seconds of one thread: the median per prompt over rounds, summed over prompts",
+        generation_length=GENERATION,
+        options={key: value for key, value in vars(options).items() if key not in ("cells", "out")},
+    )
+    found = read_cells(options.out, head)
     for number in options.cells if options.cells is not None else range(len(CELLS)):
         if any((c["policy"], c["cache"], c["block_length"]) == CELLS[number] for c in found):
             continue
         load = os.getloadavg()[0]
         row = measure(checkpoint, CELLS[number], options)
         found.append({**row, "load": [round(load, 1), round(os.getloadavg()[0], 1)]})
-        write_json(options.out, {**stamp, "cells": found})
+        write_json(options.out, {**head, "cells": found})
     return 0 if all(cell["tokens_identical"] for cell in found) else 1
 
 

@@ -8,6 +8,9 @@ settings, the default ones and the mixture then really decode the test prompts, 
 compared with plain decoding. Ratios are of forwards, paired over prompts, with 95 % intervals. The graph is greedy's,
 of 20 nodes, calibrated on the search prompts.
 
+With ``--logit-temperature`` the same is asked of the model as it was trained (1: it is sure of nearly everything), or
+in more doubt than it is bundled with (4.5).
+
 The file is written after every cell, and a rerun with the same numbers goes on where it stopped. The exit code is 1
 when any token differs.
 """
@@ -17,7 +20,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import sys
 import tempfile
 from dataclasses import asdict
@@ -31,15 +33,14 @@ import numpy as np
 import optuna
 import torch
 
-from benchmarks.informed import read_cells
+from benchmarks.cells import BUNDLED_TEMPERATURE, bundled_model, read_cells, stamp
 from calibrate.files import write_json
-from calibrate.models.checkpoint import Checkpoint, load_checkpoint
+from calibrate.models.checkpoint import Checkpoint
 from calibrate.prompts.encoding import encode_for
 from calibrate.prompts.source import load_prompt_set
 from calibrate.recording.recorder import record
 from calibrate.recording.states import record_states
 from calibrate.traces.state_log import read_states
-from calibrate.version import tool_version
 from drafting.anchors import AnchorTable
 from drafting.searches.greedy import greedy
 from drafting.trie import PrefixTrie
@@ -142,31 +143,33 @@ def main() -> int:
     parser.add_argument("--prompts", type=int, default=48, help="held-out prompts")
     parser.add_argument("--trials", type=int, default=60, help="trials of a cell")
     parser.add_argument("--batch-size", type=int, default=8, help="prompts at a time")
+    parser.add_argument(
+        "--logit-temperature", type=float, default=BUNDLED_TEMPERATURE,
+        help="what the logits are divided by; 1: the model as it was trained, above 2.25: in more doubt",
+    )  # fmt: skip
     parser.add_argument("--cells", type=int, nargs="*", help="numbers of the cells to run, from 0; all by default")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "informed_tuning.json")
     options = parser.parse_args()
     torch.set_num_threads(1)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    checkpoint = load_checkpoint("bundled")
-    stamp = {
-        "what": "informed drafts tuned on state logs of the search prompts, decoded on held-out prompts",
-        "device": "cpu",
-        "dtype": "float32",
-        "machine": f"{platform.system()} {platform.machine()}, one thread",
-        "model_revision": checkpoint.revision,
-        "search_prompts": options.search_prompts,
-        "prompts": options.prompts,
-        "trials": options.trials,
-        "generation_length": GENERATION,
-        "versions": {"draftgraph": tool_version(), "torch": torch.__version__, "optuna": optuna.__version__},
-    }
-    found = read_cells(options.out, stamp)
+    checkpoint = bundled_model(options.logit_temperature)
+    head = stamp(
+        "informed drafts tuned on state logs of the search prompts, decoded on held-out prompts",
+        checkpoint.revision,
+        logit_temperature=options.logit_temperature,
+        search_prompts=options.search_prompts,
+        prompts=options.prompts,
+        trials=options.trials,
+        generation_length=GENERATION,
+        optuna=optuna.__version__,
+    )
+    found = read_cells(options.out, head)
     names = ("policy", "cache", "block_length", "drafts")
     for number in options.cells if options.cells else range(len(CELLS)):
         if not any(tuple(cell[name] for name in names) == CELLS[number] for cell in found):
             found.append(tune(checkpoint, CELLS[number], options))
             print(CELLS[number], json.dumps(found[-1]["rows"]), flush=True)
-            write_json(options.out, {**stamp, "cells": found})
+            write_json(options.out, {**head, "cells": found})
     same = all(row["tokens_identical"] == cell["prompts"] for cell in found for row in cell["rows"])
     return 0 if same else 1
 

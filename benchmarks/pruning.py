@@ -31,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 
+from benchmarks.cells import read_cells
 from calibrate.files import write_json
 from calibrate.models.checkpoint import Checkpoint, load_checkpoint
 from calibrate.prompts.encoding import encode_prompts
@@ -163,15 +164,6 @@ def decoded(spec: str, graph: SearchResult, held_out: PrunedReplay, options: arg
                 same_forwards += found.forwards == predicted[k]
                 same_tokens += found.tokens == plain[k].tokens
     return {"decodes": cells, "forwards_as_predicted": int(same_forwards), "tokens_identical": same_tokens}
-
-
-def read_cells(path: Path, stamp: dict[str, Any]) -> list[dict[str, Any]]:
-    """The cells that an earlier run with the same ``stamp`` left."""
-    if not path.is_file():
-        return []
-    found = json.loads(path.read_text(encoding="utf-8"))
-    cells: list[dict[str, Any]] = found.pop("cells", [])
-    return cells if found == stamp else []
 
 
 def main() -> int:
