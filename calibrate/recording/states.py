@@ -44,14 +44,20 @@ class StateLogBuilder:
                 del self._commits[key]
 
     def table(self, prompt_indices: Iterable[int]) -> pa.Table:
-        """The states of ``prompt_indices`` as they are written, each once, in the order of their forwards."""
+        """The states of ``prompt_indices`` as they are written, each once, in the order of their forwards.
+
+        Those that a decode reached come before those that a draft or a bridge evaluated: in a near-lossless mode the
+        distributions differ, and the decode went on with the first.
+        """
         columns: dict[str, list[Any]] = {name: [] for name in STATE_SCHEMA.names}
         for prompt_index in sorted(prompt_indices):
             facts = self._forwards[prompt_index]
             ends = self._ends(prompt_index, facts[0].states[0])
             seen: set[tuple[int, bytes, bytes]] = set()
             for fact in facts:
-                for number, state in enumerate(fact.states):
+                self._add(columns, seen, fact, 0, fact.block, fact.states[0][:0], fact.states[0])
+            for fact in facts:
+                for number, state in enumerate(fact.states[1:], start=1):
                     self._add(columns, seen, fact, number, fact.block, state[:0], state)
                 for number, (complete, state) in enumerate(fact.bridges, start=len(fact.states)):
                     behind = complete[:0] if (complete == ends[fact.block]).all() else complete

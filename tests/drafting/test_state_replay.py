@@ -85,7 +85,7 @@ def test_between_what_was_recorded_it_is_never_too_low_and_says_what_it_missed(c
         found = replay_states(log, InformedDrafter(drafts))
         forwards, _, _ = counted(checkpoint, policy, CONFIG, InformedDrafter(drafts))
         assert found.exact == (found.missed == 0)
-        assert found.forwards_per_prompt.sum() >= sum(forwards) or found.missed
+        assert found.forwards_per_prompt.sum() >= sum(forwards)
         if found.exact:
             assert found.forwards_per_prompt.tolist() == forwards
         missed += found.missed

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 from calibrate.recording.recorder import record
-from calibrate.recording.states import record_states
-from calibrate.traces.state_log import read_states
+from calibrate.recording.states import StateLogBuilder, record_states
+from calibrate.traces.state_log import read_states, states_of_table
 from calibrate.traces.table import TraceError, read_traces
 from tests.support.models import END_ID, MASK_ID, tiny_checkpoint
-from verify.decoding import DecodeConfig, decode_batch
+from verify.decoding import DecodeConfig, ForwardFact, StepFact, decode_batch
 from verify.drafters.informed import InformedDrafter
 from verify.policies.specification import make_policy
+from verify.ranked import RankedBlocks
 
 PROMPTS = [[5, 9, 14, 3, 22, 7], [4, 8, 15, 16, 23], [3, 1 + END_ID, 9]]
 CONFIG = DecodeConfig(block_length=8, generation_length=24, cache="block_causal", end_token_ids=(), top_j=2)
@@ -90,6 +91,28 @@ def test_every_evaluated_state_is_there_with_its_ranks(checkpoint, folder):
         tail = len(prompt) % 8
         assert np.concatenate(blocks)[tail:].tolist() == results[prompt_index].tokens
         assert log.first[prompt_index].tolist() == prompt[len(prompt) - tail :] + [MASK_ID] * (8 - tail)
+
+
+def test_a_state_that_was_reached_has_the_distribution_that_the_decode_used():
+    """Where a draft of it came before: in a near-lossless mode its distribution is another."""
+    builder, reached, draft = StateLogBuilder(), np.array([MASK_ID, MASK_ID]), np.array([7, MASK_ID])
+    no_bridges, nothing = np.zeros((0, 2, 2), dtype=np.int64), np.zeros(0, dtype=np.int64)
+
+    def forward(states, tokens):
+        states, top = np.array(states), np.array(tokens, dtype=np.int32)[:, :, None]
+        probability = np.where((states == MASK_ID)[:, :, None], 0.5, np.nan)
+        ranked = RankedBlocks(top, probability, None, np.zeros(states.shape, dtype=np.int64))
+        builder.on_forward(ForwardFact(0, 0, states, no_bridges, ranked))
+
+    forward([reached, draft], [[7, 8], [0, 9]])
+    forward([draft], [[0, 6]])
+    for step, (at, token) in enumerate(((0, 7), (1, 6)), start=1):
+        commits = np.array([at]), np.array([token])
+        builder.on_step(StepFact(0, 0, step, nothing, nothing, nothing, *commits, ""))
+    log = states_of_table(builder.table([0]), {"block_length": 2, "top_j": 1, "mask_token_id": MASK_ID})
+    (found,) = log.find(0, 0, draft[None], no_bridges)
+    assert found is not None and found[0].token[found[1], 1] == [6]
+    assert log.first[0].tolist() == [MASK_ID, MASK_ID] and log.ends[0, 0].tolist() == [7, 6]
 
 
 def test_a_recording_goes_on_where_it_stopped(checkpoint, folder, tmp_path):
