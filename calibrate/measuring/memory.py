@@ -98,7 +98,8 @@ class Load:
         backend: ``packed`` or ``expanded``.
         bridges: whether a draft may also be a bridge, which computes a state of the next block behind this one. Buffers
             then have room for ``D`` bridges beside ``D`` drafts, and for a finished block that is carried; forwards
-            hold at most ``D`` of both together.
+            hold at most ``D`` of both together. In dual mode bridges are copies (``verify.engines.copies``): what is
+            cached is there twice, and a forward may hold the whole sequence besides.
         live_rows: rows of a sequence that are computed in every forward; by default the block's.
         refresh_rows: rows of a sequence in the largest refresh forward; by default ``context_length + L``, which a
             bidirectional refresh always has and a block-causal one has at the first block.
@@ -125,7 +126,7 @@ class Load:
             prompt_lengths: tokens of each prompt.
             batch: sequences at a time.
             drafts: the most drafts of the drafter (``Drafter.max_drafts``).
-            bridges: whether it builds bridges (``Drafter.max_bridges``); only block-causal mode has any.
+            bridges: whether it builds bridges in this cache mode (``verify.drafters.contract.most_bridges``).
 
         Raises:
             verify.layout.LayoutError: lengths or a cache mode that do not fit.
@@ -144,14 +145,26 @@ class Load:
             block_length=length,
             cache=config.cache,
             backend=config.backend,
-            bridges=bridges and config.cache == "block_causal",
+            bridges=bridges and config.cache in ("block_causal", "dual"),
             live_rows={"none": longest, "prefix": suffix}.get(config.cache, length),
             refresh_rows=first + length if config.cache == "block_causal" else longest,
         )
 
     @property
+    def copies(self) -> bool:
+        """Whether bridges are copies."""
+        return self.bridges and self.cache == "dual"
+
+    @property
+    def columns(self) -> int:
+        """Cached columns of a sequence for which buffers have room."""
+        return -(-self.context_length // COLUMN_STEP) * COLUMN_STEP * (2 if self.copies else 1)
+
+    @property
     def step_rows(self) -> int:
         """Rows of a sequence for which buffers have room in a step forward (``verify.engines.slots``)."""
+        if self.copies:
+            return (1 + 2 * self.drafts) * self.block_length + self.context_length + self.block_length
         live, bridges = self.live_rows or self.block_length, self.drafts if self.bridges else 0
         carried = self.block_length if bridges else 0
         return StepRows(self.block_length, live + carried, bridges, self.backend == "packed").count(self.drafts)
@@ -159,7 +172,10 @@ class Load:
     @property
     def ranked_rows(self) -> int:
         """Rows of a sequence whose logits are ranked in a step forward, at most: the masked ones of all its states."""
-        # A draft has a token more than the block; the next block behind a bridge may be masked whole.
+        # A draft has a token more than the block; the next block behind a bridge may be masked whole, and a copy comes
+        # beside all drafts.
+        if self.copies:
+            return self.block_length * (2 + self.drafts)
         return self.block_length * (1 + self.drafts) - (0 if self.bridges else self.drafts)
 
 
@@ -203,7 +219,7 @@ def predict_memory(sizes: ModelSizes, load: Load) -> MemoryPlan:
         cache (some 0.5 GiB outside torch's books).
     """
     batch, item = load.batch, sizes.itemsize
-    columns = -(-load.context_length // COLUMN_STEP) * COLUMN_STEP
+    columns = load.columns
     refresh = load.refresh_rows or load.context_length + load.block_length
     step = load.step_rows
     key_row = sizes.key_heads * sizes.head_width * item

@@ -216,6 +216,7 @@ def settings_for(
 def load_of(drafter: Drafter | None, config: DecodeConfig, prompts: Sequence[Sequence[int]], batch_size: int) -> Load:
     """What decoding ``prompts`` (token ids) with a drafter asks of the memory; None for plain decoding."""
     from calibrate.measuring.memory import Load
+    from verify.drafters.contract import most_bridges
 
-    drafts, bridges = (drafter.max_drafts, drafter.max_bridges) if drafter is not None else (0, 0)
+    drafts, bridges = (drafter.max_drafts, most_bridges(drafter, config.cache)) if drafter is not None else (0, 0)
     return Load.of_decode(config, [len(prompt) for prompt in prompts], batch_size, drafts, bridges=bridges > 0)

@@ -116,7 +116,7 @@ def _row(
     bootstrap: PromptBootstrap,
 ) -> BudgetRow:
     # A bridge takes two blocks, and a block that is carried one.
-    full = budget if drafter == GRAPH else both[0].widths_per_prompt.shape[1] - 1
+    full = budget if drafter == GRAPH else max(counts.widths_per_prompt.shape[1] for counts in both) - 1
     chosen, found = (price(counts, latency, full) for counts in both)
     spent = found.milliseconds
     interval = bootstrap.ratio(plain[1].milliseconds, spent)

@@ -77,8 +77,9 @@ def budget_command(
     for path in outs:
         check_output(path, overwrite)
         check_output(_report_path(path), overwrite)
+    own = validation is None and test is None  # state logs are of the run's own prompts
     priced = [
-        _price(folder, one, table, latency, method, time_limit, any_model)
+        _price(folder, one, table, latency, method, time_limit, any_model, own)
         for folder, one in zip(traces, splits, strict=True)
     ]
     chosen_on = "validation" if validation else "search"
@@ -176,6 +177,7 @@ def _price(
     method: str,
     time_limit: float,
     any_model: bool,
+    own: bool,
 ) -> _Priced:
     from drafting.searches.methods import SearchInput, find_graphs
     from drafting.trie import PrefixTrie
@@ -187,11 +189,11 @@ def _price(
     drafting = [drafts for drafts in table.drafts if drafts > 0]
     problem = SearchInput(PrefixTrie.from_anchors(search), splits.validity.block_length, splits.step_size, time_limit)
     found = find_graphs(method, problem, drafting) if search.n_anchors else {}  # no anchor: nothing was ever to draft
-    informed, left_out = _informed(traces, splits, table) if len(splits.tables) == 2 else ({}, "")
+    informed, note = _informed(traces, splits, table, own)
     graphs = {budget: graph.nodes for budget, graph in found.items()}
     choice = choose_budget(graphs, chooser, judge, table, informed=informed)
     foreign = other_model(table, splits.run)
-    sentence = choice.sentence + (f" But {foreign}." if foreign else "") + left_out
+    sentence = choice.sentence + (f" But {foreign}." if foreign else "") + note
     priced = _Priced(traces, splits, found, choice, sentence, None)
     policy, best = splits.validity.policy, choice.best
     if priced.graph is not None:
@@ -201,23 +203,40 @@ def _price(
     return priced
 
 
-def _informed(traces: Path, splits: Splits, table: LatencyTable) -> tuple[dict[int, BothCounts], str]:
-    """What informed drafts cost by the state logs beside the traces, and a sentence about those that are not priced."""
-    from studies.runs.informed import logged_drafts, read_counts
+def _informed(traces: Path, splits: Splits, table: LatencyTable, own: bool) -> tuple[dict[int, BothCounts], str]:
+    """What informed drafts cost by the state logs beside the traces, and what is to be said about it.
+
+    ``own``: whether the splits are the search and test prompts beside the logs.
+    """
+    from studies.runs.informed import log_folder, logged_drafts, missed_note, read_counts
 
     found: dict[int, BothCounts] = {}
     wide: dict[int, int] = {}
-    for drafts in logged_drafts(traces):
-        names = zip(("search", "test"), splits.recordings, strict=True)
-        both = [read_counts(traces, drafts, name, recorded) for name, recorded in names]
+    logged, note = logged_drafts(traces), ""
+    if logged and not own:
+        return {}, (
+            " Informed drafts are not priced: their state logs are of the run's own search and test prompts; leave "
+            "--validation and --test out."
+        )
+    for drafts in logged:
+        names = ("search", "test")
+        both = [
+            read_counts(traces, drafts, name, recorded) for name, recorded in zip(names, splits.recordings, strict=True)
+        ]
+        missed = [
+            missed_note(counts, log_folder(traces, drafts, name))
+            for name, counts in zip(names, both, strict=True)
+            if counts.missed
+        ]
+        note += "".join(f" {sentence}" for sentence in missed)
         widest = max(counts.widths_per_prompt.shape[1] - 1 for counts in both)
         if widest > table.drafts[-1]:
             wide[drafts] = widest
         else:
             found[drafts] = both[0], both[1]
     if not wide:
-        return found, ""
-    return found, (
+        return found, note
+    return found, note + (
         f" Informed drafts are not priced for D = {', '.join(map(str, wide))}: their bridges make forwards as wide as "
         f"{max(wide.values())} drafts, and latency was measured for at most {table.drafts[-1]}."
     )

@@ -23,6 +23,7 @@ from calibrate.models.shapes import LLADA_8B, LLADA_TINY, SDAR_8B
 from verify.decoding import DecodeConfig, decode_batch, make_engine
 from verify.drafters.graph import GraphDrafter
 from verify.drafters.informed import InformedDrafter
+from verify.drafters.settings import InformedSettings
 from verify.engines.slots import SlotEngine
 from verify.layout import BACKENDS, CACHE_MODES, SequenceLayout
 from verify.policies.specification import make_policy
@@ -90,7 +91,11 @@ def test_the_load_of_a_decode_is_what_its_engine_makes_room_for(cache: str, back
     layouts = [SequenceLayout.make(len(prompt), 24, 8, cache) for _, prompt in prompts]
     engine = make_engine(denoiser, config, layouts, 2, 3, 3 if bridges else 0)
     assert isinstance(engine, SlotEngine)
-    drafter = InformedDrafter(3) if bridges else GraphDrafter([((1, 1),), ((2, 1),), ((1, 2),)])
+    drafter = (
+        InformedDrafter(3, InformedSettings(copies=True))
+        if bridges
+        else GraphDrafter([((1, 1),), ((2, 1),), ((1, 2),)])
+    )
     list(decode_batch(denoiser, prompts, make_policy("static:4"), config, drafter, batch_size=2, engine=engine))
     load = Load.of_decode(config, [len(prompt) for _, prompt in prompts], 2, 3, bridges=bridges)
     assert (load.batch, load.step_rows) == (2, engine.live_rows)

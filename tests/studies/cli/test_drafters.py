@@ -12,6 +12,7 @@ from studies.cli.graphs import read_graph
 from tests.support.models import tiny_checkpoint
 from verify.decoding import DecodeConfig
 from verify.drafters.file import DrafterFile, DrafterFileError, save_drafter
+from verify.drafters.informed import InformedDrafter
 from verify.drafters.settings import InformedSettings
 from verify.graph.file import GraphFile, GraphFileError, save_graph
 from verify.graph.validity import Validity
@@ -81,7 +82,9 @@ def test_what_is_not_asked_for_is_the_drafters(tuned: Path) -> None:
     assert (config.block_length, config.cache, config.top_j) == (8, "block_causal", 3)
     load = load_of(asked.drafter, config, [[5, 6, 7]], 1)
     assert load.bridges and load.drafts == 5
-    assert not load_of(asked.drafter, replace(config, cache="dual"), [[5, 6, 7]], 1).bridges
+    dual = replace(config, cache="dual")
+    assert not load_of(asked.drafter, dual, [[5, 6, 7]], 1).bridges
+    assert load_of(InformedDrafter(5, InformedSettings(copies=True)), dual, [[5, 6, 7]], 1).copies
     spec, rule = rule_for(asked, "static:1", 0.5)
     config = settings_for(asked, checkpoint, spec, block_length=4, cache="dual", top_j=7, generation_length=16).config
     assert config == DecodeConfig(4, 16, "dual", end_token_ids=config.end_token_ids, top_j=7)

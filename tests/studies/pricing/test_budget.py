@@ -186,6 +186,17 @@ def test_one_split_chooses_and_another_judges(anchors: AnchorTable) -> None:
         assert choice.best.forwards == replay(graphs[choice.best.budget], judge).forwards
 
 
+def test_a_batch_of_informed_drafts_is_as_wide_as_either_split_needs(anchors: AnchorTable) -> None:
+    """Widths of informed drafts are what a replay saw, and held-out prompts may hold the widest forward."""
+    one = table([10.0, 20.0, 40.0, 80.0])
+    batch = dataclasses.replace(one, batch=2, query_tokens=tuple(2 * rows for rows in one.query_tokens))
+    narrow, wide = replay(ORDER[:1], anchors), replay(ORDER[:3], anchors)
+    assert (narrow.widths_per_prompt.shape[1], wide.widths_per_prompt.shape[1]) == (2, 4)
+    row = choose_budget({}, anchors, anchors, batch, informed={1: (narrow, wide)}).rows[-1]
+    steps = wide.forwards - int(wide.refreshes_per_prompt.sum())
+    assert row.milliseconds_per_prompt == pytest.approx((10.0 * anchors.n_blocks + 80.0 * steps) / 6)
+
+
 def test_held_out_prompts_must_be_two_at_least(anchors: AnchorTable) -> None:
     with pytest.raises(ValueError, match="at least 2 held-out prompts, got 1"):
         choose_budget({}, anchors, anchors.select([0]), table([10.0]))

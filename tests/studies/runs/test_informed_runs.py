@@ -18,6 +18,7 @@ from studies.runs.calibration import calibrate
 from studies.runs.configuration import CalibrationConfig, default_methods
 from studies.runs.informed import logged_drafts
 from tests.support.command_line import run as run_command
+from verify.layout import Exactness
 
 BUDGETS = (0, 1, 3)
 
@@ -111,6 +112,44 @@ def test_a_budget_prices_them_with_the_graphs(folder: Path, tmp_path: Path) -> N
     short = load_budget(tmp_path / "short" / "static-1.budget.json")
     assert [row.budget for row in short.of(INFORMED)] in ([], [1]) and short.of(GRAPH)
     assert "Informed drafts are not priced for D = " in short.sentence
+
+
+def test_other_splits_price_the_graphs_alone(folder: Path, tmp_path: Path) -> None:
+    import shutil
+
+    traces = folder / "traces" / "static-1"
+    shutil.copytree(traces / "test", tmp_path / "held")
+    latency = table(tuple(range(9)), 0.1, tmp_path / "latency.json")
+    said = run_command("budget", traces, "--test", tmp_path / "held", "--latency", latency, "--any-model")
+    assert "Informed drafts are not priced: their state logs are of the run's own search and test prompts" in said
+    assert "with informed drafts" not in said
+
+
+def test_what_a_near_lossless_log_misses_is_said_and_no_error(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There a state may have two distributions, and the same drafter may propose what its decode did not."""
+    from studies.runs import informed
+
+    traces = folder / "traces" / "static-1"
+    latency = table(tuple(range(9)), 0.1, tmp_path / "latency.json")
+    real = informed.replay_states
+    monkeypatch.setattr(informed, "replay_states", lambda *found: replace(real(*found), missed=1))
+    said = run_command("budget", traces, "--latency", latency, "--any-model", code=1)
+    assert "recorded with another version of this tool" in said
+    monkeypatch.setattr(informed, "exactness", lambda cache, backend: Exactness(False, "", ""))
+    said = run_command("budget", traces, "--latency", latency, "--any-model")
+    assert "does not know 1 of" in said and "an estimate, as a rule too many" in said
+
+
+def test_a_rule_that_compares_two_tokens_has_them_in_its_log(config: CalibrationConfig, tmp_path: Path) -> None:
+    only = replace(
+        config, policies=("dream:margin:8",), methods=("informed",), budgets=(2,), search_prompts=2, test_prompts=2
+    )
+    found = calibrate(only, tmp_path / "run")
+    assert found is not None
+    row = found.select(method="informed", split="test")[0]
+    assert row.forwards_measured == row.forwards_predicted_measured and row.tokens_identical == 1.0
 
 
 def test_the_report_names_them(folder: Path) -> None:
