@@ -3,7 +3,7 @@
 A replay of plain traces cannot know what a learning drafter does, as that depends on what its rejected drafts showed. A
 state log knows it, for every state that some forward of its recording evaluated. States that it does not know are taken
 as never evaluated: nothing is learned from them and they are not accepted, so with missed states the count of forwards
-is too high rather than too low. Without any it is the count of the runtime.
+is as a rule too high. Without any it is the count of the runtime.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def replay_states(
 
     Args:
         log: of the decodes; :meth:`StateLog.select` takes a part.
-        drafter: any drafter; its proposals are looked up. Where it makes copies, the model is taken to offer them.
+        drafter: any drafter; its proposals are looked up. It makes copies where the recorded model offers them.
         backend: whose query tokens are counted; that of the recording when left out.
         on_prompt: called with the number of prompts done, after every prompt.
 
@@ -71,7 +71,7 @@ def replay_states(
         )
     backend = backend or facts["backend"]
     exactness(facts["cache"], backend)
-    bridges = most_bridges(drafter, facts["cache"]) > 0
+    bridges = most_bridges(drafter, facts["cache"], log.offers_copies) > 0
     rules = DecodeRules(
         make_policy(facts["policy"], facts["temperature"]),
         drafter,

@@ -14,6 +14,7 @@ from calibrate.recording.recorder import RecordingSpeed, Share, record_alone, ru
 from calibrate.traces.state_log import STATE_SCHEMA, StateLog, read_states
 from calibrate.traces.table import TraceError
 from verify.decoding import DecodeConfig, ForwardFact, StepFact
+from verify.denoiser import offers_copies
 from verify.drafters.contract import Drafter
 from verify.policies.contract import Policy
 
@@ -123,7 +124,8 @@ def state_facts(
     chat: bool = False,
     prompt_source: str | None = None,
 ) -> dict[str, Any]:
-    """The facts that a state log is valid for: those of a trace, the drafter, the back-end and lengths of prompts.
+    """The facts that a state log is valid for: those of a trace, the drafter, the back-end and lengths of prompts, and
+    whether the model offers copies.
 
     Raises:
         TraceError: as in :func:`check_logged` and :func:`calibrate.recording.recorder.run_facts`.
@@ -131,7 +133,12 @@ def state_facts(
     check_logged(policy)
     described = drafter.describe()
     facts = run_facts(checkpoint, policy, config, prompts, chat=chat, prompt_source=prompt_source, drafter=described)
-    return {**facts, "prompt_lengths": [len(prompt) for prompt in prompts], "backend": config.backend}
+    return {
+        **facts,
+        "prompt_lengths": [len(prompt) for prompt in prompts],
+        "backend": config.backend,
+        "offers_copies": offers_copies(checkpoint.denoiser),
+    }
 
 
 def record_states(

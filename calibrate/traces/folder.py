@@ -34,8 +34,11 @@ if sys.platform != "win32":
 LOCK_NAME = ".recording.lock"
 
 #: Facts that may differ between a recording and its continuation: acceptance does not depend on them, or (chat
-#: template, source and hashes of the prompts) another fact, the hash of all prompts' token ids, tells them apart.
-FREE_FACTS = frozenset({"tool_version", "model_source", "device_name", "chat", "prompt_source", "prompt_hashes"})
+#: template, source and hashes of the prompts; whether the model offers copies) another fact, the hash of all prompts'
+#: token ids or the model, tells them apart.
+FREE_FACTS = frozenset(
+    {"tool_version", "model_source", "device_name", "chat", "prompt_source", "prompt_hashes", "offers_copies"}
+)
 
 
 class FolderLock:

@@ -36,7 +36,9 @@ STATE_SCHEMA = pa.schema(
 )
 
 #: Facts in which logs that are read as one may differ.
-_OWN_FACTS = frozenset({"drafter", "tool_version", "model_source", "device_name", "prompt_source", "chat"})
+_OWN_FACTS = frozenset(
+    {"drafter", "tool_version", "model_source", "device_name", "prompt_source", "chat", "offers_copies"}
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +76,11 @@ class StateLog:
     def prompt_indices(self) -> list[int]:
         """Ascending."""
         return sorted(self.first)
+
+    @property
+    def offers_copies(self) -> bool:
+        """Whether the model offers copies; a log of a version that did not say so is taken to be of one that does."""
+        return bool(self.metadata.get("offers_copies", True))
 
     @property
     def states(self) -> int:

@@ -14,13 +14,16 @@ if TYPE_CHECKING:
     from studies.cli.drafters import AskedDrafter
 
 
-def state_row(asked: AskedDrafter, count: StateReplay) -> dict[str, Any]:
+def state_row(asked: AskedDrafter, count: StateReplay, log: StateLog) -> dict[str, Any]:
     """The totals of a replay of a state log, with the interval of the NFE reduction over prompts.
 
-    The ends of the interval are None with fewer than two prompts.
+    The ends of the interval are None with fewer than two prompts. ``exact``: whether in float32 the runtime counts
+    these forwards; never in a mode that is near-lossless.
     """
     from studies.statistics.intervals import PromptBootstrap
+    from verify.layout import exactness
 
+    promised = exactness(log.metadata["cache"], log.metadata["backend"]).exact
     low = high = None
     if count.prompts > 1:
         found = PromptBootstrap(count.prompts).ratio(count.plain_per_prompt, count.forwards_per_prompt)
@@ -34,7 +37,7 @@ def state_row(asked: AskedDrafter, count: StateReplay) -> dict[str, Any]:
         "query_tokens_per_forward": float(count.query_tokens_per_prompt.sum() / count.forwards),
         "proposed": count.proposed,
         "missed": count.missed,
-        "exact": count.exact or asked.graph is not None,
+        "exact": promised and (count.exact or asked.graph is not None),
     }
 
 

@@ -64,18 +64,30 @@ def read_splits(folders: Sequence[str | Path]) -> Splits:
         calibrate.traces.table.TraceError: a folder that cannot be read.
     """
     recorded = [read_traces(folder) for folder in folders]
-    first = recorded[0].metadata
-    for folder, traces in zip(folders, recorded, strict=True):
-        for name in differing_facts(first, traces.metadata, _SAME):
-            raise SplitError(
-                f"{folder} was recorded with {name} {traces.metadata.get(name)!r}, {folders[0]} with "
-                f"{first.get(name)!r}; splits must come from one run on different prompts"
-            )
+    check_same_run([(str(folder), traces.metadata) for folder, traces in zip(folders, recorded, strict=True)])
     if len(recorded) > 1:
         check_disjoint(
             [(str(folder), _hashes(str(folder), traces)) for folder, traces in zip(folders, recorded, strict=True)]
         )
     return _splits(recorded)
+
+
+def check_same_run(splits: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+    """Refuse splits that were recorded with other models, rules or lengths.
+
+    Args:
+        splits: (name, facts of the recording) of each split.
+
+    Raises:
+        SplitError: a fact that differs from that of the first split.
+    """
+    named, first = splits[0]
+    for name, facts in splits[1:]:
+        for fact in differing_facts(first, facts, _SAME):
+            raise SplitError(
+                f"{name} was recorded with {fact} {facts.get(fact)!r}, {named} with {first.get(fact)!r}; splits must "
+                "come from one run on different prompts"
+            )
 
 
 def check_disjoint(splits: Iterable[tuple[str, Sequence[str]]]) -> None:

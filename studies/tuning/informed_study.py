@@ -102,7 +102,7 @@ def suggest(trial: Trial | FrozenTrial, log: StateLog, config: TuningConfig) -> 
         follow=trial.suggest_categorical("follow", _FOLLOWS),
         bridges=trial.suggest_categorical("bridges", [True, False]) if cache == "block_causal" else True,
         beyond=trial.suggest_categorical("beyond", [False, True]) if cache == "block_causal" else False,
-        copies=trial.suggest_categorical("copies", [False, True]) if cache == "dual" else False,
+        copies=trial.suggest_categorical("copies", [False, True]) if cache == "dual" and log.offers_copies else False,
     )
 
 
@@ -157,15 +157,14 @@ def judge(study: optuna.Study, log: StateLog, test: StateLog, config: TuningConf
     best = study.best_trial
     fixed = optuna.trial.FixedTrial(best.params)
     settings = suggest(fixed, log, config)  # type: ignore[arg-type]
-    default_value = next(
-        (trial.value for trial in finished if trial.user_attrs.get("warm_start") == DEFAULT), float("nan")
-    )
+    usual = replay_states(log, config.drafter(InformedSettings()))  # its trial may be another worker's, not done yet
     default, chosen = (replay_states(test, config.drafter(one)) for one in (InformedSettings(), settings))
     check_paired(chosen, default)
     comparison = PromptBootstrap(default.prompts, seed=config.seed).compare(chosen, default)
     return Tuned(
-        settings, best.number, float(best.value or 0.0), float(default_value or 0.0), default, chosen, comparison
-    )
+        settings, best.number, float(best.value or 0.0), usual.forwards / usual.plain_forwards, default, chosen,
+        comparison,
+    )  # fmt: skip
 
 
 def changes(settings: InformedSettings) -> dict[str, Any]:

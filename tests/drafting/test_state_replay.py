@@ -76,6 +76,19 @@ def test_copies_are_predicted_where_they_were_recorded(checkpoint, tmp_path, spe
     assert (found.widths_per_prompt.sum(axis=1) + found.refreshes_per_prompt).tolist() == forwards
 
 
+def test_a_model_without_copies_is_predicted_without_them(tmp_path):
+    """A copy of the right end is in every log, as the refresh that it would save; so nothing would be missed."""
+    shifted = tiny_checkpoint(seed=3)
+    shifted.denoiser.logits_shift = 1
+    policy, config = make_policy("static:1"), replace(CONFIG, block_length=4)
+    log = record_states(shifted, PROMPTS, policy, config, tmp_path, InformedDrafter(3))
+    drafter = InformedDrafter(3, InformedSettings(copies=True))
+    forwards, _, _ = counted(shifted, policy, config, drafter)
+    assert replay_states(log, drafter).forwards_per_prompt.tolist() == forwards
+    offered = replace(log, metadata={**log.metadata, "offers_copies": True})
+    assert replay_states(offered, drafter).forwards < sum(forwards)
+
+
 def test_between_what_was_recorded_it_is_never_too_low_and_says_what_it_missed(checkpoint, tmp_path):
     policy = make_policy("static:1")
     record_states(checkpoint, PROMPTS, policy, CONFIG, tmp_path, InformedDrafter(6))

@@ -124,7 +124,7 @@ def _over_states(
     rows = []
     for one, name in zip(asked, names, strict=True):
         with RichReporter(printing.errors).task(f"replay {name}", len(log.prompt_indices)) as advance_to:
-            rows.append(state_row(one, replay_states(log, one.drafter, on_prompt=advance_to)))
+            rows.append(state_row(one, replay_states(log, one.drafter, on_prompt=advance_to), log))
     if as_json:
         facts: dict[str, Any] = {"logs": list(map(str, folders)), "validity": asdict(run), "rows": rows}
         printing.say(json.dumps(facts, indent=2))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,7 @@ from studies.cli.outputs import check_output
 if TYPE_CHECKING:
     from calibrate.traces.state_log import StateLog
     from studies.tuning.informed_study import Tuned, TuningConfig
+    from verify.graph.file import GraphFile
 
 
 @command(resumes=True)
@@ -46,50 +48,61 @@ def tune_command(
 
     from calibrate.progress import RichReporter
     from calibrate.traces.state_log import read_states
-    from studies.runs.splits import check_disjoint
+    from studies.runs.splits import check_disjoint, check_same_run
     from studies.tuning.informed_study import TuningConfig, judge, tuning_question
     from studies.tuning.shared_study import work_on
 
     check_output(out, overwrite)
     log, held = read_states(logs), read_states(test)
-    check_disjoint([("the logs to tune on", log.prompt_hashes()), ("--test", held.prompt_hashes())])
-    config = TuningConfig(drafts, _formulas(graph, log), seed)
+    check_same_run([("the logs to tune on", log.metadata), ("--test", held.metadata)])
+    asked = None if graph is None else _graph(graph, logs[0], log)
+    searched = sorted({*log.prompt_hashes(), *_searched(asked)})
+    check_disjoint([("the logs to tune on, or the graph's own prompts,", searched), ("--test", held.prompt_hashes())])
+    config = TuningConfig(drafts, () if asked is None else asked.nodes[1:], seed)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     with RichReporter(printing.console).task("tune", trials) as advance_to:
         done = work_on(
             tuning_question(log, config), trials, storage=storage, name=study_name, on_trial=advance_to
         )  # fmt: skip
     found = judge(done.study, log, held, config)
-    _save(found, config, log, held, out)
+    _save(found, config, log, held, searched, out)
     _say(found, config, log)
     printing.say("drafter ", printing.bold(out))
 
 
-def _formulas(graph: Path | None, log: StateLog) -> tuple[tuple[tuple[int, int], ...], ...]:
-    """The formulas of a graph file that fits the log."""
+def _graph(path: Path, folder: Path, log: StateLog) -> GraphFile:
+    """A graph file that fits the log in ``folder``; how many vocabulary ranks were recorded plays no part."""
     from drafting.provenance import trace_validity
     from studies.cli.drafters import drafter_of_graph
 
-    if graph is None:
-        return ()
-    from dataclasses import replace
-
-    asked, run = drafter_of_graph(graph), trace_validity(log.metadata)
+    asked, run = drafter_of_graph(path), trace_validity(log.metadata)
     assert asked.graph is not None and asked.validity is not None
-    asked.check_recording(replace(run, top_j=max(run.top_j, asked.validity.top_j)), graph)
-    return asked.graph.nodes[1:]
+    asked.check_recording(replace(run, top_j=max(run.top_j, asked.validity.top_j)), folder)
+    return asked.graph
 
 
-def _save(found: Tuned, config: TuningConfig, log: StateLog, held: StateLog, out: Path) -> None:
+def _searched(graph: GraphFile | None) -> list[str]:
+    """The hashes of the prompts that a graph was found on, as far as its file says so."""
+    from drafting.provenance import SEARCHED_PROMPTS
+
+    named = graph.provenance.get(SEARCHED_PROMPTS) if graph is not None else None
+    return [found for found in named if isinstance(found, str)] if isinstance(named, list) else []
+
+
+def _save(
+    found: Tuned, config: TuningConfig, log: StateLog, held: StateLog, searched: Sequence[str], out: Path
+) -> None:
     from calibrate.version import tool_version
     from drafting.provenance import SEARCHED_PROMPTS, trace_validity
+    from studies.statistics.intervals import interval_fields
     from verify.drafters.file import DrafterFile, save_drafter
 
     difference = found.comparison.nfe_reduction_difference
     values = {
-        "search": {"forwards_per_step": found.value, "forwards_per_step_default": found.default_value},
+        "search": {"nfe_reduction": 1 / found.value, "nfe_reduction_default": 1 / found.default_value},
         "test": {
             **found.chosen.row(),
+            **interval_fields(found.chosen, seed=config.seed),
             "missed": found.chosen.missed,
             "nfe_reduction_default": found.default.nfe_reduction,
             "nfe_reduction_difference_interval": difference.pair(),
@@ -100,7 +113,7 @@ def _save(found: Tuned, config: TuningConfig, log: StateLog, held: StateLog, out
         "trial": found.trial,
         "seed": config.seed,
         "log_hashes": [log.log_hash(), held.log_hash()],
-        SEARCHED_PROMPTS: log.prompt_hashes(),
+        SEARCHED_PROMPTS: list(searched),
         "tool_version": tool_version(),
     }
     formulas = config.formulas if found.settings.uses_graph else ()

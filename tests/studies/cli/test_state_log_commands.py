@@ -78,6 +78,14 @@ def test_missed_states_are_counted_and_said(logs: Path) -> None:
     assert "draftgraph record --drafter informed --drafts 5" in said
 
 
+def test_a_near_lossless_mode_promises_nothing(common: list[object], tmp_path: Path) -> None:
+    asked = ["--drafter", "informed", "--drafts", 2]
+    run("record", *common, "--cache", "prefix", *asked, "--out", tmp_path)
+    (row,) = rows(tmp_path / "informed-2", *asked)
+    assert not row["exact"]
+    assert "an estimate, as drafts are near-lossless" in run("evaluate", tmp_path / "informed-2", *asked)
+
+
 def test_a_graph_is_replayed_over_a_log_as_over_a_trace(graph: Path, logs: Path) -> None:
     (expected,) = rows(graph, "--traces", graph.parent / "traces")
     for arguments in ([logs / "informed-6", "--graph", graph], [graph, "--traces", logs / "informed-6"]):

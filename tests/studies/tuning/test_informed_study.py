@@ -7,6 +7,7 @@ import pytest
 
 from calibrate.recording.states import record_states
 from calibrate.traces.state_log import read_states
+from drafting.provenance import trace_validity
 from drafting.state_replay import replay_states
 from studies.tuning.informed_study import DEFAULT, MIXTURE, TuningConfig, changes, judge, suggest, tuning_question
 from studies.tuning.shared_study import StudyError, work_on
@@ -16,6 +17,7 @@ from verify.decoding import DecodeConfig
 from verify.drafters.file import load_drafter
 from verify.drafters.informed import InformedDrafter
 from verify.drafters.settings import InformedSettings
+from verify.graph.file import GraphFile, save_graph
 from verify.policies.specification import make_policy
 
 PROMPTS = [[3 + (7 * n + k * k) % 45 for k in range(5 + n % 3)] for n in range(6)]
@@ -73,6 +75,8 @@ def test_only_settings_that_mean_something_are_asked_for(logs):
     ):
         names = set(tuning_question(one, TuningConfig(4, formulas)).warm_starts[DEFAULT])
         assert there <= names and not absent & names
+    shifted = replace(dual, metadata={**dual.metadata, "offers_copies": False})
+    assert "copies" not in tuning_question(shifted, TuningConfig(4)).warm_starts[DEFAULT]
     assert changes(InformedSettings()) == {}
     assert changes(InformedSettings(width=2)) == {"width": 2}
 
@@ -99,9 +103,41 @@ def test_the_command_writes_a_drafter_that_commands_read(folders, tmp_path):
     file = load_drafter(out)
     assert file.drafts == 4 and file.validity is not None and file.validity.cache == "block_causal"
     assert set(file.values) == {"search", "test"}
+    low, high = file.values["test"]["nfe_reduction_interval"]
+    assert low <= file.values["test"]["nfe_reduction"] <= high
+    shown = run("inspect", out)
+    assert f"on search prompts: {file.values['search']['nfe_reduction']:.2f} times fewer forward passes" in shown
+    assert f"on test prompts: {file.values['test']['nfe_reduction']:.2f} times fewer forward passes (95 %" in shown
     again = run("evaluate", folders / "test" / "8", folders / "test" / "4", "--drafter", out, "--json")
     assert f'"forwards_predicted": {file.values["test"]["forwards_predicted"]}' in again
     run("tune", *search, *test, "--out", out, code=1)  # it is there
     leaked = run("tune", *search, "--test", search[0], "--out", tmp_path / "other.json", code=1)
-    assert "stand in the logs to tune on too" in leaked
+    assert "stand in the logs to tune on, or the graph's own prompts, too" in leaked
     assert asdict(file.settings).keys() == asdict(InformedSettings()).keys()
+
+
+def test_a_test_log_of_another_rule_and_a_graph_of_the_test_prompts_are_refused(folders, logs, tmp_path):
+    search, test, out = folders / "search" / "4", folders / "test" / "4", tmp_path / "tuned.json"
+    record_states(
+        tiny_checkpoint(seed=3), PROMPTS[4:], make_policy("threshold:0.5"), CONFIG, tmp_path / "other",
+        InformedDrafter(4),
+    )  # fmt: skip
+    said = run("tune", search, "--test", tmp_path / "other", "--out", out, code=1)
+    assert "--test was recorded with policy 'threshold:0.5', the logs to tune on with 'static:1'" in said
+    log, held = logs
+    made_for = trace_validity(log.metadata)
+    for name, validity, searched in (
+        ("leak", made_for, held.prompt_hashes()[:1]),
+        ("foreign", replace(made_for, block_length=4), []),
+        ("own", made_for, ["another prompt"]),
+    ):
+        graph = GraphFile.from_nodes(GRAPH, validity, provenance={"searched_prompts": searched})
+        save_graph(graph, tmp_path / f"{name}.json")
+    said = run("tune", search, "--test", test, "--graph", tmp_path / "leak.json", "--out", out, code=1)
+    assert "1 of the 2 prompts in --test stand in the logs to tune on, or the graph's own prompts, too" in said
+    said = run("tune", search, "--test", test, "--graph", tmp_path / "foreign.json", "--out", out, code=1)
+    assert f"foreign.json does not fit the recording in {search}: block length" in said
+    assert not out.exists()
+    asked = ["--graph", tmp_path / "own.json", "--drafts", 4, "--trials", 2, "--out", out]
+    run("tune", search, "--test", test, *asked)
+    assert "another prompt" in load_drafter(out).provenance["searched_prompts"]
