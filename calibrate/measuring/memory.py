@@ -164,7 +164,7 @@ class Load:
     def step_rows(self) -> int:
         """Rows of a sequence for which buffers have room in a step forward (``verify.engines.slots``)."""
         if self.copies:
-            return (1 + 2 * self.drafts) * self.block_length + self.context_length + self.block_length
+            return 2 * (1 + self.drafts) * self.block_length + self.context_length
         live, bridges = self.live_rows or self.block_length, self.drafts if self.bridges else 0
         carried = self.block_length if bridges else 0
         return StepRows(self.block_length, live + carried, bridges, self.backend == "packed").count(self.drafts)
@@ -172,8 +172,7 @@ class Load:
     @property
     def ranked_rows(self) -> int:
         """Rows of a sequence whose logits are ranked in a step forward, at most: the masked ones of all its states."""
-        # A draft has a token more than the block; the next block behind a bridge may be masked whole, and a copy comes
-        # beside all drafts.
+        # A draft has a token more than the block; a next block may be masked whole, and a copy comes beside all drafts.
         if self.copies:
             return self.block_length * (2 + self.drafts)
         return self.block_length * (1 + self.drafts) - (0 if self.bridges else self.drafts)
@@ -219,9 +218,8 @@ def predict_memory(sizes: ModelSizes, load: Load) -> MemoryPlan:
         cache (some 0.5 GiB outside torch's books).
     """
     batch, item = load.batch, sizes.itemsize
-    columns = load.columns
     refresh = load.refresh_rows or load.context_length + load.block_length
-    step = load.step_rows
+    columns, step = load.columns, load.step_rows
     key_row = sizes.key_heads * sizes.head_width * item
     addend = item if sizes.device == "cuda" else 1
     held = {

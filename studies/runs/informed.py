@@ -123,3 +123,48 @@ def _counted(log: StateLog, drafts: int, folder: Path) -> StateReplay:
             "again; only this log is recorded anew"
         )
     return found
+
+
+def counts_to_price(
+    traces: Path, recorded: Sequence[Traces] | None, widest: int
+) -> tuple[dict[int, tuple[StateReplay, StateReplay]], str]:
+    """What the state logs of a run say about informed drafts, and what is to be said about those that are left out.
+
+    Args:
+        traces: the recordings of a policy in a run.
+        recorded: the plain decodes of the search and of the test prompts beside the logs; None where others are priced.
+        widest: blocks beside the real one in the widest forward whose latency is known.
+
+    Returns:
+        counts on both splits by the number of drafts, and sentences with a space before each.
+
+    Raises:
+        calibrate.traces.table.TraceError: as :func:`read_counts`.
+    """
+    found: dict[int, tuple[StateReplay, StateReplay]] = {}
+    wide: dict[int, int] = {}
+    logged, note = logged_drafts(traces), ""
+    if logged and recorded is None:
+        return {}, (
+            " Informed drafts are not priced: their state logs are of the run's own search and test prompts; leave "
+            "--validation and --test out."
+        )
+    for drafts in logged:
+        search, test = (
+            read_counts(traces, drafts, name, split)
+            for name, split in zip(("search", "test"), recorded or (), strict=True)
+        )
+        for name, counts in (("search", search), ("test", test)):
+            if counts.missed:
+                note += f" {missed_note(counts, log_folder(traces, drafts, name))}"
+        needed = max(counts.widths_per_prompt.shape[1] - 1 for counts in (search, test))
+        if needed > widest:
+            wide[drafts] = needed
+        else:
+            found[drafts] = search, test
+    if wide:
+        note += (
+            f" Informed drafts are not priced for D = {', '.join(map(str, wide))}: their bridges make forwards as wide "
+            f"as {max(wide.values())} drafts, and latency was measured for at most {widest}."
+        )
+    return found, note

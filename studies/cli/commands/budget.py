@@ -16,7 +16,7 @@ from studies.cli.outputs import check_output, draw
 if TYPE_CHECKING:
     from calibrate.measuring.latency_table import LatencyTable
     from drafting.searches.result import SearchResult
-    from studies.pricing.budget import BothCounts, BudgetChoice
+    from studies.pricing.budget import BudgetChoice
     from studies.pricing.measured import MeasuredSeconds
     from studies.runs.splits import Splits
 
@@ -183,13 +183,14 @@ def _price(
     from drafting.trie import PrefixTrie
     from studies.pricing.budget import choose_budget
     from studies.pricing.measured import measured_seconds
+    from studies.runs.informed import counts_to_price
 
     check_prices(table, splits.run, str(latency), str(_search_folder(traces)), any_model)
     search, chooser, judge = splits.tables[0], splits.tables[-2], splits.tables[-1]
     drafting = [drafts for drafts in table.drafts if drafts > 0]
     problem = SearchInput(PrefixTrie.from_anchors(search), splits.validity.block_length, splits.step_size, time_limit)
     found = find_graphs(method, problem, drafting) if search.n_anchors else {}  # no anchor: nothing was ever to draft
-    informed, note = _informed(traces, splits, table, own)
+    informed, note = counts_to_price(traces, splits.recordings if own else None, table.drafts[-1])
     graphs = {budget: graph.nodes for budget, graph in found.items()}
     choice = choose_budget(graphs, chooser, judge, table, informed=informed)
     foreign = other_model(table, splits.run)
@@ -201,45 +202,6 @@ def _price(
     if best.budget > 0:
         return replace(priced, measured=measured_seconds(traces, policy, informed=best.budget))
     return priced
-
-
-def _informed(traces: Path, splits: Splits, table: LatencyTable, own: bool) -> tuple[dict[int, BothCounts], str]:
-    """What informed drafts cost by the state logs beside the traces, and what is to be said about it.
-
-    ``own``: whether the splits are the search and test prompts beside the logs.
-    """
-    from studies.runs.informed import log_folder, logged_drafts, missed_note, read_counts
-
-    found: dict[int, BothCounts] = {}
-    wide: dict[int, int] = {}
-    logged, note = logged_drafts(traces), ""
-    if logged and not own:
-        return {}, (
-            " Informed drafts are not priced: their state logs are of the run's own search and test prompts; leave "
-            "--validation and --test out."
-        )
-    for drafts in logged:
-        names = ("search", "test")
-        both = [
-            read_counts(traces, drafts, name, recorded) for name, recorded in zip(names, splits.recordings, strict=True)
-        ]
-        missed = [
-            missed_note(counts, log_folder(traces, drafts, name))
-            for name, counts in zip(names, both, strict=True)
-            if counts.missed
-        ]
-        note += "".join(f" {sentence}" for sentence in missed)
-        widest = max(counts.widths_per_prompt.shape[1] - 1 for counts in both)
-        if widest > table.drafts[-1]:
-            wide[drafts] = widest
-        else:
-            found[drafts] = both[0], both[1]
-    if not wide:
-        return found, note
-    return found, note + (
-        f" Informed drafts are not priced for D = {', '.join(map(str, wide))}: their bridges make forwards as wide as "
-        f"{max(wide.values())} drafts, and latency was measured for at most {table.drafts[-1]}."
-    )
 
 
 def _policy_folders(folder: Path) -> list[Path]:
