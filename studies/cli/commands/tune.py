@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from verify.graph.file import GraphFile
 
 
-@command(resumes=True)
+@command()
 def tune_command(
     logs: Annotated[list[Path], typer.Argument(help="State logs of the prompts to tune on; of the same decodes.")],
     test: Annotated[

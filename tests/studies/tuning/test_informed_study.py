@@ -141,3 +141,13 @@ def test_a_test_log_of_another_rule_and_a_graph_of_the_test_prompts_are_refused(
     asked = ["--graph", tmp_path / "own.json", "--drafts", 4, "--trials", 2, "--out", out]
     run("tune", search, "--test", test, *asked)
     assert "another prompt" in load_drafter(out).provenance["searched_prompts"]
+
+
+def test_a_stopped_study_in_memory_does_not_say_that_it_is_kept(folders, tmp_path, monkeypatch):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("studies.tuning.shared_study.work_on", stopped)
+    arguments = [folders / "search" / "4", "--test", folders / "test" / "4", "--out", tmp_path / "tuned.json"]
+    said = run("tune", *arguments, code=130)
+    assert "stopped" in said and "kept" not in said
