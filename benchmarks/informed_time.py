@@ -42,7 +42,7 @@ from drafting.searches.methods import SearchInput, find_graphs
 from drafting.trie import PrefixTrie
 from studies.statistics.intervals import PromptBootstrap
 from verify.decoding import DecodeConfig, DecodeResult, decode, make_engine
-from verify.drafters.contract import Drafter
+from verify.drafters.contract import Drafter, most_bridges
 from verify.drafters.graph import GraphDrafter
 from verify.drafters.informed import InformedDrafter
 from verify.layout import SequenceLayout
@@ -86,11 +86,10 @@ class Timer:
         # Buffers are made once per drafter and for its drafts alone, as a server would.
         engines = {
             name: make_engine(
-                self.denoiser, config, layouts, 1, drafter.max_drafts,
-                drafter.max_bridges if config.cache == "block_causal" else 0,
+                self.denoiser, config, layouts, 1, drafter.max_drafts, most_bridges(drafter, config.cache)
             )
             for name, drafter in drafters.items()
-        }  # fmt: skip
+        }
 
         def one(name: str, number: int) -> DecodeResult:
             return decode(

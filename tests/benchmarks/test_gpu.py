@@ -77,15 +77,6 @@ def test_trace_driven(results: dict[str, Any]) -> None:
             )
 
 
-def test_what_is_predicted_of_plain_decoding_and_graphs_is_what_the_budget_is_chosen_by(
-    results: dict[str, Any],
-) -> None:
-    """Two ways to the same milliseconds: the state log's widths here, the anchors that replay visits there."""
-    for row in results["trace_driven"]["rows"]:
-        greedy = {one["drafts"]: one["predicted_speedup"] for one in row["configurations"] if one["method"] == "greedy"}
-        assert greedy == pytest.approx({drafts: row["predicted_speedup"][str(drafts)] for drafts in greedy})
-
-
 def test_costs(results: dict[str, Any]) -> None:
     for row in results["costs"]["bookkeeping"]:
         assert row["forward_ms"] > 0 and set(row["parts_ms"]) == set(row["parts_share"])

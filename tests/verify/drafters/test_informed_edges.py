@@ -11,6 +11,7 @@ from tests.support.oracle import naive_decode
 from verify.decoding import DecodeConfig, DecodeError, decode, decode_batch, make_engine
 from verify.drafters.contract import Proposal
 from verify.drafters.informed import InformedDrafter
+from verify.drafters.settings import InformedSettings
 from verify.layout import SequenceLayout
 from verify.policies.contract import Commits
 from verify.policies.specification import make_policy
@@ -18,6 +19,10 @@ from verify.policies.specification import make_policy
 PROMPT = [5, 9, 14, 3, 22, 7, 31, 12, 40]
 CAUSAL = DecodeConfig(block_length=4, generation_length=16, cache="block_causal", end_token_ids=(END_ID,), top_j=3)
 DUAL = replace(CAUSAL, cache="dual")
+COPIES = InformedSettings(copies=True)
+#: Where a chain leads on into the next block.
+CROSSING = [(CAUSAL, InformedSettings()), (DUAL, COPIES)]
+crossing = pytest.mark.parametrize(("config", "settings"), CROSSING, ids=["bridges", "copies"])
 EXACT = [
     ("dual", "packed"),
     ("dual", "expanded"),
@@ -61,15 +66,17 @@ def test_an_end_token_that_the_prompt_brought_ends_nothing(denoiser):
     assert len(found.tokens) > 2
 
 
+@crossing
 @pytest.mark.parametrize("length", [2, 4])
 @pytest.mark.parametrize("spec", ["static:1", "threshold:0.2"])
-def test_a_sequence_ends_wherever_its_end_token_stands(denoiser, spec, length):
+def test_a_sequence_ends_wherever_its_end_token_stands(denoiser, spec, length, config, settings):
     """Every generated token in turn is the end token, so the end comes in every block, also in one that was bridged."""
-    config, policy = replace(CAUSAL, block_length=length, generation_length=12), make_policy(spec)
+    config, policy = replace(config, block_length=length, generation_length=12), make_policy(spec)
     tokens = decode(denoiser, PROMPT, policy, config).tokens
     ends = set()
     for token in dict.fromkeys(tokens):
-        found, _ = agrees(denoiser, PROMPT, policy, replace(config, end_token_ids=(token,)), InformedDrafter(6))
+        drafter = InformedDrafter(6, settings)
+        found, _ = agrees(denoiser, PROMPT, policy, replace(config, end_token_ids=(token,)), drafter)
         ends.add(len(found.tokens))
     assert len(ends) > 2
 
@@ -80,7 +87,7 @@ def test_blocks_of_one_and_two_positions(denoiser, cache, backend, length):
     config = replace(CAUSAL, cache=cache, backend=backend, block_length=length, generation_length=6)
     for spec in ("static:1", "static:2", "threshold:0.3"):
         for drafts in (1, 5):
-            agrees(denoiser, PROMPT, make_policy(spec), config, InformedDrafter(drafts))
+            agrees(denoiser, PROMPT, make_policy(spec), config, InformedDrafter(drafts, COPIES))
 
 
 @pytest.mark.parametrize("length", [1, 2, 4])
@@ -157,13 +164,14 @@ class Hesitating:
 def test_a_history_and_thresholds_with_empty_steps(denoiser, rule, cache, backend):
     config = replace(CAUSAL, cache=cache, backend=backend)
     for drafts in (1, 7):
-        agrees(denoiser, PROMPT[:7], rule, config, InformedDrafter(drafts))
+        agrees(denoiser, PROMPT[:7], rule, config, InformedDrafter(drafts, COPIES))
 
 
-def test_these_rules_do_cross_bridges_and_do_wait(denoiser):
+@crossing
+def test_these_rules_do_cross_bridges_and_do_wait(denoiser, config, settings):
     """What the test above is about really happens in it."""
-    counting, _ = agrees(denoiser, PROMPT[:7], Counting(), CAUSAL, InformedDrafter(7))
-    staying, _ = agrees(denoiser, PROMPT[:7], Counting(), CAUSAL, InformedDrafter(7, bridges=False))
+    counting, _ = agrees(denoiser, PROMPT[:7], Counting(), config, InformedDrafter(7, settings))
+    staying, _ = agrees(denoiser, PROMPT[:7], Counting(), config, InformedDrafter(7, InformedSettings(bridges=False)))
     assert counting.forwards < staying.forwards
     seen = Facts()
     decode(denoiser, PROMPT[:7], Hesitating(0.9), CAUSAL, observer=seen)
@@ -182,7 +190,7 @@ def test_temperature_one_in_short_blocks(denoiser, spec, cache, backend):
     policy = make_policy(spec, temperature=1.0)
     for length, seed in ((2, 0), (4, 1)):
         config = replace(CAUSAL, cache=cache, backend=backend, block_length=length, generation_length=8, seed=seed)
-        agrees(denoiser, PROMPT[:7], policy, config, InformedDrafter(5), prompt_index=3)
+        agrees(denoiser, PROMPT[:7], policy, config, InformedDrafter(5, COPIES), prompt_index=3)
 
 
 class Hostile(InformedDrafter):
@@ -257,16 +265,20 @@ class Watched:
         return self.inner.step(slots, states, bridges)
 
 
+@crossing
 @pytest.mark.parametrize("backend", ["packed", "expanded"])
-def test_sequences_of_a_batch_end_while_others_carry_a_finished_block(denoiser, backend):
+def test_sequences_of_a_batch_end_while_others_carry_a_finished_block(denoiser, backend, config, settings):
     rng = np.random.default_rng(1)
-    prompts = [(k, rng.integers(3, 40, 3 + 2 * k).tolist()) for k in range(6)]
-    policy, config = make_policy("static:1"), replace(CAUSAL, backend=backend, generation_length=24)
-    plain = {k: decode(denoiser, prompt, policy, config, prompt_index=k) for k, prompt in prompts}
-    config = replace(config, end_token_ids=(plain[0].tokens[6], plain[3].tokens[10], plain[5].tokens[2]))
-    drafter = InformedDrafter(6)
+    prompts = [(k, rng.integers(3, 40, 3 + 2 * k).tolist()) for k in range(8)]
+    policy, config = make_policy("static:1"), replace(config, backend=backend, generation_length=24)
+    whole = [decode(denoiser, prompt, policy, config, prompt_index=k).tokens for k, prompt in prompts]
+    # The token at which these sequences end in the most different places, and none at once.
+    places = {t: {tokens.index(t) if t in tokens else 24 for tokens in whole} for t in range(3, 48)}
+    end = max((t for t in places if min(places[t]) > 3), key=lambda t: len(places[t]))
+    config = replace(config, end_token_ids=(end,))
+    drafter = InformedDrafter(6, settings)
     alone = {k: decode(denoiser, prompt, policy, config, drafter, prompt_index=k) for k, prompt in prompts}
-    layouts = [SequenceLayout.make(len(prompt), 24, 4, "block_causal") for _, prompt in prompts]
+    layouts = [SequenceLayout.make(len(prompt), 24, 4, config.cache) for _, prompt in prompts]
     engine = Watched(make_engine(denoiser, config, layouts, 3, drafter.max_drafts, drafter.max_bridges))
     together = dict(decode_batch(denoiser, prompts, policy, config, drafter, batch_size=3, engine=engine))
     assert engine.events == {"moved before", "others refreshed before", "some carry, some do not"}
