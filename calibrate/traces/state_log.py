@@ -210,7 +210,11 @@ def states_of_table(table: pa.Table, metadata: dict[str, Any]) -> StateLog:
     complete = ~masked.any(axis=1)
     for row, (prompt_index, number) in enumerate(zip(prompt.tolist(), block.tolist(), strict=True)):
         if complete[row]:
-            ends[prompt_index, number] = states[row]
+            if not np.array_equal(ends.setdefault((prompt_index, number), states[row]), states[row]):
+                raise TraceError(
+                    f"the logs end block {number} of prompt {prompt_index} differently: they are near-lossless decodes "
+                    "that parted, or were made by different versions; read each of them alone"
+                )
             continue
         index = found.setdefault((prompt_index, number), {})
         key = behind[row], states[row].tobytes()

@@ -202,6 +202,7 @@ def results_table(rows: Sequence[ResultRow], policy: str) -> Table:
 
 def verdict(results: Run, policy: str, out: Path) -> list[str | Text]:
     """One sentence, in parts to print, that says what was won, and where the graph lies."""
+    from figures.records.run import LEARNING
     from studies.report.advice import choose, pair_up
     from studies.statistics.intervals import FEW_PROMPTS
 
@@ -220,7 +221,8 @@ def verdict(results: Run, policy: str, out: Path) -> list[str | Text]:
         needs = f"needs {counted} forward passes for {prompts} held-out prompts"
         if plain is not None:
             needs += f" where plain decoding needs {plain.forwards_measured}"
-        needs += ", as the traces predicted" if counted == expected else f", where the traces predicted {expected}"
+        source = "its state log" if held.method in LEARNING else "the traces"
+        needs += f", as {source} predicted" if counted == expected else f", where {source} predicted {expected}"
         needs += f"; {same} of {prompts} answers are the same token by token."
     else:
         needs = "was not run (--measured-prompts 0); what follows is predicted from the traces."

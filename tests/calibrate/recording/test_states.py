@@ -4,6 +4,8 @@ import shutil
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from calibrate.recording.recorder import record
@@ -169,3 +171,19 @@ def test_shards_that_do_not_fit_the_manifest_are_refused(folder, tmp_path, name)
     (copy / "manifest.json").write_text(manifest.replace(*changed[name]), encoding="utf-8")
     with pytest.raises(TraceError, match="do not belong together"):
         read_states(copy)
+
+
+def test_logs_whose_decodes_parted_are_not_read_as_one(folder, tmp_path):
+    log = read_states(folder)
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    path = sorted(other.glob("shard-*"))[0]
+    table = pq.read_table(path)
+    states = table.column("state").to_pylist()
+    ended = next(row for row, state in enumerate(states) if MASK_ID not in state)
+    states[ended] = [3] * len(states[ended])
+    column = pa.array(states, type=pa.list_(pa.int32()))
+    pq.write_table(table.set_column(table.schema.get_field_index("state"), "state", column), path)
+    assert read_states(other).states == log.states
+    with pytest.raises(TraceError, match="end block 0 of prompt 0 differently"):
+        read_states([folder, other])
