@@ -47,12 +47,14 @@ from calibrate.prompts.encoding import prompt_set_hash
 from calibrate.version import tool_version
 
 
-def run_grid(options: Options, workers: int, work_folder: Path | None, console: Console) -> list[Cell]:
+def run_grid(
+    options: Options, caches: Sequence[str], workers: int, work_folder: Path | None, console: Console
+) -> list[Cell]:
     """All cells of the grid, in ``workers`` processes; what an earlier run left in ``work_folder`` is not run again."""
     cells: list[Cell] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with tempfile.TemporaryDirectory(prefix="identity-") as scratch, Progress(*columns, console=console) as progress:
-        work = all_work(options, str(work_folder or scratch))
+        work = [part for part in all_work(options, str(work_folder or scratch)) if part.cache in caches]
         task = progress.add_task("policies x cache modes x block lengths", total=len(work))
         with multiprocessing.get_context("spawn").Pool(workers) as pool:
             for found in pool.imap_unordered(run_cells, work):
@@ -109,14 +111,16 @@ def main() -> int:
         ("seed", "seed of the random graphs"),
     ):
         parser.add_argument(f"--{name}", type=int, default=getattr(Options, name.replace("-", "_")), help=text)
+    parser.add_argument("--caches", nargs="+", choices=CACHES, default=CACHES, help="cache modes")
     parser.add_argument("--workers", type=int, default=min(len(os.sched_getaffinity(0)), 8), help="processes")
     parser.add_argument("--work", type=Path, help="a folder for traces and finished cells, to go on after a stop")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "identity.json")
     values = vars(parser.parse_args())
     workers, work, out = values.pop("workers"), values.pop("work"), values.pop("out")
+    caches = values.pop("caches")
     options = Options(**values)
     console = Console()
-    cells = run_grid(options, workers, work, console)
+    cells = run_grid(options, caches, workers, work, console)
     show(cells, console)
     failed = [cell for cell in cells if not cell.passed]
     checkpoint = load_checkpoint(options.model)
@@ -127,7 +131,7 @@ def main() -> int:
             "passed": not failed,
             "decodes": sum(cell.decodes for cell in cells),
             "decodes_accepting": sum(cell.accepting for cell in cells),
-            "options": asdict(options),
+            "options": {**asdict(options), "caches": list(caches)},
             "model_revision": checkpoint.revision,
             "prompt_set_hash": prompt_set_hash(prompt_ids(checkpoint, "test", options)),
             "dtype": "float32",
