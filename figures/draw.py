@@ -23,6 +23,7 @@ from figures.plots.nfe_vs_budget import draw_nfe_vs_budget
 from figures.plots.nfe_vs_rows import draw_nfe_vs_rows, row_curves, table_nfe_vs_rows
 from figures.plots.optuna_overview import draw_optuna_overview, finished, table_optuna_overview
 from figures.plots.pareto import draw_pareto, fronts, table_pareto
+from figures.plots.quality import draw_quality, table_quality
 from figures.plots.rank_heatmaps import draw_rank_heatmaps, rank_counts, table_rank_heatmaps
 from figures.plots.setting_curves import draw_setting_curves, shown_rows, table_setting_curves
 from figures.plots.speedup import draw_speedup, table_speedup
@@ -31,6 +32,7 @@ from figures.records.budget import load_budget
 from figures.records.calibration_size import load_calibration_size
 from figures.records.divergence import load_divergence
 from figures.records.latency import load_latency
+from figures.records.quality import load_quality
 from figures.records.record import MAX_BYTES
 from figures.records.run import FigureDataError, Run, load_run
 from figures.records.saved import (
@@ -39,6 +41,7 @@ from figures.records.saved import (
     CALIBRATION_SIZE,
     DIVERGENCE,
     LATENCY,
+    QUALITY,
     RUN,
     STUDY,
     FigureWarning,
@@ -61,8 +64,8 @@ def draw_all(path: str | Path, folder: str | Path | None = None) -> list[Path]:
 
     Args:
         path: a saved file, or a directory with such files in it: ``results.json`` of ``calibrate`` or ``ablate``,
-            ``study.json``, or what ``calibration-size``, ``latency``, ``budget`` and ``verify``
-            wrote; or one graph file. Figures of files with other names than these two carry the file's name.
+            ``study.json``, or what ``quality``, ``calibration-size``, ``latency``, ``budget`` and
+            ``verify`` wrote; or one graph file. Figures of files with other names than these two carry the file's name.
         folder: where figures go instead of ``path/figures``, or ``NAME-figures`` beside the file ``NAME.json``
             (:func:`figures.records.saved.figures_folder`).
 
@@ -154,6 +157,7 @@ _OF_KIND: dict[str, Kind] = {
     LATENCY: _one("latency", load_latency, draw_latency_rows, table_latency_rows),
     BUDGET: _one("speedup", load_budget, draw_speedup, table_speedup),
     DIVERGENCE: _one("divergence", load_divergence, draw_divergence, table_divergence),
+    QUALITY: _one("quality", load_quality, draw_quality, table_quality),
 }
 
 

@@ -114,6 +114,7 @@ def load_dataset_prompts(source: str, split: str) -> list[Prompt]:
             text=examples + benchmark.prompt(rows[own][found[text]], spec.style),
             domain=benchmark.name,
             answer=benchmark.answer(rows[own][found[text]]),
+            program=benchmark.program(rows[own][found[text]]),
         )
         for text in kept
     ]

@@ -35,6 +35,8 @@ class Benchmark:
         lists: columns that hold lists of texts.
         solved: a solved example of a row in ``completion`` style; None where the benchmark has none of its own.
         shots: (split, first row) that the examples come from; such rows are no prompts.
+        program: of a row, what stands before and behind the code of an answer in a program that tests it; None where
+            answers are no code, or where a copy of the data set lacks the tests.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Benchmark:
     lists: tuple[str, ...] = ()
     solved: Callable[[Row], str] | None = None
     shots: tuple[str, int] = ("train", 0)
+    program: Callable[[Row], tuple[str, str] | None] = lambda row: None
 
     def prompt(self, row: Row, style: str) -> str:
         return self.instruct(row) if style == "instruct" else self.completion(row)
@@ -54,6 +57,17 @@ class Benchmark:
 
 def _tests(row: Row) -> str:
     return "\n".join(row["test_list"][:3])
+
+
+def _mbpp_program(row: Row) -> tuple[str, str]:
+    return f"{row.get('test_setup_code') or ''}\n", "\n".join(row["test_list"])
+
+
+def _humaneval_program(row: Row) -> tuple[str, str] | None:
+    """The head of the function stands before; an answer that repeats it defines the function once more."""
+    if not all(isinstance(row.get(column), str) for column in ("test", "entry_point")):
+        return None
+    return row["prompt"], f"{row['test']}\ncheck({row['entry_point']})"
 
 
 def _mbpp(row: Row) -> str:
@@ -94,6 +108,7 @@ BENCHMARKS = {
                 f"```python\n{row['prompt']}\n```\n"
             ),
             answer=lambda row: row["canonical_solution"],
+            program=_humaneval_program,
         ),
         Benchmark(
             name="mbpp",
@@ -108,6 +123,7 @@ BENCHMARKS = {
                 f"Your code should pass these tests:\n{_tests(row)}"
             ),
             answer=lambda row: row["code"],
+            program=_mbpp_program,
             solved=lambda row: f"{_mbpp(row)}{row['code']}\n[DONE]",
             shots=("prompt", 1),  # the harness takes tasks 2, 3 and 4 of this split
         ),

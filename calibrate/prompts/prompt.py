@@ -19,7 +19,11 @@ class PromptError(ValueError):
 
 @dataclass(frozen=True)
 class Prompt:
-    """One prompt: ``text`` or ``tokens`` (or both), with the names it carries in its file."""
+    """One prompt: ``text`` or ``tokens`` (or both), with the names it carries in its file.
+
+    ``answer`` is a reference answer. ``program`` is what stands before and behind the code of an answer in a program
+    that ends without an error where the code is right.
+    """
 
     id: str
     text: str | None = None
@@ -27,3 +31,4 @@ class Prompt:
     domain: str = ""
     answer: str | None = None
     split: str | None = None
+    program: tuple[str, str] | None = None

@@ -10,12 +10,12 @@ from figures.records.record import FigureDataError, read_object
 from figures.records.words import file_name
 
 RUN, ABLATION, CALIBRATION_SIZE = "run", "ablation", "calibration-size"
-STUDY, LATENCY, BUDGET, DIVERGENCE = "study", "latency", "budget", "divergence"
+STUDY, LATENCY, BUDGET, DIVERGENCE, QUALITY = "study", "latency", "budget", "divergence", "quality"
 #: Files that a directory is a run or a study by: broken ones are errors, wherever they lie.
 MAIN_NAMES = ("results.json", "study.json")
 _SKIPPED = ("config.json",)
 _KINDS = {"draftgraph-results": RUN} | {
-    f"draftgraph-{kind}": kind for kind in (ABLATION, CALIBRATION_SIZE, STUDY, LATENCY, BUDGET, DIVERGENCE)
+    f"draftgraph-{kind}": kind for kind in (ABLATION, CALIBRATION_SIZE, STUDY, LATENCY, BUDGET, DIVERGENCE, QUALITY)
 }
 
 
@@ -90,5 +90,5 @@ def stem(figure: str, file: Path) -> str:
 def _known() -> str:
     return (
         "expected results.json of `draftgraph calibrate` or `ablate`, study.json of `study`, or a file that "
-        "`calibration-size`, `latency`, `budget` or `verify` wrote"
+        "`quality`, `calibration-size`, `latency`, `budget` or `verify` wrote"
     )

@@ -50,6 +50,10 @@ COMMANDS = {
         SEARCH,
         "Vary one thing (policy, block length, temperature, domain, ...) and hold the rest; held-out, with intervals.",
     ),
+    "quality": Entry(
+        SEARCH,
+        "Set valid answers against forward passes: every unmasking rule, without drafts and with each drafter.",
+    ),
     "study": Entry(
         SEARCH,
         "Tune the parametric constructor with Optuna; started again, or elsewhere, it joins the study in the storage.",

@@ -12,7 +12,7 @@ from rich.markup import escape
 from typer.core import TyperCommand
 
 #: Options whose text is a list (see ``studies.cli.lists``).
-LISTS = {"budgets", "methods", "drafts", "batch_size", "context_length", "sizes", "strengths"}
+LISTS = {"budgets", "methods", "policies", "drafts", "batch_size", "context_length", "sizes", "strengths"}
 
 
 def metavar(name: str, hint: Any) -> str:

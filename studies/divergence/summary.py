@@ -9,7 +9,7 @@ prompts that only one of the two changes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,32 +20,13 @@ from figures.records.divergence import PATH, TOKENS, Measure, WayComparison, Way
 from studies.divergence.arms import ARMS, BATCH, BLANK, DRAFTS, REPEAT, ArmRun, Reference
 from studies.divergence.divergences import Divergence, decision_margins
 from studies.statistics.intervals import LEVEL, PromptBootstrap
+from studies.statistics.shares import Share
 from verify.policies.contract import Policy
 
 SIGNIFICANT = 1 - LEVEL
 MORE: Final = "more"
 FEWER: Final = "fewer"
 NEITHER: Final = "cannot be told apart"
-
-
-@dataclass(frozen=True)
-class Share:
-    """``count`` of ``prompts``, with the exact 95 % interval of the share."""
-
-    count: int
-    prompts: int
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, happened: Sequence[bool]) -> Share:
-        """Of one flag per prompt, at least one."""
-        count = sum(happened)
-        interval = binomtest(count, len(happened)).proportion_ci(LEVEL, method="exact")
-        return cls(count, len(happened), float(interval.low), float(interval.high))
-
-    def __str__(self) -> str:
-        return f"{self.count} of {self.prompts}"
 
 
 @dataclass(frozen=True, eq=False)

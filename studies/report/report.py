@@ -43,6 +43,8 @@ FIGURES = (
      "The mean over all anchors, which is what searches maximise; forwards saved follow it, but are not the same."),
     ("ranks-", "Where the next commit stands in the ranking",
      "The more the mass sits at rank 1, the better a plain chain does, and the less a graph can add."),
+    ("quality", "Valid answers against forward passes",
+     "A bolder unmasking rule goes left and loses answers; drafts go left and change none."),
     ("calibration_size", "Would more prompts help?", "A flat curve says that the prompts suffice for this budget."),
     ("optuna", "Optuna study", "What tuning a parametric constructor won over fixed graphs, on test prompts."),
     ("pareto", "Pareto front", "Every point is a graph; none below and to the right of the front is worth its rows."),

@@ -28,7 +28,7 @@ class Measurement:
 
     Attributes:
         prompts: prompts decoded.
-        identical: of these, prompts whose tokens equal the recorded plain decode, token by token.
+        differing: (index, tokens) of the prompts whose tokens are not those of the recorded plain decode.
         forwards: forward passes counted.
         query_tokens: query tokens over all forwards.
         steps: denoising steps.
@@ -37,12 +37,17 @@ class Measurement:
     """
 
     prompts: int
-    identical: int
+    differing: list[tuple[int, list[int]]]
     forwards: int
     query_tokens: int
     steps: int
     seconds: float
     forwards_per_prompt: list[int]
+
+    @property
+    def identical(self) -> int:
+        """Prompts whose tokens equal the recorded plain decode, token by token."""
+        return self.prompts - len(self.differing)
 
     @property
     def tokens_identical(self) -> float:
@@ -97,20 +102,22 @@ def measure(
         for _ in prompts if on_prompt else ():
             on_prompt()  # type: ignore[misc]
         return known
-    identical = query_tokens = steps = 0
+    differing: list[tuple[int, list[int]]] = []
+    query_tokens = steps = 0
     forwards = [0] * len(prompts)
     start = time.perf_counter()
     for prompt_index, result in decode_batch(
         checkpoint.denoiser, list(enumerate(prompts)), policy, config, drafter, batch_size=batch_size
     ):
-        identical += result.tokens == list(plain[prompt_index])
+        if result.tokens != list(plain[prompt_index]):
+            differing.append((prompt_index, result.tokens))
         query_tokens += result.query_tokens
         steps += result.steps
         forwards[prompt_index] = result.forwards
         if on_prompt is not None:
             on_prompt()
     seconds = time.perf_counter() - start
-    measurement = Measurement(len(prompts), identical, sum(forwards), query_tokens, steps, seconds, forwards)
+    measurement = Measurement(len(prompts), differing, sum(forwards), query_tokens, steps, seconds, forwards)
     if cache is not None:
         write_json(cache, {"key": key, **asdict(measurement)})
     return measurement

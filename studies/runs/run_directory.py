@@ -15,6 +15,7 @@ from typing import Any
 
 from calibrate.files import write_json
 from calibrate.traces.folder import LOCK_NAME, FolderLock, check_folder
+from figures.records.quality import QUALITY_NAME
 from figures.records.run import RESULTS_NAME
 from verify.files.strict_json import StrictJsonError, read_json, show
 
@@ -24,7 +25,17 @@ TRACES = "traces"
 _MAX_CONFIG_BYTES = 16 * 2**20
 
 #: What an analysis writes beside ``config.json``, as patterns; all of it can be made again from the recordings.
-_ANALYSES = (RESULTS_NAME, "study.csv", "graphs", "measured", "figures", "report.html", "*.budget.json")
+_ANALYSES = (
+    RESULTS_NAME,
+    QUALITY_NAME,
+    "study.csv",
+    "quality.csv",
+    "graphs",
+    "measured",
+    "figures",
+    "report.html",
+    "*.budget.json",
+)
 #: Lists of the configuration that say which results a run holds. They may grow; they shrink only with ``overwrite``.
 _GROWING = ("policies", "methods", "budgets")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -258,3 +259,33 @@ def divergence(drafts: int = 6, batch: int = 9, tokens: int = 2) -> Payload:
         "divergences": divergences, "decisions": 3000,
         "decision_margin_quantiles": [(k / 200) ** 4 for k in range(201)],
     }  # fmt: skip
+
+
+def quality(domains: int = 2, prompts: int = 48) -> Payload:
+    """Bold rules lose answers on the second and later tasks; drafts of D save 1 + log(1 + D) of the forward passes."""
+    rules = {
+        "static:1": (60.0, 0.0), "static:2": (30.0, 0.15), "static:4": (15.0, 0.5), "threshold:0.9": (20.0, 0.05),
+        "threshold:0.8": (16.0, 0.15), "threshold:0.5": (8.0, 0.7),
+    }  # fmt: skip
+    rows = []
+    for place, domain in enumerate(("lists", "lines", "stories", "code", "sums")[:domains]):
+        for policy, (forwards, lost) in rules.items():
+            valid = round(prompts * (0.98 - (lost if place else 0.0)))
+            share = valid / prompts
+            for method, budget in ((None, 0), ("greedy", 5), ("greedy", 10), ("informed", 5), ("informed", 10)):
+                saved = 1 + (0.4 if method == "greedy" else 0.7) * math.log(1 + budget) * forwards / 60
+                rows.append(
+                    {
+                        "domain": domain, "policy": policy, "method": method or "plain", "budget": budget,
+                        "prompts": prompts, "valid": valid, "valid_low": max(0.0, share - 0.08),
+                        "valid_high": min(1.0, share + 0.06), "forwards": forwards / saved,
+                        "forwards_low": 0.9 * forwards / saved, "forwards_high": 1.1 * forwards / saved,
+                        "nfe_reduction": saved, "nfe_reduction_low": saved - 0.05, "nfe_reduction_high": saved + 0.1,
+                        "exact": True, "replayed": method is not None, "nodes": budget or None,
+                        "measured_prompts": 4 if method else 0, "measured_identical": 4 if method else 0,
+                        "forwards_measured": 50 if method else 0, "forwards_predicted": 50 if method else None,
+                    }
+                )  # fmt: skip
+    config = {"study": "quality", "model": "synthetic", "cache": "dual", "block_length": 32, "dtype": "float32"}
+    left_out = [{"reason": "no reference answer", "prompts": 3}]
+    return {"format": "draftgraph-quality", "version": 1, "config": config, "rows": rows, "left_out": left_out}

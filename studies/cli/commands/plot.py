@@ -17,7 +17,8 @@ def plot_command(
     runs: Annotated[
         list[Path],
         typer.Argument(
-            help="Run directories, graph files, files of ablate, study, calibration-size, latency, budget, verify."
+            help="Run directories, graph files, files of ablate, quality, study, calibration-size, latency, budget, "
+            "verify."
         ),
     ],
 ) -> None:

@@ -14,7 +14,8 @@ from figures.records.divergence import load_divergence
 from studies.divergence.arms import ARMS, ArmRun, BlankDrafter, Reference, Setting, run_arm, run_reference
 from studies.divergence.divergences import Decision, DivergenceFinder, decision_margins, part
 from studies.divergence.file import DIVERGENCE_COLUMNS, save_divergence
-from studies.divergence.summary import PATH, TOKENS, Arm, DivergenceReport, Share, compare, summarise
+from studies.divergence.summary import PATH, TOKENS, Arm, DivergenceReport, compare, summarise
+from studies.statistics.shares import Share
 from tests.support.divergence_toys import ShapedNoise
 from tests.support.models import END_ID, random_formulas
 from verify.decoding import DecodeConfig, StepFact
