@@ -62,8 +62,9 @@ def draw_quality(quality: Quality) -> Figure:
     marks = [method_mark(method_style(PLAIN), linestyle="none", markersize=7)]
     marks += [_mark(method, budget, drafters) for method, budget in drafters]
     finish(figure, headline(quality), _note(quality), marks)
+    figure.draw_without_rendering()  # panels have their final size
     for axes, domain in zip(panels, domains, strict=True):
-        _name_rules(figure, axes, quality.select(domain=domain))
+        _name_rules(axes, quality.select(domain=domain))
     return figure
 
 
@@ -159,17 +160,15 @@ def _mark(method: str, budget: int, drafters: Sequence[tuple[str, int]]) -> Line
     return method_mark(style, label=f"{style.label}, D = {budget}", linestyle="none", **look)
 
 
-def _name_rules(figure: Figure, axes: Axes, rows: Sequence[QualityRow]) -> None:
+def _name_rules(axes: Axes, rows: Sequence[QualityRow]) -> None:
     """Write every rule's name beside its point, the one with the fewest valid answers first, as far as there is room.
 
     The panel must have its final size.
     """
-    figure.draw_without_rendering()
-    scale = figure.dpi / 72
-    taken = [text.get_window_extent() for text in (axes.title, axes._left_title) if text.get_text()]  # type: ignore[attr-defined]
+    scale = axes.get_figure(root=True).dpi / 72  # type: ignore[union-attr]
     points = [axes.transData.transform((row.forwards, 100 * row.share)) for row in rows]
-    taken += [Bbox.from_bounds(x - 3 * scale, y - 3 * scale, 6 * scale, 6 * scale) for x, y in points]
-    inside = axes.get_window_extent()
+    taken = [Bbox.from_bounds(x - 3 * scale, y - 3 * scale, 6 * scale, 6 * scale) for x, y in points]
+    inside = axes.get_window_extent()  # titles and tick labels stand outside
     plain = [row for row in rows if row.method == PLAIN]
     for row in sorted(plain, key=lambda row: (row.share, -row.forwards)):
         for x, y, side, rise in _PLACES:
