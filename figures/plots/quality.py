@@ -6,7 +6,7 @@ drafts. In an exact mode drafts change no token, so the line is level; elsewhere
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Annotation
 from matplotlib.ticker import FixedLocator, NullLocator
-from matplotlib.transforms import Bbox
+from matplotlib.transforms import Bbox, ScaledTranslation, Transform
 
 from figures.canvas.marks import method_mark
 from figures.canvas.output import Table
@@ -26,11 +26,12 @@ from figures.records.quality import PLAIN, QUALITY_COLUMNS, Quality, QualityRow
 _X_LABEL = "forward passes per answer (logarithmic)"
 _Y_LABEL = "valid answers (%)"
 SHADE = "#e9e7f5"
+STEP = 6.0  # points between rules of one share that are drawn below each other
+GAP = 1.06  # the least ratio of forward passes between two lines side by side
 #: Where a rule's name may stand beside its point, in points: x, y, and how it is aligned there.
 _PLACES = (
     (6, 0, "left", "center"), (0, -7, "center", "top"), (0, 7, "center", "bottom"), (6, -8, "left", "top"),
-    (6, 8, "left", "bottom"), (-6, -8, "right", "top"), (-6, 8, "right", "bottom"), (0, -16, "center", "top"),
-    (0, 16, "center", "bottom"),
+    (6, 8, "left", "bottom"), (-6, -8, "right", "top"), (-6, 8, "right", "bottom"),
 )  # fmt: skip
 
 
@@ -45,9 +46,9 @@ def draw_quality(quality: Quality) -> Figure:
     figure, panels = panel_grid(len(domains), _X_LABEL, _Y_LABEL)
     for axes, domain in zip(panels, domains, strict=True):
         axes.set_title(domain, fontsize=TITLE_SIZE, color=INK, loc="left")
-        for row in quality.select(domain=domain, method=PLAIN):
-            _draw_rule(axes, [row, *(own for own in quality.select(domain=domain, policy=row.policy) if own != row)],
-                       drafters)  # fmt: skip
+        rules = _rules(quality, domain)
+        for policy, level in _levels(rules).items():
+            _draw_rule(axes, rules[policy], drafters, _lowered(axes, level))
         _shade(axes, quality.select(domain=domain))
     first = panels[0]
     first.set_xscale("log")
@@ -64,7 +65,7 @@ def draw_quality(quality: Quality) -> Figure:
     finish(figure, headline(quality), _note(quality), marks)
     figure.draw_without_rendering()  # panels have their final size
     for axes, domain in zip(panels, domains, strict=True):
-        _name_rules(axes, quality.select(domain=domain))
+        _name_rules(axes, _rules(quality, domain))
     return figure
 
 
@@ -107,7 +108,8 @@ def _note(quality: Quality) -> str:
     text = (
         "Each line is an unmasking rule: its right end (×) without drafts, then the same rule with drafts. Left is "
         "faster, level is the same answers; shaded: what no rule reaches without drafts. Bars: exact 95 % intervals of "
-        f"the share of valid answers over {prompts} per task. "
+        f"the share of valid answers over {prompts} per task. Rules of one share lie below each other where they "
+        "would overlap. "
     )
     if decoded:
         text += f"Decoded again with drafts: {same} of {plural(decoded, 'answer')} the same token by token. "
@@ -126,13 +128,37 @@ def _shade(axes: Axes, rows: Sequence[QualityRow]) -> None:
     axes.fill_between(places, plain, all_rows, step="post", color=SHADE, linewidth=0, zorder=1, gid="won")
 
 
-def _draw_rule(axes: Axes, rows: Sequence[QualityRow], drafters: Sequence[tuple[str, int]]) -> None:
+def _rules(quality: Quality, domain: str) -> dict[str, list[QualityRow]]:
+    """The rows of every rule on one task, the one without drafts first."""
+    found: dict[str, list[QualityRow]] = {}
+    for row in sorted(quality.select(domain=domain), key=lambda row: row.method != PLAIN):
+        found.setdefault(row.policy, []).append(row)
+    return found
+
+
+def _levels(rules: Mapping[str, Sequence[QualityRow]]) -> dict[str, int]:
+    """How far below its height each rule is drawn: rules of one share whose lines would overlap lie on each other."""
+    ends = dict[tuple[int, int], float]()  # (valid answers, level) -> where the last line there ends on the right
+    levels = {}
+    for policy, rows in sorted(rules.items(), key=lambda rule: min(row.forwards for row in rule[1])):
+        left, right = (end(row.forwards for row in rows) for end in (min, max))
+        levels[policy] = next(n for n in range(len(rules)) if left > GAP * ends.get((rows[0].valid, n), 0.0))
+        ends[rows[0].valid, levels[policy]] = right
+    return levels
+
+
+def _lowered(axes: Axes, level: int) -> Transform:
+    inches = axes.get_figure(root=True).dpi_scale_trans  # type: ignore[union-attr]
+    return axes.transData + ScaledTranslation(0, -level * STEP / 72, inches)
+
+
+def _draw_rule(axes: Axes, rows: Sequence[QualityRow], drafters: Sequence[tuple[str, int]], place: Transform) -> None:
     """One rule on one task; ``rows`` begins with the one without drafts."""
     plain = rows[0]
     ordered = sorted(rows, key=lambda row: -row.forwards)
     axes.plot(
         [row.forwards for row in ordered], [100 * row.share for row in ordered], color=BACKDROP, linewidth=1.0,
-        zorder=2, gid=f"{plain.policy}-line",
+        zorder=2, gid=f"{plain.policy}-line", transform=place,
     )  # fmt: skip
     axes.vlines(
         plain.forwards, 100 * plain.valid_low, 100 * plain.valid_high, color=FAINT, linewidth=0.8, alpha=0.55,
@@ -142,7 +168,8 @@ def _draw_rule(axes: Axes, rows: Sequence[QualityRow], drafters: Sequence[tuple[
         style = method_style(row.method)
         axes.plot(
             [row.forwards], [100 * row.share], color=style.colour, marker=style.marker, linestyle="none", zorder=4,
-            gid=f"{row.policy}-{row.method}-{row.budget}", **_look(row.method, row.budget, drafters, style),
+            transform=place, gid=f"{row.policy}-{row.method}-{row.budget}",
+            **_look(row.method, row.budget, drafters, style),
         )  # fmt: skip
 
 
@@ -160,21 +187,25 @@ def _mark(method: str, budget: int, drafters: Sequence[tuple[str, int]]) -> Line
     return method_mark(style, label=f"{style.label}, D = {budget}", linestyle="none", **look)
 
 
-def _name_rules(axes: Axes, rows: Sequence[QualityRow]) -> None:
+def _name_rules(axes: Axes, rules: Mapping[str, Sequence[QualityRow]]) -> None:
     """Write every rule's name beside its point, the one with the fewest valid answers first, as far as there is room.
 
     The panel must have its final size.
     """
     scale = axes.get_figure(root=True).dpi / 72  # type: ignore[union-attr]
-    points = [axes.transData.transform((row.forwards, 100 * row.share)) for row in rows]
-    taken = [Bbox.from_bounds(x - 3 * scale, y - 3 * scale, 6 * scale, 6 * scale) for x, y in points]
     inside = axes.get_window_extent()  # titles and tick labels stand outside
-    plain = [row for row in rows if row.method == PLAIN]
-    for row in sorted(plain, key=lambda row: (row.share, -row.forwards)):
+    places = {policy: _lowered(axes, level) for policy, level in _levels(rules).items()}
+    taken = []
+    for policy, rows in rules.items():
+        points = [places[policy].transform((row.forwards, 100 * row.share)) for row in rows]
+        taken += [Bbox.from_bounds(x - 3 * scale, y - 3 * scale, 6 * scale, 6 * scale) for x, y in points]
+        taken.append(Bbox.from_extents(min(x for x, _ in points), points[0][1] - scale, points[0][0], points[0][1]))
+    for policy, (plain, *_) in sorted(rules.items(), key=lambda rule: (rule[1][0].share, -rule[1][0].forwards)):
         for x, y, side, rise in _PLACES:
             text = axes.annotate(
-                drawable(row.policy), (row.forwards, 100 * row.share), xytext=(x, y), textcoords="offset points",
-                fontsize=SMALL_SIZE, color=INK, ha=side, va=rise, zorder=6, gid=f"{row.policy}-name",
+                drawable(policy), (plain.forwards, 100 * plain.share), xycoords=places[policy], xytext=(x, y),
+                textcoords="offset points",
+                fontsize=SMALL_SIZE, color=INK, ha=side, va=rise, zorder=6, gid=f"{policy}-name",
                 parse_math=False,  # it is measured here, before the page is drawn
             )  # fmt: skip
             if _fits(text, inside, taken):

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from figures.draw import draw_all
-from figures.plots.quality import draw_quality, headline, table_quality
+from figures.plots.quality import STEP, draw_quality, headline, table_quality
 from figures.records.quality import Quality, load_quality
 from figures.records.record import FigureDataError
 from tests.figures.plots.test_ablation import by_gid, heading
@@ -47,6 +47,16 @@ def test_the_shade_is_what_only_drafts_reach(tmp_path: Path) -> None:
     corners = by_gid(axes, "won").get_paths()[0].get_extents()
     best = min(row["forwards"] for row in payload["rows"])
     assert (corners.x0, corners.x1) == (pytest.approx(best), pytest.approx(60.0))
+
+
+def test_rules_of_one_share_lie_below_each_other_only_where_they_would_overlap(tmp_path: Path) -> None:
+    figure = draw_quality(load(tmp_path, saved_inputs.quality(1)))  # all rules at one height
+    axes = figure.axes[0]
+    lines = {policy: by_gid(axes, f"{policy}-line") for policy in ("threshold:0.5", "static:4", "static:2", "static:1")}
+    heights = {policy: line.get_transform().transform(line.get_xydata()[0])[1] for policy, line in lines.items()}
+    assert heights["threshold:0.5"] == heights["static:4"] == heights["static:2"]
+    step = STEP * figure.dpi / 72
+    assert heights["static:1"] == pytest.approx(heights["static:2"] - step)  # which begins left of where this ends
 
 
 @pytest.mark.parametrize("domains", [1, 5])
