@@ -1,109 +1,163 @@
-"""Exact-match accuracy of the bundled model: one token per step by highest confidence, both attention kinds.
+"""What the bundled model can do, measured on test prompts: `python -m scripts.bundled_model.evaluate DIRECTORY`.
 
-`python -m scripts.bundled_model.evaluate` decodes the test prompts and writes `accuracy.json` beside the weights.
-The decoder here is deliberately naive (no cache, a batch of prompts in one forward) and shares no code with
-the runtime, so the accuracy does not depend on it.
+Writes `evaluation.json`, `evaluation.md` and the figure `reliability` into DIRECTORY. Every measurement is a cell that
+is written as soon as it is known, so an interrupted evaluation of the same weights with the same options goes on.
 """
 
 import json
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 import typer
-from transformers import LlamaForCausalLM, PreTrainedModel
+from rich.console import Console
+from scipy.stats import binomtest
 
-from calibrate.bundled import ATTENTION_KINDS, BLOCK_LENGTH, DOMAINS, GENERATION_LENGTH, MODEL_DIR
-from scripts.bundled_model.tasks import read_prompts
-from scripts.bundled_model.tokenizer import EOS_ID, MASK_ID, encode_symbols
+from calibrate.bundled import ATTENTION_KINDS, BLOCK_LENGTH
+from calibrate.bundled.checkers import GRAMMARS
+from calibrate.bundled.grammar import expectation
+from calibrate.files import write_json
+from calibrate.models.checkpoint import load_checkpoint
+from calibrate.models.folder import folder_digest
+from calibrate.progress import RichReporter
+from figures.canvas.output import save_figure
+from scripts.bundled_model.evaluation_report import draw_reliability, markdown, table_reliability
+from scripts.bundled_model.measures import (
+    CACHES,
+    RATIOS,
+    Decoded,
+    confidence,
+    decode_domain,
+    examples,
+    likelihood,
+    ratio_rows,
+    reliability,
+    score,
+)
+from scripts.bundled_model.tasks import MAKERS
+from studies.statistics.intervals import PromptBootstrap
+from verify.files.writing import write_atomically
 
-
-@torch.no_grad()
-def decode(
-    model: PreTrainedModel, prompts: list[list[int]], kind: str, block_length: int = BLOCK_LENGTH
-) -> list[list[int]]:
-    """Decode every prompt, one token per forward; return the answers up to end-of-text, which is left out."""
-    device, dtype = model.device, model.dtype
-    total = []
-    for prompt in prompts:
-        length = len(prompt) + GENERATION_LENGTH
-        total.append(length if kind == "bidirectional" else -(-length // block_length) * block_length)
-    width = max(total)
-    tokens = torch.full((len(prompts), width), MASK_ID, device=device)
-    for row, prompt in enumerate(prompts):
-        tokens[row, : len(prompt)] = torch.tensor(prompt, device=device)
-    position = torch.arange(width, device=device)
-    sizes = torch.tensor(total, device=device)
-    lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
-    starts = lengths.clone() if kind == "bidirectional" else lengths // block_length * block_length
-    running = torch.ones(len(prompts), dtype=torch.bool, device=device)
-    while running.any():
-        rows = running.nonzero()[:, 0]
-        state, begin, end = tokens[rows], starts[rows, None], starts[rows, None] + block_length
-        # Block-causal: later blocks are not there. Rows computed for the batch's sake are seen by nobody.
-        if kind == "bidirectional":
-            cut = int(sizes[rows].max())
-            visible = (position[None, :cut] < sizes[rows, None])[:, None, :].expand(-1, cut, -1)
-        else:
-            cut = int(end.max())
-            blocks = position[:cut] // block_length
-            visible = (blocks[None, :] <= blocks[:, None])[None].expand(len(rows), -1, -1)
-        bias = torch.zeros(len(rows), 1, cut, cut, dtype=dtype, device=device)
-        bias.masked_fill_(~visible[:, None], torch.finfo(dtype).min)
-        at = position[None, :cut].expand(len(rows), -1)
-        logits = model(input_ids=state[:, :cut], attention_mask=bias, position_ids=at).logits.float()
-        logits[..., MASK_ID] = -torch.inf
-        best, choice = logits.softmax(-1).max(-1)
-        inside = (position[None, :cut] >= begin) & (position[None, :cut] < end)
-        best = best.masked_fill(~((state[:, :cut] == MASK_ID) & inside), -1.0)
-        where = best.argmax(1)
-        tokens[rows, where] = choice[torch.arange(len(rows), device=device), where]
-        block = (position >= begin) & (position < end)
-        solved = ~((tokens[rows] == MASK_ID) & block).any(1)
-        ended = ((tokens[rows] == EOS_ID) & block).any(1) | (end[:, 0] >= sizes[rows])
-        stop = solved & ended
-        starts[rows] += block_length * (solved & ~stop)
-        running[rows[stop]] = False
-    answers = []
-    for row, prompt in enumerate(prompts):
-        answer = tokens[row, len(prompt) :].tolist()
-        length = next((k for k, token in enumerate(answer) if token in (EOS_ID, MASK_ID)), len(answer))
-        answers.append(answer[:length])
-    return answers
+BLOCK_LENGTHS = (4, 8, 16, 32)
+RULES = ("static:2", "static:4", *(f"threshold:{tau:g}" for tau in (0.95, 0.9, 0.8, 0.7, 0.6, 0.5)))
+#: Domains whose answers are drawn, so that their entropy is above 0.
+DRAWN = ("stories", "lines")
+Cell = dict[str, Any]
 
 
-def accuracy(model: PreTrainedModel, split: str, kind: str, limit: int | None = None) -> dict[str, dict[str, float]]:
-    """Measure exact match for every domain under one attention kind."""
-    table = {}
-    for domain in DOMAINS:
-        rows = [row for row in read_prompts(split) if row["domain"] == domain][:limit]
-        answers = decode(model, [encode_symbols(row["prompt"]) for row in rows], kind)
-        truths = [encode_symbols(row["answer"]) for row in rows]
-        pairs = list(zip(answers, truths, strict=True))
-        table[domain] = {
-            "n": len(rows),
-            "exact_match": sum(answer == truth for answer, truth in pairs) / len(rows),
-            "token_match": sum(sum(x == y for x, y in zip(a, t, strict=False)) / max(len(a), len(t)) for a, t in pairs)
-            / len(rows),
-            "mean_answer_tokens": sum(map(len, truths)) / len(rows),
-        }
-    return table
-
-
-def main(directory: Path = MODEL_DIR, split: str = "test", threads: int = 2, limit: int | None = None) -> None:
-    """Write accuracy.json for the model in DIRECTORY."""
-    torch.set_num_threads(threads)
-    model = LlamaForCausalLM.from_pretrained(str(directory), dtype=torch.float32).eval()
-    cells = {kind: accuracy(model, split, kind, limit) for kind in ATTENTION_KINDS}
-    report = {
-        "policy": "static:1",
-        "block_length": BLOCK_LENGTH,
-        "generation_length": GENERATION_LENGTH,
-        "dtype": "float32",
-        "split": split,
-        "accuracy": {domain: {kind: cells[kind][domain] for kind in ATTENTION_KINDS} for domain in DOMAINS},
+def decoded_cell(found: Decoded) -> Cell:
+    """Share of valid answers with its 95 % interval (Wilson), forwards per answer, steps per full block."""
+    good, number = int(found.valid.sum()), len(found.valid)
+    interval = binomtest(good, number).proportion_ci(0.95, "wilson")
+    return {
+        "prompts": number,
+        "valid": good / number,
+        "interval": [float(interval.low), float(interval.high)],
+        "forwards_per_answer": float(found.forwards.mean()),
+        "steps_per_full_block": found.steps_per_full_block,
+        "full_blocks": sum(map(len, found.block_steps)),
     }
-    text = json.dumps(report, indent=2) + "\n"
-    (directory / "accuracy.json").write_text(text, encoding="utf-8")
+
+
+class Evaluation:
+    """Cells by name, each measured once for these weights and options."""
+
+    def __init__(self, path: Path, options: Cell) -> None:
+        self.path, self.options, self.cells = path, options, dict[str, Cell]()
+        if path.exists():
+            report = json.loads(path.read_text(encoding="utf-8"))
+            if report.get("options") == options:
+                self.cells = report["cells"]
+
+    def cell(self, name: str, measure: Callable[[], Cell]) -> Cell:
+        """Return the cell of this name, measured now if it is new."""
+        if name not in self.cells:
+            self.cells[name] = measure()
+            write_json(self.path, {"options": self.options, "cells": self.cells})
+        return self.cells[name]
+
+
+def plan(
+    directory: Path, domains: tuple[str, ...], prompts: int, texts: int, seed: int
+) -> dict[str, Callable[[], Cell]]:
+    """Name every cell, with what measures it."""
+    checkpoint = load_checkpoint(directory)
+    model = checkpoint.denoiser.model
+    sets = {domain: examples("test", domain, max(prompts, texts), seed) for domain in domains}
+    cells: dict[str, Callable[[], Cell]] = {}
+
+    def valid(domain: str, rule: str, kind: str, length: int) -> Cell:
+        return decoded_cell(decode_domain(checkpoint, sets[domain][:prompts], rule, kind, length))
+
+    def calibration(domain: str, kind: str, ratio: float) -> Cell:
+        return asdict(confidence(model, sets[domain][:texts], kind, BLOCK_LENGTH, ratio, seed))
+
+    def calibration_of_all(kind: str, ratio: float) -> Cell:
+        rows = [row for those in sets.values() for row in ratio_rows(those[:texts], kind, BLOCK_LENGTH, ratio, seed)]
+        found = torch.cat(score(model, rows)).numpy()
+        return asdict(reliability(found[:, 0], found[:, 1]))
+
+    def bits_of(domain: str, kind: str, order: int | None) -> Cell:
+        those = sets[domain][:texts]
+        found = likelihood(model, those, kind, BLOCK_LENGTH, order)
+        ratio = PromptBootstrap(len(those), seed=seed).ratio(found.model, found.grammar)
+        expected = [expectation(GRAMMARS[domain](prompt.text or "")) for prompt in those]
+        return {
+            "texts": len(those),
+            "model_bits_per_token": float(found.model.sum() / found.tokens.sum()),
+            "grammar_bits_per_token": float(found.grammar.sum() / found.tokens.sum()),
+            "entropy_per_token": sum(e.bits for e in expected) / sum(e.symbols + 1 for e in expected),
+            "ratio": ratio.estimate,
+            "interval": ratio.pair(),
+        }
+
+    def named(name: str, measure: Callable[..., Cell], *arguments: Any) -> None:
+        cells[name] = lambda: measure(*arguments)
+
+    for kind in ATTENTION_KINDS:
+        for domain in domains:
+            for length in BLOCK_LENGTHS:
+                named(f"valid/{domain}/static:1/{kind}/{length}", valid, domain, "static:1", kind, length)
+        for ratio in RATIOS:
+            named(f"calibration/all/{kind}/{ratio:g}", calibration_of_all, kind, ratio)
+            for domain in domains:
+                named(f"calibration/{domain}/{kind}/{ratio:g}", calibration, domain, kind, ratio)
+        for domain in [domain for domain in domains if domain in DRAWN]:
+            named(f"likelihood/{domain}/{kind}/left to right", bits_of, domain, kind, None)
+            named(f"likelihood/{domain}/{kind}/random order", bits_of, domain, kind, seed)
+        for domain in domains:
+            for rule in RULES:
+                named(f"valid/{domain}/{rule}/{kind}/{BLOCK_LENGTH}", valid, domain, rule, kind, BLOCK_LENGTH)
+    return cells
+
+
+def main(
+    directory: Path = typer.Argument(..., help="Folder of an exported model."),
+    domains: str = typer.Option(",".join(MAKERS), help="Domains that the model was trained on."),
+    prompts: int = typer.Option(200, min=1, help="Test prompts per domain that are decoded."),
+    texts: int = typer.Option(200, min=2, help="Test texts per domain for calibration and likelihood."),
+    seed: int = 0,
+    threads: int = typer.Option(2, min=1),
+) -> None:
+    """Measure the model in DIRECTORY on fresh prompts of the test split, in float32."""
+    chosen = tuple(domains.split(","))
+    cells = plan(directory, chosen, prompts, texts, seed)
+    torch.set_num_threads(threads)
+    options = {"weights": folder_digest(directory), "domains": list(chosen), "prompts": prompts, "texts": texts}
+    options |= {"seed": seed, "split": "test", "dtype": "float32", "caches": CACHES, "block_length": BLOCK_LENGTH}
+    evaluation = Evaluation(directory / "evaluation.json", options)
+    reporter = RichReporter(Console())
+    with reporter.task("measurements", len(cells)) as done:
+        for number, (name, measure) in enumerate(cells.items()):
+            evaluation.cell(name, measure)
+            done(number + 1)
+    found = {name: evaluation.cells[name] for name in cells}
+    text = markdown(options, found)
+    with write_atomically(directory / "evaluation.md") as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    save_figure(draw_reliability(options, found), directory / "reliability", table_reliability(found))
     typer.echo(text)
 
 

@@ -1,24 +1,13 @@
-"""The text that the bundled model is trained on: two small domains with exactly one right answer each.
-
-`lists`: operations, each on a list of its own; the answer writes every operation with its result.
-
-    prompt   lists : reverse c a f ; rest m b x y ; swap k d e \\n
-    answer   reverse c a f = f a c \\n rest m b x y = b x y \\n swap k d e = e d k \\n
-
-`code`: steps, each with its own variable; the answer is the Python function that performs them.
-
-    prompt   code : add p ; clamp w ; double m \\n
-    answer   def f ( p , w , m ) : \\n p = p + 1 \\n w = min ( max ( w , 2 ) , 8 ) \\n m = m + m \\n
-             return p + w + m \\n
+"""The text that the bundled model is trained on: generators of five domains, and their splits.
 
 Every symbol is one token and symbols are separated by one space; the newline is a symbol of its own. (The
-space behind it indents the body of a function by one, so a `code` answer is Python that runs.) The domains
-are built for a model that is tiny: every line follows from the prompt and is found by *content* (the letters
-and the variables of a prompt are distinct), never by counting over long offsets. What stays uncertain until
-decoded is where the lines begin, and whose line a later one is: lines differ in length.
+space behind it indents the body of a function by one, so a `code` answer is Python that runs.) What the answers are is
+said by `calibrate.bundled`: `lists`, `code` and `totals` have one right answer (`rules.py`), `stories` and `lines` many
+(`stories.py`, `lines.py`). The domains are built for a model that is tiny: every line follows from the prompt and is
+found by *content* (the letters, variables and names of a prompt are distinct), never by counting over long offsets.
 
-Harder forms were tried first, on two CPU cores. `lists` with one list for the whole prompt, operations applied
-one after another or each to the original: after ten minutes the model used letters of the prompt, in no order,
+Harder forms of the first two were tried first, on two CPU cores. `lists` with one list for the whole prompt, operations
+applied one after another or each to the original: after ten minutes the model used letters of the prompt, in no order,
 because the same letter stands in every line and nothing says which of its neighbours comes next. `code` with
 digits in the prompt (`add p 3`): after twenty-four minutes everything was right but the digits.
 
@@ -28,31 +17,25 @@ A prompt belongs to one split for ever, by a stable hash of its text: training r
 import hashlib
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from calibrate.bundled import DOMAINS, PROMPTS_DIR, SPLITS
+from calibrate.bundled.checkers import GRAMMARS
+from calibrate.bundled.grammar import draw
+from calibrate.bundled.lines import LINE_OPERATIONS, NEWCOMERS
+from calibrate.bundled.rules import LIST_OPERATIONS, STATEMENTS, apply_operation
+from calibrate.bundled.stories import NAMES, NUMBERS, PLACES, PRONOUNS, STORY_SYMBOLS, THINGS
+from verify.files.writing import write_atomically
+
+__all__ = ["LIST_OPERATIONS", "MAKERS", "SYMBOLS", "Example", "apply_operation", "heldout", "read_prompts", "stream"]
 
 LETTERS = tuple("abcdefghijklmnopqrstuvwxyz")
 VARIABLES = tuple("mnopqrstuvwxyz")
 DIGITS = tuple("123456789")
-LIST_OPERATIONS = ("copy", "reverse", "left", "right", "swap", "rest", "front", "last")
-#: What an operation writes for its variable v, and the digits a and b that it uses.
-STATEMENTS = {
-    "add": ("{v} = {v} + {a}", "1"),
-    "sub": ("{v} = {v} - {a}", "1"),
-    "scale": ("{v} = {v} * {a}", "3"),
-    "double": ("{v} = {v} + {v}", ""),
-    "square": ("{v} = {v} * {v}", ""),
-    "floor": ("{v} = max ( {v} , {a} )", "4"),
-    "cap": ("{v} = min ( {v} , {a} )", "6"),
-    "clamp": ("{v} = min ( max ( {v} , {a} ) , {b} )", "28"),
-    "guard": ("if {v} < {a} : return 0", "5"),
-    "loop": ("for i in range ( {a} ) : {v} += i", "7"),
-}
-#: Every symbol that can occur; the tokenizer adds only the mask and the end-of-text token.
-SYMBOLS = tuple(
+#: The symbols of the committed weights. The order is that of their embeddings and must not change.
+FIRST_SYMBOLS = tuple(
     dict.fromkeys(
         [
             *("\n", ";", ":", ",", "(", ")", "=", "+", "-", "*", "<", "+=", "0", *DIGITS),
@@ -62,73 +45,83 @@ SYMBOLS = tuple(
         ]
     )
 )
-MIN_ANSWER_TOKENS, MAX_ANSWER_TOKENS = 40, 84
+#: Every symbol that can occur; the tokenizer adds only the mask and the end-of-text token.
+SYMBOLS = tuple(dict.fromkeys([*FIRST_SYMBOLS, *STORY_SYMBOLS, "lines", *LINE_OPERATIONS, "totals"]))
 #: Of 16 hash buckets, three are held out, one for each split.
 _BUCKETS = 16
 
 
 @dataclass(frozen=True)
 class Example:
-    """One prompt with its only right answer; both are symbols joined by single spaces."""
+    """One prompt with a right answer, the only one in some domains; both are symbols joined by single spaces."""
 
     domain: str
     prompt: str
     answer: str
 
 
-def apply_operation(operation: str, items: list[str]) -> list[str]:
-    """Return what the operation makes of a list; `items` is left alone."""
-    if operation == "copy":
-        return list(items)
-    if operation == "reverse":
-        return items[::-1]
-    if operation == "left":
-        return items[1:] + items[:1]
-    if operation == "right":
-        return items[-1:] + items[:-1]
-    if operation == "swap":
-        return [items[-1], *items[1:-1], items[0]]
-    if operation == "rest":
-        return items[1:]
-    if operation == "front":
-        return items[:-1]
-    if operation == "last":
-        return items[-1:]
-    raise ValueError(f"unknown list operation {operation!r}, expected one of {LIST_OPERATIONS}")
-
-
-def make_lists(rng: random.Random) -> Example:
-    """Draw one example of the domain `lists`. No letter occurs twice in a prompt."""
+def lists_prompt(rng: random.Random) -> str:
+    """Draw a prompt of `lists`. No letter occurs twice."""
     sizes = [rng.choice((3, 4)) for _ in range(rng.randint(4, 5))]
     letters = rng.sample(LETTERS, sum(sizes))
-    steps, lines = [], []
+    steps = []
     for size in sizes:
         items, letters = letters[:size], letters[size:]
-        operation = rng.choice(LIST_OPERATIONS)
-        steps.append(" ".join([operation, *items]))
-        lines.append(" ".join([operation, *items, "=", *apply_operation(operation, items), "\n"]))
-    return Example("lists", f"lists : {' ; '.join(steps)} \n", " ".join(lines))
+        steps.append(" ".join([rng.choice(LIST_OPERATIONS), *items]))
+    return f"lists : {' ; '.join(steps)} \n"
 
 
-def make_code(rng: random.Random, digit_arguments: bool = False) -> Example:
-    """Draw one example of the domain `code`. Every step has a variable of its own.
-
-    With `digit_arguments` the prompt gives the digits too (`add p 3 ; clamp w 2 7`). That is the harder form, used
-    for a part of the training only; the prompt sets never do it.
-    """
+def code_prompt(rng: random.Random) -> str:
+    """Draw a prompt of `code`. Every step has a variable of its own."""
     names = rng.sample(VARIABLES, rng.randint(3, 5))
-    steps, lines = [], [f"def f ( {' , '.join(names)} ) : \n"]
-    for name in names:
-        operation = rng.choice(tuple(STATEMENTS))
-        template, digits = STATEMENTS[operation]
-        if digit_arguments:
-            digits = "".join(sorted(rng.sample(DIGITS, 2)))[: len(digits)]
-            steps.append(" ".join([operation, name, *digits]))
-        else:
-            steps.append(f"{operation} {name}")
-        lines.append(template.format(v=name, a=digits[:1], b=digits[1:]) + " \n")
-    lines.append(f"return {' + '.join(names)} \n")
-    return Example("code", f"code : {' ; '.join(steps)} \n", " ".join(lines))
+    steps = [f"{rng.choice(tuple(STATEMENTS))} {name}" for name in names]
+    return f"code : {' ; '.join(steps)} \n"
+
+
+def stories_prompt(rng: random.Random) -> str:
+    """Draw a prompt of `stories`: who with which pronoun, what in which number, where."""
+    people = rng.sample(NAMES, rng.choice((2, 3)))
+    things = rng.sample(THINGS, rng.randint(len(people), 3))
+    parts = [f"{name} {rng.choice(PRONOUNS)}" for name in people]
+    parts += [f"{rng.choice(tuple(NUMBERS))} {thing}" for thing in things]
+    parts += rng.sample(PLACES, rng.randint(2, 4))
+    return f"stories : {' ; '.join(parts)} \n"
+
+
+def lines_prompt(rng: random.Random) -> str:
+    """Draw a prompt of `lines`. No letter occurs twice."""
+    while True:
+        operations = [rng.choice(LINE_OPERATIONS) for _ in range(rng.choice((3, 4)))]
+        sizes = [rng.choice((4, 5, 6)) for _ in operations]
+        needed = sum(sizes) + sum(operation in NEWCOMERS for operation in operations)
+        if needed <= len(LETTERS):
+            break
+    letters = rng.sample(LETTERS, needed)
+    steps = []
+    for operation, size in zip(operations, sizes, strict=True):
+        newcomer = [letters.pop(), ","] if operation in NEWCOMERS else []
+        steps.append(" ".join([operation, *newcomer, *(letters.pop() for _ in range(size))]))
+    return f"lines : {' ; '.join(steps)} \n"
+
+
+def totals_prompt(rng: random.Random) -> str:
+    """Draw a prompt of `totals`: a first total, then steps that are named by different letters."""
+    labels = rng.sample(LETTERS, rng.randint(5, 7))
+    steps = [f"{label} {rng.choice('+-')} {rng.choice(DIGITS)}" for label in labels]
+    return f"totals : {' ; '.join([rng.choice(('0', *DIGITS)), *steps])} \n"
+
+
+#: Domain -> what draws its prompts; `GRAMMARS` says which answers a prompt has.
+MAKERS: dict[str, Callable[[random.Random], str]] = {
+    "lists": lists_prompt,
+    "code": code_prompt,
+    "stories": stories_prompt,
+    "lines": lines_prompt,
+    "totals": totals_prompt,
+}
+#: Answer lengths, in symbols, of which others are drawn again. Where answers are drawn from a grammar nothing may be
+#: rejected by length: the probabilities would no longer be those of the grammar.
+ANSWER_TOKENS = {"lists": (40, 84), "code": (40, 84)}
 
 
 def split_of(prompt: str) -> str:
@@ -137,46 +130,62 @@ def split_of(prompt: str) -> str:
     return SPLITS[bucket] if bucket < len(SPLITS) else "train"
 
 
-def stream(domain: str, split: str, seed: int, digit_arguments: bool = False) -> Iterator[Example]:
-    """Yield examples of one domain and split without end; the same arguments give the same examples."""
-    if domain not in DOMAINS:
-        raise ValueError(f"unknown domain {domain!r}, expected one of {DOMAINS}")
-    rng = random.Random(f"{domain}/{split}/{seed}")
-    while True:
-        example = make_lists(rng) if domain == "lists" else make_code(rng, digit_arguments)
-        length = len(example.answer.split(" "))
-        if MIN_ANSWER_TOKENS <= length <= MAX_ANSWER_TOKENS and split_of(example.prompt) == split:
-            yield example
+class Stream:
+    """Examples of one domain and split without end; the same arguments give the same examples.
+
+    Prompts and answers draw from two generators, `prompts` and `answers`, whose states are the state of the stream.
+    """
+
+    def __init__(self, domain: str, split: str, seed: int) -> None:
+        if domain not in MAKERS:
+            raise ValueError(f"unknown domain {domain!r}, expected one of {', '.join(MAKERS)}")
+        self.domain, self.split = domain, split
+        self.prompts = random.Random(f"{domain}/{split}/{seed}")
+        self.answers = random.Random(f"{domain}/{split}/{seed}/answers")
+
+    def __iter__(self) -> Iterator[Example]:
+        return self
+
+    def __next__(self) -> Example:
+        low, high = ANSWER_TOKENS.get(self.domain, (1, 95))
+        while True:
+            prompt = MAKERS[self.domain](self.prompts)
+            if split_of(prompt) != self.split:
+                continue
+            symbols = draw(GRAMMARS[self.domain](prompt), self.answers)
+            if low <= len(symbols) <= high:
+                return Example(self.domain, prompt, " ".join(symbols))
 
 
-def heldout(split: str, per_domain: int = 96, seed: int = 0) -> list[dict[str, str]]:
+def stream(domain: str, split: str, seed: int) -> Stream:
+    """Return the stream of a domain, split and seed."""
+    return Stream(domain, split, seed)
+
+
+def heldout(split: str, per_domain: int = 96, seed: int = 0, domains: Sequence[str] = DOMAINS) -> list[dict[str, str]]:
     """Return the prompt set of a held-out split: the domains alternate, no prompt occurs twice."""
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}, expected one of {SPLITS}")
     rows: list[dict[str, str]] = []
     seen: set[str] = set()
-    streams = {domain: stream(domain, split, seed) for domain in DOMAINS}
+    streams = {domain: stream(domain, split, seed) for domain in domains}
     for number in range(per_domain):
-        for domain in DOMAINS:
+        for domain in domains:
             example = next(e for e in streams[domain] if e.prompt not in seen)
             seen.add(example.prompt)
             rows.append({"id": f"{split}-{domain}-{number:03d}", **asdict(example)})
     return rows
 
 
-def write_prompts(directory: Path = PROMPTS_DIR) -> None:
+def write_prompts(directory: Path = PROMPTS_DIR, domains: Sequence[str] = DOMAINS) -> None:
     """Write the three held-out prompt sets as JSONL."""
-    directory.mkdir(parents=True, exist_ok=True)
     for split in SPLITS:
-        lines = [json.dumps(row) + "\n" for row in heldout(split)]
-        (directory / f"{split}.jsonl").write_text("".join(lines), encoding="utf-8")
+        lines = [json.dumps(row) + "\n" for row in heldout(split, domains=domains)]
+        with write_atomically(directory / f"{split}.jsonl") as temporary:
+            temporary.write_text("".join(lines), encoding="utf-8")
 
 
 def read_prompts(split: str, directory: Path = PROMPTS_DIR) -> list[dict[str, str]]:
     """Read one committed prompt set."""
     with (directory / f"{split}.jsonl").open(encoding="utf-8") as lines:
         return [json.loads(line) for line in lines]
-
-
-if __name__ == "__main__":
-    write_prompts()

@@ -1,7 +1,8 @@
 """The vocabulary of the bundled model: one token per symbol, a mask token, and end-of-text.
 
-Digits, letters and the newline are one token each, so a model of 2 M parameters need not learn to spell, and
-a draft names exactly the things a reader sees. `python -m scripts.bundled_model.tokenizer` writes the files.
+Digits, letters and the newline are one token each, so a model of a few million parameters need not learn to spell, and
+a draft names exactly the things a reader sees. The committed weights know the first symbols only; the symbols of later
+domains follow them, so that an id means the same everywhere.
 """
 
 from pathlib import Path
@@ -9,11 +10,12 @@ from pathlib import Path
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from calibrate.bundled import MODEL_DIR
-from scripts.bundled_model.tasks import SYMBOLS
+from calibrate.bundled.checkers import END
+from scripts.bundled_model.tasks import FIRST_SYMBOLS, SYMBOLS
 
-EOS, MASK = "<|endoftext|>", "<|mask|>"
+EOS, MASK = END, "<|mask|>"
 #: Identifiers are positions in this tuple and must not change: the committed weights depend on them.
+FIRST_VOCABULARY = (EOS, MASK, *FIRST_SYMBOLS)
 VOCABULARY = (EOS, MASK, *SYMBOLS)
 EOS_ID, MASK_ID = 0, 1
 
@@ -41,11 +43,7 @@ def encode_symbols(text: str) -> list[int]:
 _INDEX = {symbol: index for index, symbol in enumerate(VOCABULARY)}
 
 
-def write_tokenizer(directory: Path = MODEL_DIR) -> None:
+def write_tokenizer(directory: Path) -> None:
     """Write tokenizer.json and tokenizer_config.json."""
     directory.mkdir(parents=True, exist_ok=True)
     build_tokenizer().save_pretrained(str(directory))
-
-
-if __name__ == "__main__":
-    write_tokenizer()

@@ -1,262 +1,263 @@
-"""Train the bundled model: `python -m scripts.bundled_model.train --minutes 50 --device cpu`.
+"""Train the bundled model: `python -m scripts.bundled_model.train --out runs/bundled/model` (see README.md here).
 
-A plain `LlamaForCausalLM` that is always given a full four-dimensional mask, hence not causal. Time is
-the budget: the learning rate warms up, stays, and falls to zero over the last part of `--minutes`, however
-fast the machine is. The work directory holds everything that a killed run needs to go on; the model directory
-gets averaged weights in Hugging Face layout, each file written under a temporary name and then renamed.
+A plain `LlamaForCausalLM` that is always given a full four-dimensional mask, hence not causal. Its length is counted in
+optimizer steps: the learning rate warms up, stays, and falls to zero over the last part of `--steps`. Nothing depends
+on the clock.
 
-One finding shaped it: on two CPU cores, bfloat16 weights with eager attention under `torch.compile` run at
-more than twice the speed of float32 with SDPA; autocast gains nothing.
+`--work` holds all that an interrupted run needs to go on: weights, averages, momenta, step, and the states of the
+generators that draw texts and masks. (Initial weights are all that torch's own generator decides.) Ctrl-C ends after
+the step in hand and keeps everything; the same command goes on. On one machine with the same number of threads the
+weights are those of an uninterrupted run bit for bit on a CPU; on a GPU sums of gradients may be added in another
+order, so there they agree in distribution only.
 """
 
-import csv
-import json
-import math
-import os
-import time
+import signal
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
 import typer
-from safetensors.torch import save_file
+from rich.console import Console
 from torch import Tensor, nn
-from transformers import LlamaConfig, LlamaForCausalLM
 
-from calibrate.bundled import ATTENTION_KINDS, BLOCK_LENGTH, GENERATION_LENGTH, MODEL_DIR
-from scripts.bundled_model.batches import IGNORE, BatchStream
-from scripts.bundled_model.evaluate import accuracy
-from scripts.bundled_model.tokenizer import EOS_ID, MASK_ID, VOCABULARY, write_tokenizer
+from calibrate.progress import RichReporter
+from scripts.bundled_model.batches import IGNORE, Batch, BatchStream, Weights
+from scripts.bundled_model.export import build_model, export
+from scripts.bundled_model.looks import append, look, sentences
+from scripts.bundled_model.optimizer import Optimizer
+from scripts.bundled_model.tasks import MAKERS
+from verify.files.writing import write_atomically
 
-CONFIG: dict[str, Any] = {
-    "vocab_size": len(VOCABULARY),
-    "hidden_size": 192,
-    "intermediate_size": 512,
-    "num_hidden_layers": 5,
-    "num_attention_heads": 6,
-    "num_key_value_heads": 6,
-    "max_position_embeddings": 256,
-    "tie_word_embeddings": True,
-    "bos_token_id": None,
-    "eos_token_id": EOS_ID,
-    "pad_token_id": EOS_ID,
-}
+WARM_UP = 60
+WEIGHTS = "lists=1,code=1,stories=2,lines=2,totals=1"
 
 
-def build_model() -> LlamaForCausalLM:
-    """Build the model with random weights. Eager attention: in bfloat16 on a CPU nothing was faster."""
-    return LlamaForCausalLM(LlamaConfig(**CONFIG, attn_implementation="eager", use_cache=False))
+@dataclass(frozen=True)
+class Settings:
+    """What decides the weights of a run; kept in its checkpoint and in the exported model."""
+
+    steps: int
+    batch_rows: int
+    layers: int
+    width: int
+    lr: float
+    adam_lr: float
+    weight_decay: float
+    flat: float
+    average: float
+    seed: int
+    weights: str
+    device: str
+    threads: int
+    compiled: bool
 
 
-class Optimizer:
-    """Muon for the hidden matrices and Adam for the rest, on float32 master weights of a bfloat16 model.
+def read_weights(text: str) -> list[tuple[int, Weights]]:
+    """Read the mixture of domains, `lists=1,code=1`, or several in turn, `0:lists=1,code=1;2000:lists=1,lines=2`.
 
-    Muon orthogonalises the momentum of a matrix by five Newton-Schulz steps; matrices of one shape go through
-    together. Compared with Adam it needs fewer steps, and steps are what a small machine is short of.
+    A domain that is not named is not drawn.
+
+    Raises:
+        ValueError: an unknown domain, a weight below 0, no weight above 0, or steps that do not ascend from 0.
     """
-
-    def __init__(self, model: nn.Module, lr: float, adam_lr: float, weight_decay: float) -> None:
-        self.lr, self.adam_lr, self.weight_decay, self.steps = lr, adam_lr, weight_decay, 0
-        named = list(model.named_parameters())
-        self.parameters = [p for _, p in named]
-        self.master = [p.detach().float().clone() for p in self.parameters]
-        self.average = [m.clone() for m in self.master]
-        self.first = [torch.zeros_like(m) for m in self.master]
-        self.second = [torch.zeros_like(m) for m in self.master]
-        self.groups: dict[tuple[int, int], list[int]] = {}
-        self.plain = []
-        for index, (name, p) in enumerate(named):
-            if p.ndim == 2 and "embed" not in name and "lm_head" not in name:
-                self.groups.setdefault((p.shape[0], p.shape[1]), []).append(index)
-            else:
-                self.plain.append(index)
-
-    @torch.no_grad()
-    def step(self, scale: float, decay_average: float) -> None:
-        """Apply one update with every learning rate multiplied by `scale`, and forget the gradients."""
-        self.steps += 1
-        for shape, members in self.groups.items():
-            for i in members:
-                self.first[i].mul_(0.95).add_(gradient(self.parameters[i]), alpha=0.05)
-            updates = torch.stack(
-                [gradient(self.parameters[i]).mul(0.05).add_(self.first[i], alpha=0.95) for i in members]
-            )
-            updates = orthogonalise(updates) * (self.lr * scale * math.sqrt(max(1.0, shape[0] / shape[1])))
-            for i, update in zip(members, updates, strict=True):
-                self.master[i].mul_(1 - self.lr * scale * self.weight_decay).sub_(update)
-        for i in self.plain:
-            grad = gradient(self.parameters[i])
-            self.first[i].lerp_(grad, 0.1)
-            self.second[i].lerp_(grad.square(), 0.02)
-            mean = self.first[i] / (1 - 0.9**self.steps)
-            root = (self.second[i] / (1 - 0.98**self.steps)).sqrt_().add_(1e-8)
-            self.master[i].sub_(mean.div_(root), alpha=self.adam_lr * scale)
-        for p, m, a in zip(self.parameters, self.master, self.average, strict=True):
-            p.copy_(m)
-            p.grad = None
-            a.lerp_(m, 1 - decay_average)
-
-    def state(self) -> dict[str, Any]:
-        """Return what a later process needs to go on."""
-        return {k: getattr(self, k) for k in ("steps", "master", "average", "first", "second")}
-
-    @torch.no_grad()
-    def load(self, state: dict[str, Any]) -> None:
-        """Take up the state of an earlier process."""
-        self.steps = state["steps"]
-        for key in ("master", "average", "first", "second"):
-            for mine, theirs in zip(getattr(self, key), state[key], strict=True):
-                mine.copy_(theirs)
-        for p, m in zip(self.parameters, self.master, strict=True):
-            p.copy_(m)
+    stages: list[tuple[int, Weights]] = []
+    for part in text.split(";"):
+        step, colon, pairs = part.rpartition(":")
+        weights = {}
+        for pair in pairs.split(","):
+            domain, _, weight = pair.strip().partition("=")
+            if domain not in MAKERS:
+                raise ValueError(f"unknown domain {domain!r} in {text!r}, expected {', '.join(MAKERS)}")
+            weights[domain] = float(weight)
+        if min(weights.values()) < 0 or not sum(weights.values()) > 0:
+            raise ValueError(f"weights must not be below 0, and one must be above 0; got {part!r}")
+        stages.append((int(step) if colon else 0, weights))
+    steps = [step for step, _ in stages]
+    if steps[0] != 0 or any(later <= earlier for earlier, later in pairwise(steps)):
+        raise ValueError(f"stages must begin at step 0 and ascend, got {text!r}")
+    return stages
 
 
-def gradient(parameter: nn.Parameter) -> Tensor:
-    """Return the gradient in float32."""
-    assert parameter.grad is not None, "step() without backward()"
-    return parameter.grad.float()
+def weights_at(stages: list[tuple[int, Weights]], step: int) -> Weights:
+    """Return the mixture that holds at a step."""
+    return next(weights for begin, weights in reversed(stages) if begin <= step)
 
 
-def orthogonalise(update: Tensor) -> Tensor:
-    """Replace the singular values of every matrix of a stack [n, rows, columns] by about one."""
-    x = update.bfloat16()
-    tall = x.shape[1] > x.shape[2]
-    x = x.mT if tall else x
-    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
-    for _ in range(5):
-        a = x @ x.mT
-        x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
-    return (x.mT if tall else x).float()
+def learning_rate_scale(step: int, steps: int, flat: float) -> float:
+    """Warm up over 60 steps, stay, then fall linearly to zero from the share `flat` of the steps on.
+
+    `step` counts from 0; the last one has a scale above 0.
+    """
+    return min(1.0, (step + 1) / WARM_UP) * min(1.0, (1 - step / steps) / (1 - flat))
 
 
-def learning_rate_scale(step: int, elapsed: float, total: float, flat: float) -> float:
-    """Warm up over 60 steps, stay, then fall linearly to zero from `flat` of the time on."""
-    return min(1.0, (step + 1) / 60) * min(1.0, max(0.0, (1 - elapsed / total) / (1 - flat)))
+class Training:
+    """A model with its optimizer and its stream of batches, at some step."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        torch.manual_seed(settings.seed)
+        self.model = build_model(settings.layers, settings.width)
+        self.model = self.model.to(device=settings.device, dtype=torch.bfloat16)
+        self.optimizer = Optimizer(self.model, settings.lr, settings.adam_lr, settings.weight_decay)
+        self.batches = BatchStream(settings.batch_rows, settings.seed)
+        self.mixture = read_weights(settings.weights)
+        self.rows = self.targets = 0
+        self.stages: list[dict[str, Any]] = []
+        self.loss = torch.compile(self._loss, dynamic=False) if settings.compiled else self._loss
+
+    @property
+    def step(self) -> int:
+        """Steps done."""
+        return int(self.optimizer.steps)
+
+    def _loss(self, tokens: Tensor, targets: Tensor, bias: Tensor, places: Tensor) -> Tensor:
+        logits = self.model(input_ids=tokens, attention_mask=bias, position_ids=places).logits.float().flatten(0, 1)
+        return nn.functional.cross_entropy(logits, targets.flatten(), ignore_index=IGNORE)
+
+    def advance(self) -> float:
+        """Do one optimizer step; return the loss before it, nats per masked token."""
+        settings = self.settings
+        batch: Batch = self.batches.next(weights_at(self.mixture, self.step))
+        tokens, targets, places, visible = (
+            x.to(settings.device) for x in (batch.tokens, batch.targets, batch.places, batch.visible)
+        )
+        bias = torch.zeros(visible.shape, dtype=torch.bfloat16, device=settings.device)
+        bias = bias.masked_fill_(~visible, -1e30)[:, None]
+        loss = self.loss(tokens, targets, bias, places)
+        loss.backward()
+        scale = learning_rate_scale(self.step, settings.steps, settings.flat)
+        # A young average forgets faster, so that early looks do not show the random weights of the start.
+        self.optimizer.step(scale, min(settings.average, self.step / (self.step + 20)))
+        self.rows += batch.tokens.numel()
+        self.targets += int((batch.targets != IGNORE).sum())
+        return float(loss.item())
+
+    def facts(self) -> dict[str, Any]:
+        """What `draftgraph.json` says about the training so far."""
+        return {"steps": self.step, "rows": self.rows, "targets": self.targets, "stages": self.stages}
+
+    def save(self, path: Path) -> None:
+        """Write all that is needed to go on."""
+        state = {"optimizer": self.optimizer.state(), "batches": self.batches.state(), **self.facts()}
+        with write_atomically(path) as temporary:
+            torch.save(state, temporary)
+
+    def resume(self, path: Path) -> None:
+        """Take up a checkpoint if there is one, and note the settings from here on where they are new.
+
+        Raises:
+            ValueError: a checkpoint of another shape or seed.
+        """
+        if path.exists():
+            state = torch.load(path, map_location=self.settings.device, weights_only=True)
+            for name in ("layers", "width", "seed"):
+                mine, theirs = getattr(self.settings, name), state["stages"][-1][name]
+                if mine != theirs:
+                    raise ValueError(f"{path} was trained with {name} {theirs}, got {mine}; give another --work")
+            self.optimizer.load(state["optimizer"])
+            self.batches.load(state["batches"])
+            self.rows, self.targets, self.stages = state["rows"], state["targets"], state["stages"]
+        stage = vars(self.settings)
+        last = {k: v for k, v in self.stages[-1].items() if k != "from_step"} if self.stages else None
+        if stage != last:
+            self.stages = [*self.stages, {"from_step": self.step, **stage}]
 
 
-def save_model(optimizer: Optimizer, config: LlamaConfig, directory: Path, training: dict[str, Any]) -> None:
-    """Write averaged weights, configuration and generation facts; each file appears whole or not at all."""
-    directory.mkdir(parents=True, exist_ok=True)
-    averaged = build_model()
-    with torch.no_grad():
-        for p, a in zip(averaged.parameters(), optimizer.average, strict=True):
-            p.copy_(a)
-    weights = {k: v.contiguous() for k, v in averaged.state_dict().items() if k != "lm_head.weight"}
-    save_file(weights, directory / "model.safetensors.tmp", metadata={"format": "pt"})
-    (directory / "model.safetensors.tmp").chmod(0o644)
-    os.replace(directory / "model.safetensors.tmp", directory / "model.safetensors")
-    settings = config.to_dict() | {"architectures": ["LlamaForCausalLM"], "dtype": "float32"}
-    settings |= {"use_cache": True}
-    facts = {
-        "mask_token_id": MASK_ID,
-        "end_token_ids": [EOS_ID],
-        "bos_token_id": None,
-        "block_length": BLOCK_LENGTH,
-        "generation_length": GENERATION_LENGTH,
-        "attention": list(ATTENTION_KINDS),
-        "logits_shift": 0,
-        "training": training,
-    }
-    for name, content in (("config.json", settings), ("draftgraph.json", facts)):
-        (directory / f"{name}.tmp").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        os.replace(directory / f"{name}.tmp", directory / name)
+class Interrupt:
+    """Ctrl-C and SIGTERM set `asked` once; a second one ends the program as ever."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __enter__(self) -> "Interrupt":
+        self.before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+        for each, handler in self.before.items():
+            signal.signal(each, handler)
+
+
+def run(settings: Settings, out: Path, work: Path, look_every: int, look_prompts: int, save_every: int) -> bool:
+    """Train to the end or until interrupted; return whether the end was reached.
+
+    `work` gets `state.pt`, `losses.csv` and `looks.csv`, `out` the exported model at every look and at the end.
+    """
+    reporter = RichReporter(Console())
+    torch.set_num_threads(settings.threads)
+    training = Training(settings)
+    checkpoint = work / "state.pt"
+    training.resume(checkpoint)
+    mixture = sorted({domain for _, weights in training.mixture for domain, weight in weights.items() if weight > 0})
+    size = sum(p.numel() for p in training.model.parameters())
+    reporter.say(f"{size:,} parameters, step {training.step} of {settings.steps}; Ctrl-C keeps what is done")
+    losses: list[tuple[int, float]] = []
+
+    def keep() -> None:
+        nonlocal losses
+        training.save(checkpoint)
+        append(work / "losses.csv", ("step", "loss"), losses)
+        losses = []
+
+    with Interrupt() as interrupt, reporter.task("training", settings.steps) as done:
+        done(training.step)
+        while training.step < settings.steps and not interrupt.asked:
+            losses.append((training.step + 1, training.advance()))
+            done(training.step)
+            last = training.step == settings.steps
+            if training.step % save_every == 0 or last or interrupt.asked:
+                mean = sum(loss for _, loss in losses) / len(losses)
+                reporter.say(f"step {training.step}: mean loss of {len(losses)} steps {mean:.4f}")
+                keep()
+            if (training.step % look_every == 0 or last) and not interrupt.asked:
+                export(training.model, training.optimizer.average, out, training.facts())
+                found = look(out, mixture, look_prompts, settings.device)
+                for sentence in sentences(found):
+                    reporter.say(sentence)
+                rows = [(training.step, *row) for row in found]
+                append(work / "looks.csv", ("step", "measure", "attention", "of", "value"), rows)
+    return training.step >= settings.steps
 
 
 def main(
-    minutes: float = 50.0,
-    device: str = "cpu",
-    threads: int = 2,
-    batch_rows: int = 8192,
-    lr: float = 0.02,
-    adam_lr: float = 0.004,
+    out: Path = typer.Option(..., help="Folder of the exported model; not the bundled one until it is evaluated."),
+    work: Path = typer.Option(Path("runs/bundled/work"), help="Folder of the checkpoint and the logs."),
+    steps: int = typer.Option(4500, min=1, help="Optimizer steps of this and earlier runs in WORK together."),
+    batch_rows: int = typer.Option(8192, min=192, help="Positions per step."),
+    layers: int = typer.Option(6, min=1),
+    width: int = typer.Option(256, min=32),
+    weights: str = typer.Option(
+        WEIGHTS, help="How often each domain is drawn; STEP:MIXTURE;... changes it on the way."
+    ),
+    lr: float = typer.Option(0.02, help="Of Muon, for the hidden matrices."),
+    adam_lr: float = typer.Option(0.004, help="Of Adam, for the rest."),
     weight_decay: float = 0.02,
-    flat: float = 0.35,
-    average: float = 0.99,
+    flat: float = typer.Option(0.5, help="Share of the steps before the learning rate begins to fall."),
+    average: float = typer.Option(0.99, help="Decay of the averaged weights, which are the ones exported."),
     seed: int = 0,
-    code_share: float = 0.5,
-    digits_share: float = 0.0,
-    digit_arguments: bool = False,
-    compiled: bool = True,
-    look_every: float = 4.0,
-    look_prompts: int = 24,
-    out: Path = MODEL_DIR,
-    work: Path = Path("runs/bundled"),
+    device: str = typer.Option("cpu", help="cpu or cuda."),
+    threads: int = typer.Option(2, min=1),
+    compiled: bool = typer.Option(True, help="Use torch.compile."),
+    look_every: int = typer.Option(500, min=1, help="Steps between two looks at validity and calibration."),
+    look_prompts: int = typer.Option(20, min=1, help="Prompts per domain and attention kind in a look."),
+    save_every: int = typer.Option(50, min=1, help="Steps between two checkpoints."),
 ) -> None:
-    """Train for MINUTES (of this and earlier, interrupted runs in WORK together) and save to OUT."""
-    flags = {k: v for k, v in locals().items() if k not in ("out", "work")}
-    torch.set_num_threads(threads)
-    torch.manual_seed(seed)
-    work.mkdir(parents=True, exist_ok=True)
-    model = build_model()
-    config = model.config
-    model = model.to(device=device, dtype=torch.bfloat16)
-    optimizer = Optimizer(model, lr, adam_lr, weight_decay)
-    elapsed, targets_seen, rows_seen = 0.0, 0, 0
-    stages: list[dict[str, Any]] = []
-    checkpoint = work / "state.pt"
-    if checkpoint.exists():
-        saved = torch.load(checkpoint, map_location=device, weights_only=True)
-        optimizer.load(saved["optimizer"])
-        elapsed, targets_seen, rows_seen = saved["elapsed"], saved["targets"], saved["rows"]
-        stages = saved["stages"]
-    stages = [*stages, flags | {"from_minute": round(elapsed / 60, 2)}]
-    batches = BatchStream(batch_rows, seed + optimizer.steps, code_share, digits_share, digit_arguments)
-    positions = {}
-
-    def loss_of(tokens: Tensor, targets: Tensor, bias: Tensor, at: Tensor) -> Tensor:
-        logits = model(input_ids=tokens, attention_mask=bias, position_ids=at).logits.float().flatten(0, 1)
-        return nn.functional.cross_entropy(logits, targets.flatten(), ignore_index=IGNORE)
-
-    loss_function = torch.compile(loss_of, dynamic=False) if compiled else loss_of
-    write_tokenizer(out)
-    log = work / "training_log.csv"
-    if not log.exists():
-        log.write_text("minutes,step,loss,rows_per_second,learning_rate_scale,looks\n", encoding="utf-8")
-    losses: list[float] = []
-    began, noted, looked, noted_rows = time.monotonic() - elapsed, elapsed, elapsed, rows_seen
-    while elapsed < minutes * 60:
-        tokens, targets, visible = (x.to(device) for x in batches.next())
-        bias = torch.zeros(visible.shape, dtype=torch.bfloat16, device=device)
-        bias = bias.masked_fill_(~visible, -1e30)[:, None]
-        length = tokens.shape[1]
-        if length not in positions:
-            positions[length] = torch.arange(length, device=device)[None].expand(tokens.shape[0], -1)
-        loss = loss_function(tokens, targets, bias, positions[length])
-        loss.backward()
-        scale = learning_rate_scale(optimizer.steps, elapsed, minutes * 60, flat)
-        optimizer.step(scale, min(average, optimizer.steps / (optimizer.steps + 20)))
-        losses.append(loss.item())
-        rows_seen += tokens.numel()
-        targets_seen += int((targets != IGNORE).sum())
-        elapsed = time.monotonic() - began
-        last = elapsed >= minutes * 60
-        if elapsed - noted < 30 and not last:
-            continue
-        speed = (rows_seen - noted_rows) / (elapsed - noted)
-        looks = ""
-        if elapsed - looked > look_every * 60 or last:
-            training: dict[str, Any] = {"steps": optimizer.steps, "rows": rows_seen, "targets": targets_seen}
-            training |= {"minutes_trained": round(elapsed / 60, 2), "stages": stages}
-            save_model(optimizer, config, out, training)
-            look = LlamaForCausalLM.from_pretrained(str(out), dtype=torch.bfloat16)
-            look = look.eval().to(device)
-            looks = ";".join(
-                f"{domain}/{kind}={cell['exact_match']:.2f}/{cell['token_match']:.3f}"
-                for kind in ATTENTION_KINDS
-                for domain, cell in accuracy(look, "validation", kind, look_prompts).items()
-            )
-            state = {"optimizer": optimizer.state(), "elapsed": elapsed}
-            state |= {"targets": targets_seen, "rows": rows_seen, "stages": stages}
-            torch.save(state, work / "state.pt.tmp")
-            os.replace(work / "state.pt.tmp", checkpoint)
-            looked = elapsed = time.monotonic() - began
-        mean = sum(losses) / len(losses)
-        entry = [f"{elapsed / 60:.2f}", optimizer.steps, f"{mean:.4f}", f"{speed:.0f}", f"{scale:.3f}", looks]
-        with log.open("a", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerow(entry)
-        typer.echo("  ".join(map(str, entry)))
-        losses, noted, noted_rows = [], elapsed, rows_seen
-    (out / "training_log.csv").write_bytes(log.read_bytes())
+    """Train up to STEPS and write the model to OUT. To end sooner, interrupt and give fewer STEPS: the learning rate
+    then falls from there."""
+    values = locals()
+    settings = Settings(**{name: values[name] for name in Settings.__dataclass_fields__})
+    if not run(settings, out, work, look_every, look_prompts, save_every):
+        typer.echo(f"interrupted; the checkpoint is in {work}, the same command goes on from it")
+        raise typer.Exit(130)
 
 
 if __name__ == "__main__":

@@ -16,9 +16,8 @@ from calibrate.bundled import (
     SPLITS,
 )
 from scripts.bundled_model import tasks
-from scripts.bundled_model.batches import IGNORE, BatchStream
-from scripts.bundled_model.evaluate import decode
-from scripts.bundled_model.tokenizer import EOS_ID, MASK_ID, VOCABULARY, encode_symbols
+from scripts.bundled_model.naive import decode
+from scripts.bundled_model.tokenizer import EOS_ID, FIRST_VOCABULARY, MASK_ID, encode_symbols
 
 
 @pytest.fixture(scope="module")
@@ -93,29 +92,12 @@ def test_tokenizer_round_trip_and_lengths(tokenizer, split):
 def test_tokenizer_knows_its_special_tokens(tokenizer):
     special = (tokenizer.mask_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
     assert special == (MASK_ID, EOS_ID, EOS_ID)
-    assert len(tokenizer) == len(VOCABULARY)
+    assert len(tokenizer) == len(FIRST_VOCABULARY)
 
 
 def test_tokenizer_refuses_unknown_symbols(tokenizer):
     with pytest.raises(Exception, match="UNK"):
         tokenizer("lists : q7")
-
-
-def test_training_rows_look_like_decoding():
-    batches = BatchStream(rows=1024, seed=0)
-    for _ in range(8):
-        tokens, targets, visible = batches.next()
-        chosen = targets != IGNORE
-        assert chosen.any(1).all()
-        assert (tokens[chosen] == MASK_ID).all()
-        assert (targets[chosen] != MASK_ID).all()
-        for row in range(len(tokens)):
-            where = chosen[row].nonzero()[:, 0]
-            assert where[-1] - where[0] < BLOCK_LENGTH
-            assert visible[row, where[0], where].all()
-            # Before the last target nothing but targets is masked; earlier blocks are clean.
-            masked = (tokens[row, : int(where[-1])] == MASK_ID).nonzero()[:, 0]
-            assert torch.equal(masked, where[:-1])
 
 
 def test_files_are_small_and_complete(model):
