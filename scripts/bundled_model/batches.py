@@ -26,7 +26,7 @@ from scripts.bundled_model.tasks import MAKERS, stream
 from scripts.bundled_model.tokenizer import EOS_ID, MASK_ID, encode_symbols
 
 #: Row counts are rounded up to these, so that a compiled model meets few shapes.
-BUCKETS = (64, 96, 128, 160, 192)
+BUCKETS = (96, 128, 160, 192)
 IGNORE = -100
 #: Block lengths and how often each is drawn. A short block of a bidirectional model is nothing but another mask, while
 #: a block-causal one sees less of the text.
