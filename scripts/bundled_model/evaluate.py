@@ -16,7 +16,7 @@ from rich.console import Console
 from scipy.stats import binomtest
 
 from calibrate.bundled import ATTENTION_KINDS, BLOCK_LENGTH
-from calibrate.bundled.checkers import GRAMMARS
+from calibrate.bundled.answers import GRAMMARS
 from calibrate.bundled.grammar import expectation
 from calibrate.files import write_json
 from calibrate.models.checkpoint import load_checkpoint

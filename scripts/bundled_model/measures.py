@@ -15,9 +15,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from calibrate.bundled import GENERATION_LENGTH
-from calibrate.bundled.checkers import CHECKERS, GRAMMARS
+from calibrate.bundled.answers import GRAMMARS
 from calibrate.bundled.grammar import bits
 from calibrate.models.checkpoint import Checkpoint
+from calibrate.prompts.bundled import CHECKERS
 from calibrate.prompts.prompt import Prompt
 from scripts.bundled_model.batches import IGNORE, BlockText, Masked, Row, bidirectional_row, causal_row, collate
 from scripts.bundled_model.tasks import heldout

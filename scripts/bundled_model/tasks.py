@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from calibrate.bundled import DOMAINS, PROMPTS_DIR, SPLITS
-from calibrate.bundled.checkers import GRAMMARS
+from calibrate.bundled.answers import GRAMMARS
 from calibrate.bundled.grammar import draw
 from calibrate.bundled.lines import LINE_OPERATIONS, NEWCOMERS
 from calibrate.bundled.rules import LIST_OPERATIONS, STATEMENTS, apply_operation

@@ -10,7 +10,7 @@ from pathlib import Path
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from calibrate.bundled.checkers import END
+from calibrate.bundled.answers import END
 from scripts.bundled_model.tasks import FIRST_SYMBOLS, SYMBOLS
 
 EOS, MASK = END, "<|mask|>"

@@ -204,28 +204,36 @@ def run(settings: Settings, out: Path, work: Path, look_every: int, look_prompts
 
     def keep() -> None:
         nonlocal losses
+        if losses:
+            mean = sum(loss for _, loss in losses) / len(losses)
+            reporter.say(f"step {training.step}: mean loss of {len(losses)} steps {mean:.4f}")
         training.save(checkpoint)
         append(work / "losses.csv", ("step", "loss"), losses)
         losses = []
+
+    def judge() -> None:
+        export(training.model, training.optimizer.average, out, training.facts())
+        found = look(out, mixture, look_prompts, settings.device)
+        for sentence in sentences(found):
+            reporter.say(sentence)
+        rows = [(training.step, *row) for row in found]
+        append(work / "looks.csv", ("step", "measure", "attention", "of", "value"), rows)
 
     with Interrupt() as interrupt, reporter.task("training", settings.steps) as done:
         done(training.step)
         while training.step < settings.steps and not interrupt.asked:
             losses.append((training.step + 1, training.advance()))
             done(training.step)
-            last = training.step == settings.steps
-            if training.step % save_every == 0 or last or interrupt.asked:
-                mean = sum(loss for _, loss in losses) / len(losses)
-                reporter.say(f"step {training.step}: mean loss of {len(losses)} steps {mean:.4f}")
+            if training.step % save_every == 0:
                 keep()
-            if (training.step % look_every == 0 or last) and not interrupt.asked:
-                export(training.model, training.optimizer.average, out, training.facts())
-                found = look(out, mixture, look_prompts, settings.device)
-                for sentence in sentences(found):
-                    reporter.say(sentence)
-                rows = [(training.step, *row) for row in found]
-                append(work / "looks.csv", ("step", "measure", "attention", "of", "value"), rows)
-    return training.step >= settings.steps
+            if training.step % look_every == 0 and training.step < settings.steps and not interrupt.asked:
+                judge()
+        if losses:
+            keep()
+        finished = training.step >= settings.steps and not interrupt.asked
+        if finished:  # also when a run is repeated that had nothing left to do but this
+            judge()
+    return finished
 
 
 def main(

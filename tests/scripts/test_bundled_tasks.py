@@ -8,7 +8,7 @@ import random
 import pytest
 
 from calibrate.bundled import GENERATION_LENGTH, SPLITS
-from calibrate.bundled.checkers import CHECKERS
+from calibrate.prompts.bundled import CHECKERS
 from calibrate.prompts.prompt import Prompt
 from scripts.bundled_model import tasks
 from scripts.bundled_model.tokenizer import FIRST_VOCABULARY, VOCABULARY, build_tokenizer, encode_symbols

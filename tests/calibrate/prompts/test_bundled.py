@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from calibrate.bundled.checkers import CHECKERS, answer_symbols
+from calibrate.bundled.answers import answer_symbols
+from calibrate.prompts.bundled import CHECKERS
 from calibrate.prompts.prompt import Prompt
 
 PROMPTS = {

@@ -1,7 +1,6 @@
-"""Whether an answer of the bundled model is valid: one checker for each domain, none of which needs a model.
+"""All valid answers to a prompt of the bundled domains, as a grammar; no model and no reference answer is needed.
 
-A checker is given the prompt and the text of the answer. It looks at the prompt alone, never at a reference answer: the
-domains ``stories`` and ``lines`` have many valid answers, the others have one.
+The domains ``stories`` and ``lines`` have many valid answers, the others have one.
 """
 
 from __future__ import annotations
@@ -12,9 +11,7 @@ from calibrate.bundled.grammar import Grammar, OneText, bits
 from calibrate.bundled.lines import LineGrammar
 from calibrate.bundled.rules import solve_code, solve_lists, solve_totals
 from calibrate.bundled.stories import StoryGrammar
-from calibrate.prompts.prompt import Prompt
 
-Checker = Callable[[Prompt, str], bool]
 #: The symbol that ends an answer.
 END = "<|endoftext|>"
 
@@ -39,22 +36,14 @@ def answer_symbols(answer: str) -> list[str]:
     return symbols[: symbols.index(END)] if END in symbols else symbols
 
 
-def is_valid(domain: str, prompt: Prompt, answer: str) -> bool:
+def is_valid(domain: str, prompt: str, answer: str) -> bool:
     """Whether ``answer`` is a whole valid answer to ``prompt``; one that breaks off or goes on is not.
+
+    The last line ends with its newline, as prompts and answers do here; a stripped answer breaks off.
 
     Complexity: O(symbols of the answer).
 
     Raises:
-        ValueError: a prompt without a text, or one that is none of the domain.
+        ValueError: a prompt that is none of the domain.
     """
-    if prompt.text is None:
-        raise ValueError(f"prompt {prompt.id!r} is given as token ids; to check an answer its text is needed")
-    return bits(GRAMMARS[domain](prompt.text), answer_symbols(answer)) is not None
-
-
-def _checker(domain: str) -> Checker:
-    return lambda prompt, answer: is_valid(domain, prompt, answer)
-
-
-#: Domain -> its checker.
-CHECKERS: dict[str, Checker] = {domain: _checker(domain) for domain in GRAMMARS}
+    return bits(GRAMMARS[domain](prompt), answer_symbols(answer)) is not None
