@@ -2,21 +2,22 @@
 
 A checker is a function of the prompt and of the answer's text. A task whose answers are not unique (a sentence of a
 grammar, a permutation) has one of its own in :data:`CHECKERS`; a prompt of any other domain is checked against its
-reference answer. Benchmarks have what their usual harnesses do: GSM8K's last number, MATH-500's boxed answer, and
-tests that are run for HumanEval and MBPP. The last are in :data:`CODE_CHECKERS` and are used only where the caller says
-that code of the model may run. A prompt without any of these is never called valid or invalid: it has no checker.
+reference answer, and without one, in a domain of the bundled prompts, by that domain's rules. Benchmarks have what
+their usual harnesses do: GSM8K's last number, MATH-500's boxed answer, and tests that are run for HumanEval and MBPP.
+The last are in :data:`CODE_CHECKERS` and are used only where the caller says that code of the model may run. A prompt
+without any of these is never called valid or invalid: it has no checker.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from decimal import Decimal
 
+from calibrate.prompts.bundled import CHECKERS as BUNDLED
+from calibrate.prompts.bundled import Checker
 from calibrate.prompts.prompt import Prompt
 from calibrate.prompts.running import passes
-
-Checker = Callable[[Prompt, str], bool]
 
 
 class CheckError(ValueError):
@@ -130,6 +131,8 @@ def checker_for(prompt: Prompt, *, run_code: bool = False) -> Checker:
         return CODE_CHECKERS[prompt.domain]
     if prompt.domain in CHECKERS:
         return CHECKERS[prompt.domain]
+    if prompt.answer is None and prompt.text is not None and prompt.domain in BUNDLED:
+        return BUNDLED[prompt.domain]
     if prompt.answer is None:
         raise CheckError("no checker for their domain and no reference answer; give each line an 'answer'")
     return exact_match

@@ -6,6 +6,7 @@ import pytest
 
 from calibrate.prompts import checking
 from calibrate.prompts.benchmarks import load_dataset_prompts
+from calibrate.prompts.bundled import CHECKERS as BUNDLED
 from calibrate.prompts.checking import CHECKERS, CheckError, checker_for
 from calibrate.prompts.prompt import Prompt
 from calibrate.prompts.source import load_prompt_set
@@ -121,3 +122,11 @@ def test_benchmarks_bring_the_tests_of_their_rows(tmp_path) -> None:
     assert found.program == ("\n", "\n".join(f"assert f({k}) == {found.id.rpartition('/')[2]}" for k in range(4)))
     bare = load_dataset_prompts(save(tmp_path / "humaneval", "humaneval"), "test")[0]
     assert bare.program is None  # this copy has no column of tests
+
+
+def test_bundled_domains_have_rules_of_their_own_where_there_is_no_reference_answer() -> None:
+    text = "lines : shuffle a b \n"
+    assert checker_for(Prompt("1", text, domain="lines", answer="x")).__name__ == "exact_match"
+    assert checker_for(Prompt("1", text, domain="lines")) is BUNDLED["lines"]
+    with pytest.raises(CheckError, match="no checker for their domain and no reference answer"):
+        checker_for(Prompt("1", tokens=(1, 2), domain="lines"))
