@@ -277,6 +277,8 @@ class Share:
                 "tool_version": tool_version(),
             }
             write_shard(self.folder / name, table, facts)
+            # Whoever is interrupted from here on may come back: until this line the same shard is written again, after
+            # it nothing is.
+            written, self._finished = self._finished, []
             self.shards.append(name)
-            self.builder.drop_prompts(self._finished)
-            self._finished.clear()
+            self.builder.drop_prompts(written)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from calibrate.recording import recorder
+from calibrate.recording.builder import TraceBuilder
 from calibrate.recording.recorder import record
 from calibrate.traces.table import TraceError, read_shard, read_traces
 from tests.support.models import END_ID, CountingDenoiser, tiny_checkpoint, tiny_denoiser
@@ -212,6 +213,7 @@ def test_an_interruption_while_progress_is_told(denoiser, whole, tmp_path):
 KILLED = """
 import os, signal, sys
 import pyarrow.parquet
+from calibrate.recording.builder import TraceBuilder
 from calibrate.recording.recorder import record
 from tests.calibrate.recording.test_recorder import CONFIG, POLICY, PROMPTS
 from tests.support.models import tiny_checkpoint
@@ -352,3 +354,20 @@ def test_recording_asks_for_plain_decoding(denoiser, tmp_path):
 
     record(tiny_checkpoint(denoiser=Watching(denoiser)), PROMPTS[:1], POLICY, CONFIG, tmp_path / "trace")
     assert seen == [(1, 15), (1, 6), (1, 6)] * 2
+
+
+def test_an_interruption_right_after_a_shard_was_written(denoiser, tmp_path, monkeypatch):
+    """Ctrl-C between the rename of a shard and the builder's forgetting: the shard is whole, and the message is that."""
+    forget = TraceBuilder.drop_prompts
+
+    def interrupted(self, prompt_indices):
+        forget(self, prompt_indices)
+        monkeypatch.setattr(TraceBuilder, "drop_prompts", forget)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(TraceBuilder, "drop_prompts", interrupted)
+    checkpoint = tiny_checkpoint(denoiser=denoiser)
+    with pytest.raises(KeyboardInterrupt):
+        record(checkpoint, PROMPTS[:4], POLICY, CONFIG, tmp_path / "trace", shard_prompts=2)
+    assert len(list((tmp_path / "trace").glob("shard-*"))) == 1
+    assert record(checkpoint, PROMPTS[:4], POLICY, CONFIG, tmp_path / "trace", shard_prompts=2).n_steps > 0
