@@ -357,7 +357,7 @@ def test_recording_asks_for_plain_decoding(denoiser, tmp_path):
 
 
 def test_an_interruption_right_after_a_shard_was_written(denoiser, tmp_path, monkeypatch):
-    """Ctrl-C between the rename of a shard and the builder's forgetting: the shard is whole, and the message is that."""
+    """Ctrl-C between the rename of a shard and the builder's forgetting is an interruption and nothing else."""
     forget = TraceBuilder.drop_prompts
 
     def interrupted(self, prompt_indices):
