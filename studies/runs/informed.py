@@ -164,7 +164,7 @@ def counts_to_price(
             found[drafts] = search, test
     if wide:
         note += (
-            f" Informed drafts are not priced for D = {', '.join(map(str, wide))}: their bridges make forwards as wide "
-            f"as {max(wide.values())} drafts, and latency was measured for at most {widest}."
+            f" Informed drafts are not priced for D = {', '.join(map(str, wide))}: their forwards are up to as wide as "
+            f"with {max(wide.values())} drafts of a graph, and latency was measured for at most {widest}."
         )
     return found, note
