@@ -12,7 +12,8 @@ The interval of a speed-up holds two kinds of chance: which prompts are held out
 ``studies.statistics.intervals``), and how well the latency was measured. An entry of the table is the median of
 ``repeats`` forwards, whose standard error follows from their quartiles; it moves the times of plain decoding and of a
 budget as far as they consist of such forwards. Both parts are added as squares, on the logarithm of the speed-up. The
-table states no quartiles for refreshes; both times hold the same number of them, and they are taken as given.
+table states no quartiles for refreshes, so their time is taken as given: with graphs both times hold the same number
+of them, with bridges the drafted one holds fewer.
 
 The best of many budgets looks better on the prompts that chose it than it is. So one split chooses, and another one,
 of prompts that neither the search nor the choice has seen, says what the choice is worth.
