@@ -32,11 +32,14 @@ class StateReplay(DecodeCounts):
 
     Attributes:
         query_tokens_per_prompt: int64 [M], query tokens of all forwards.
+        widest: blocks beside the real one in a forward as wide as the drafter can make it, which is what every forward
+            of a padded batch costs: a bridge takes two, and a finished block that is cached on the way one.
         proposed: drafts and bridges, all forwards.
         missed: those of them that the log does not know. 0: the count of forwards is exact.
     """
 
     query_tokens_per_prompt: np.ndarray
+    widest: int
     proposed: int
     missed: int
 
@@ -71,7 +74,8 @@ def replay_states(
         )
     backend = backend or facts["backend"]
     exactness(facts["cache"], backend)
-    bridges = most_bridges(drafter, facts["cache"], log.offers_copies) > 0
+    most = most_bridges(drafter, facts["cache"], log.offers_copies)
+    bridges = most > 0
     rules = DecodeRules(
         make_policy(facts["policy"], facts["temperature"]),
         drafter,
@@ -92,6 +96,7 @@ def replay_states(
             on_prompt(done)
     forwards = [(place, accepted, width) for place, one in enumerate(replays) for accepted, width in one.forwards]
     place, accepted, widths = np.array(forwards, dtype=np.int64).reshape(-1, 3).T
+    widest = drafter.max_drafts + (2 * most + 1 if bridges and facts["cache"] == "block_causal" else 0)
     return StateReplay(
         prompt_indices=np.array(prompts, dtype=np.int32),
         plain_per_prompt=_column(one.decoder.steps for one in replays),
@@ -101,6 +106,7 @@ def replay_states(
         refreshes_per_prompt=_column(one.refreshes for one in replays),
         query_tokens_per_prompt=_column(one.decoder.query_tokens for one in replays),
         widths_per_prompt=width_counts(place, widths, len(prompts)),
+        widest=max(widest, int(widths.max(initial=0))),  # a copy in `dual` mode takes as many as its sequence is long
         proposed=sum(one.proposed for one in replays),
         missed=sum(one.missed for one in replays),
     )

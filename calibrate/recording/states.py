@@ -158,8 +158,8 @@ def record_states(
 ) -> StateLog:
     """Decode ``prompts`` with ``drafter`` and log every evaluated state into ``folder``; go on after a stop.
 
-    ``config.top_j`` vocabulary ranks are kept of every masked position; 12 bytes each before compression. A log of
-    blocks of 32 takes about 100 KB per prompt of 96 tokens at ``D = 16`` and ``top_j = 1``.
+    ``config.top_j`` vocabulary ranks are kept of every masked position; 12 bytes each before compression. In
+    blocks of 32 with ``top_j = 1``, 96 tokens of the bundled model take 18, 21 and 28 KB at ``D = 4``, 8 and 16.
 
     Args:
         drafter: it decides which states are evaluated, so what a replay of the log knows.

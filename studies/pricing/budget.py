@@ -31,6 +31,7 @@ from calibrate.measuring.latency_table import LatencyError, LatencyTable
 from drafting.anchors import AnchorTable
 from drafting.counts import DecodeCounts
 from drafting.replay import replay
+from drafting.state_replay import StateReplay
 from figures.records.budget import GRAPH, INFORMED, BudgetRow
 from studies.pricing.price import Price, price
 from studies.statistics.intervals import FEW_PROMPTS, Interval, PromptBootstrap
@@ -57,6 +58,7 @@ class BudgetChoice:
 
 #: The counts of one drafter at one budget on the prompts that choose, and on the held-out ones.
 BothCounts = tuple[DecodeCounts, DecodeCounts]
+BothReplays = tuple[StateReplay, StateReplay]
 
 
 def choose_budget(
@@ -65,7 +67,7 @@ def choose_budget(
     held_out: AnchorTable,
     latency: LatencyTable,
     *,
-    informed: Mapping[int, BothCounts] | None = None,
+    informed: Mapping[int, BothReplays] | None = None,
     seed: int = 0,
 ) -> BudgetChoice:
     """Price the graph of every measured budget on the prompts ``choice``, take the best, judge it on ``held_out``.
@@ -87,8 +89,8 @@ def choose_budget(
         calibrate.measuring.latency_table.LatencyError: no latency was measured for D = 0, or not for forwards as wide
             as those of informed drafts.
     """
-    candidates: list[tuple[str, int, BothCounts]] = [
-        (GRAPH, budget, (replay(graphs.get(budget, ()), choice), replay(graphs.get(budget, ()), held_out)))
+    candidates: list[tuple[str, int, BothCounts, int]] = [
+        (GRAPH, budget, (replay(graphs.get(budget, ()), choice), replay(graphs.get(budget, ()), held_out)), budget)
         for budget in latency.drafts
         if len(graphs.get(budget, ())) >= budget
     ]
@@ -99,10 +101,13 @@ def choose_budget(
         raise ValueError("the traces hold no prompt to choose a budget on; record some first")
     if plain[1].prompts < 2:
         raise ValueError(f"an interval needs at least 2 held-out prompts, got {plain[1].prompts}; record more")
-    candidates += [(INFORMED, budget, counts) for budget, counts in sorted((informed or {}).items())]
+    candidates += [
+        (INFORMED, budget, both, max(counts.widest for counts in both))
+        for budget, both in sorted((informed or {}).items())
+    ]
     bootstrap = PromptBootstrap(plain[1].prompts, seed=seed)
     before = (price(plain[0], latency, 0), price(plain[1], latency, 0))
-    rows = [_row(drafter, budget, both, before, latency, bootstrap) for drafter, budget, both in candidates]
+    rows = [_row(*candidate, before, latency, bootstrap) for candidate in candidates]
     best = max(rows, key=lambda row: (row.choice_speedup, -row.budget, row.drafter == GRAPH))
     at_edge = best.budget == max(row.budget for row in rows if row.drafter == best.drafter) and best.budget > 0
     return BudgetChoice(tuple(rows), best, at_edge, _sentence(rows, best, at_edge, latency, plain[1].prompts))
@@ -112,12 +117,11 @@ def _row(
     drafter: str,
     budget: int,
     both: BothCounts,
+    full: int,
     plain: tuple[Price, Price],
     latency: LatencyTable,
     bootstrap: PromptBootstrap,
 ) -> BudgetRow:
-    # A bridge takes two blocks, and a block that is carried one.
-    full = budget if drafter == GRAPH else max(counts.widths_per_prompt.shape[1] for counts in both) - 1
     chosen, found = (price(counts, latency, full) for counts in both)
     spent = found.milliseconds
     interval = bootstrap.ratio(plain[1].milliseconds, spent)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from calibrate.measuring.latency_table import LatencyTable
 from calibrate.models.checkpoint import Checkpoint
 from calibrate.progress import Reporter
 from calibrate.recording.recorder import RecordingSpeed
@@ -126,14 +127,14 @@ def _counted(log: StateLog, drafts: int, folder: Path) -> StateReplay:
 
 
 def counts_to_price(
-    traces: Path, recorded: Sequence[Traces] | None, widest: int
+    traces: Path, recorded: Sequence[Traces] | None, latency: LatencyTable
 ) -> tuple[dict[int, tuple[StateReplay, StateReplay]], str]:
     """What the state logs of a run say about informed drafts, and what is to be said about those that are left out.
 
     Args:
         traces: the recordings of a policy in a run.
         recorded: the plain decodes of the search and of the test prompts beside the logs; None where others are priced.
-        widest: blocks beside the real one in the widest forward whose latency is known.
+        latency: what a forward of as many blocks beside the real one takes.
 
     Returns:
         counts on both splits by the number of drafts, and sentences with a space before each.
@@ -157,14 +158,16 @@ def counts_to_price(
         for name, counts in (("search", search), ("test", test)):
             if counts.missed:
                 note += f" {missed_note(counts, log_folder(traces, drafts, name))}"
-        needed = max(counts.widths_per_prompt.shape[1] - 1 for counts in (search, test))
-        if needed > widest:
+        # Alone a forward is as wide as what it carries; in a batch it is padded to the widest that may come.
+        alone = latency.batch == 1
+        needed = max(counts.widths_per_prompt.shape[1] - 1 if alone else counts.widest for counts in (search, test))
+        if needed > latency.drafts[-1]:
             wide[drafts] = needed
         else:
             found[drafts] = search, test
     if wide:
         note += (
             f" Informed drafts are not priced for D = {', '.join(map(str, wide))}: their forwards are up to as wide as "
-            f"with {max(wide.values())} drafts of a graph, and latency was measured for at most {widest}."
+            f"with {max(wide.values())} drafts of a graph, and latency was measured for at most {latency.drafts[-1]}."
         )
     return found, note

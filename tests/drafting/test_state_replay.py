@@ -60,6 +60,7 @@ def test_predicted_equals_counted_for_what_was_recorded(checkpoint, tmp_path, sp
         widths = found.widths_per_prompt.sum(axis=1)
         assert (widths + found.refreshes_per_prompt).tolist() == forwards
         assert found.visited_histogram.sum() == widths.sum()
+        assert found.widths_per_prompt.shape[1] - 1 <= found.widest
 
 
 @pytest.mark.parametrize(("spec", "backend"), [("static:1", "packed"), ("threshold:0.2", "expanded")])

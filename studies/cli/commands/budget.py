@@ -190,7 +190,7 @@ def _price(
     drafting = [drafts for drafts in table.drafts if drafts > 0]
     problem = SearchInput(PrefixTrie.from_anchors(search), splits.validity.block_length, splits.step_size, time_limit)
     found = find_graphs(method, problem, drafting) if search.n_anchors else {}  # no anchor: nothing was ever to draft
-    informed, note = counts_to_price(traces, splits.recordings if own else None, table.drafts[-1])
+    informed, note = counts_to_price(traces, splits.recordings if own else None, table)
     graphs = {budget: graph.nodes for budget, graph in found.items()}
     choice = choose_budget(graphs, chooser, judge, table, informed=informed)
     foreign = other_model(table, splits.run)

@@ -13,8 +13,10 @@ from calibrate.models.checkpoint import Checkpoint
 from calibrate.models.hugging_face import HuggingFaceDenoiser
 from calibrate.recording.builder import TraceBuilder
 from drafting.anchors import AnchorTable
+from drafting.counts import DecodeCounts
 from drafting.replay import filled_drafts, replay, walk
 from drafting.searches.chain import confidence_chain
+from drafting.state_replay import StateReplay
 from studies.pricing.budget import BudgetChoice, choose_budget
 from studies.pricing.price import price
 from studies.statistics.intervals import PromptBootstrap
@@ -186,15 +188,24 @@ def test_one_split_chooses_and_another_judges(anchors: AnchorTable) -> None:
         assert choice.best.forwards == replay(graphs[choice.best.budget], judge).forwards
 
 
-def test_a_batch_of_informed_drafts_is_as_wide_as_either_split_needs(anchors: AnchorTable) -> None:
-    """Widths of informed drafts are what a replay saw, and held-out prompts may hold the widest forward."""
+def informed(counts: DecodeCounts, widest: int) -> StateReplay:
+    """The same counts as if a drafter that learns had needed them."""
+    facts = {item.name: getattr(counts, item.name) for item in dataclasses.fields(DecodeCounts)}
+    return StateReplay(**facts, query_tokens_per_prompt=counts.forwards_per_prompt, widest=widest, proposed=0, missed=0)
+
+
+def test_a_batch_of_informed_drafts_is_as_wide_as_they_may_become(anchors: AnchorTable) -> None:
+    """A padded forward costs its full width, also where no prompt of either split filled it; alone it does not."""
     one = table([10.0, 20.0, 40.0, 80.0])
     batch = dataclasses.replace(one, batch=2, query_tokens=tuple(2 * rows for rows in one.query_tokens))
-    narrow, wide = replay(ORDER[:1], anchors), replay(ORDER[:3], anchors)
-    assert (narrow.widths_per_prompt.shape[1], wide.widths_per_prompt.shape[1]) == (2, 4)
-    row = choose_budget({}, anchors, anchors, batch, informed={1: (narrow, wide)}).rows[-1]
-    steps = wide.forwards - int(wide.refreshes_per_prompt.sum())
+    counts = replay(ORDER[:1], anchors)
+    both = informed(counts, 1), informed(counts, 3)
+    assert counts.widths_per_prompt.shape[1] == 2
+    row = choose_budget({}, anchors, anchors, batch, informed={1: both}).rows[-1]
+    steps = counts.forwards - int(counts.refreshes_per_prompt.sum())
     assert row.milliseconds_per_prompt == pytest.approx((10.0 * anchors.n_blocks + 80.0 * steps) / 6)
+    alone = choose_budget({}, anchors, anchors, one, informed={1: both}).rows[-1]
+    assert alone.milliseconds_per_prompt < row.milliseconds_per_prompt
 
 
 def test_held_out_prompts_must_be_two_at_least(anchors: AnchorTable) -> None:
