@@ -63,12 +63,16 @@ class Row:
         return self.tokens, self.targets, self.places, self.blocks, self.copies
 
 
-def noise(length: int, rng: random.Random) -> list[bool]:
+def noise(length: int, rng: random.Random, late: float = 0.0) -> list[bool]:
     """Say which of `length` positions are masked.
 
     Some blocks are masked completely. The others are either masked at random, at any ratio, or revealed from
-    the left with some positions further on: what confident-first decoding of such text looks like.
+    the left with some positions further on: what confident-first decoding of such text looks like. A share `late` of
+    all shows the end of such decoding: all is known but for some positions of one short span, which depend on each
+    other.
     """
+    if late and rng.random() < late:
+        return _late_noise(length, rng)
     draw = rng.random()
     if draw < 0.15:
         return [True] * length
@@ -81,6 +85,15 @@ def noise(length: int, rng: random.Random) -> list[bool]:
         masked = [k >= front and rng.random() >= sprinkle for k in range(length)]
     if not any(masked):
         masked[rng.randrange(length)] = True
+    return masked
+
+
+def _late_noise(length: int, rng: random.Random) -> list[bool]:
+    ratio, begin = rng.random(), rng.randrange(length)
+    span = range(begin, begin + rng.randint(2, 10))
+    masked = [k in span and rng.random() < ratio for k in range(length)]
+    if not any(masked):
+        masked[begin] = True
     return masked
 
 
@@ -165,17 +178,19 @@ def _hidden(text: BlockText, free: range, masked: Masked, begin: int) -> tuple[l
     return tokens, targets
 
 
-def make_row(prompt: list[int], answer: list[int], kind: str, block_length: int, rng: random.Random) -> Row:
+def make_row(
+    prompt: list[int], answer: list[int], kind: str, block_length: int, rng: random.Random, late: float = 0.0
+) -> Row:
     """Build one training row: one random block of the answer (bidirectional), or a run of blocks (block-causal)."""
     text = BlockText.of(prompt, answer, kind, block_length)
     if kind == "bidirectional":
         block = rng.choice(text.blocks)
         # Half of the rows end with the current block: it teaches the same at a third of the cost.
-        return bidirectional_row(text, block, noise(block_length, rng), whole=rng.random() < 0.5)
+        return bidirectional_row(text, block, noise(block_length, rng, late), whole=rng.random() < 0.5)
     count = min(max(1, _COPIED // block_length), len(text.blocks))
     first = rng.randint(text.blocks[0], text.blocks[-1] - count + 1)
     blocks = range(first, first + count)
-    return causal_row(text, blocks, [noise(len(text.free(block)), rng) for block in blocks])
+    return causal_row(text, blocks, [noise(len(text.free(block)), rng, late) for block in blocks])
 
 
 @dataclass(frozen=True)
@@ -191,12 +206,12 @@ class Batch:
 class BatchStream:
     """Endless batches of about `rows` positions, each of one bucket length.
 
-    What it yields follows from `rows`, `seed` and the weights of every call; `state` and `load` carry it over to
+    What it yields follows from `rows`, `seed`, `late` (see :func:`noise`) and the weights of every call; `state` and `load` carry it over to
     another process.
     """
 
-    def __init__(self, rows: int, seed: int) -> None:
-        self.rows = rows
+    def __init__(self, rows: int, seed: int, late: float = 0.0) -> None:
+        self.rows, self.late = rows, late
         self.rng = random.Random(seed)
         self.examples = {domain: stream(domain, "train", seed) for domain in MAKERS}
         self.waiting: dict[int, list[Row]] = {bucket: [] for bucket in BUCKETS}
@@ -207,7 +222,9 @@ class BatchStream:
         example = next(self.examples[rng.choices(list(weights), list(weights.values()))[0]])
         kind = rng.choice(tuple(SHARES))
         block_length = rng.choices(BLOCK_LENGTHS, SHARES[kind])[0]
-        return make_row(encode_symbols(example.prompt), encode_symbols(example.answer), kind, block_length, rng)
+        return make_row(
+            encode_symbols(example.prompt), encode_symbols(example.answer), kind, block_length, rng, self.late
+        )
 
     def next(self, weights: Weights) -> Batch:
         """Return the next batch that is full."""

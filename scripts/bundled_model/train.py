@@ -50,6 +50,7 @@ class Settings:
     average: float
     seed: int
     weights: str
+    late: float
     device: str
     threads: int
     compiled: bool
@@ -103,7 +104,7 @@ class Training:
         self.model = build_model(settings.layers, settings.width)
         self.model = self.model.to(device=settings.device, dtype=torch.bfloat16)
         self.optimizer = Optimizer(self.model, settings.lr, settings.adam_lr, settings.weight_decay)
-        self.batches = BatchStream(settings.batch_rows, settings.seed)
+        self.batches = BatchStream(settings.batch_rows, settings.seed, settings.late)
         self.mixture = read_weights(settings.weights)
         self.rows = self.targets = 0
         self.stages: list[dict[str, Any]] = []
@@ -245,6 +246,9 @@ def main(
     width: int = typer.Option(256, min=32),
     weights: str = typer.Option(
         WEIGHTS, help="How often each domain is drawn; STEP:MIXTURE;... changes it on the way."
+    ),
+    late: float = typer.Option(
+        0.3, min=0.0, max=1.0, help="Share of blocks that are known but for some positions of a short span."
     ),
     lr: float = typer.Option(0.02, help="Of Muon, for the hidden matrices."),
     adam_lr: float = typer.Option(0.004, help="Of Adam, for the rest."),

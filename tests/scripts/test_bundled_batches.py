@@ -18,6 +18,7 @@ from scripts.bundled_model.batches import (
     causal_row,
     collate,
     make_row,
+    noise,
 )
 from scripts.bundled_model.tokenizer import EOS_ID, MASK_ID
 from tests.support.models import tiny_llama
@@ -118,3 +119,12 @@ def test_weights_decide_the_domains():
     stream = BatchStream(1024, seed=0)
     heads = {int(stream.draw({"lines": 1.0, "code": 0.0}).tokens[0]) for _ in range(20)}
     assert len(heads) == 1
+
+
+def test_late_noise_masks_some_of_a_short_span() -> None:
+    rng = random.Random(3)
+    for length in (4, 16, 32):
+        for _ in range(200):
+            places = [k for k, masked in enumerate(noise(length, rng, late=1.0)) if masked]
+            assert 1 <= len(places) <= 10 and places[-1] - places[0] < 10
+    assert sum(sum(noise(32, rng)) > 10 for _ in range(200)) > 100  # without it most blocks are mostly masked
