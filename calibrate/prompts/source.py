@@ -144,14 +144,14 @@ def load_prompt_set(
     fraction: str | None = None,
     default: str = SPLITS[0],
 ) -> list[Prompt]:
-    """Load ``bundled`` or ``bundled/DOMAIN``, ``datasets:NAME`` (see ``calibrate.prompts.benchmarks``) or a JSONL file.
+    """Load ``bundled``, ``datasets:NAME`` (see ``calibrate.prompts.benchmarks``) or a JSONL file.
 
     Args:
-        source: which prompts.
+        source: which prompts; ``bundled/DOMAIN`` and ``bundled/DOMAIN+DOMAIN`` are those of some domains.
         split: of these; None: ``default`` where the source has splits, and else all of it. The bundled prompts and
             data sets have calibration, validation and test; a file has those that its lines name in ``split``, or
             with ``fraction`` the same three.
-        limit: keep the first prompts; bundled domains are interleaved first, so that every cut holds both.
+        limit: keep the first prompts; bundled domains take turns, so that every cut holds each of them as often.
         fraction: cuts a file that names no splits, see :class:`SplitFraction`.
         default: the split of a source that has some, when none is named.
 
@@ -172,12 +172,16 @@ def load_prompt_set(
         from calibrate.prompts.benchmarks import load_dataset_prompts
 
         return load_dataset_prompts(str(source), split)[:limit]
-    domain = str(source).partition("/")[2]
     prompts = read_prompts(PROMPTS_DIR / f"{split}.jsonl")
     domains = sorted({p.domain for p in prompts})
-    if domain and domain not in domains:
-        raise PromptError(f"the bundled prompts have no domain {quoted(domain)}, expected one of {', '.join(domains)}")
-    by_domain = [[p for p in prompts if p.domain == d] for d in ([domain] if domain else domains)]
+    named = str(source).partition("/")[2]
+    chosen = sorted(set(named.split("+"))) if named else domains
+    for domain in chosen:
+        if domain not in domains:
+            raise PromptError(
+                f"the bundled prompts have no domain {quoted(domain)}, expected one of {', '.join(domains)}"
+            )
+    by_domain = [[p for p in prompts if p.domain == domain] for domain in chosen]
     shortest = min(len(group) for group in by_domain)
     interleaved = [group[k] for k in range(shortest) for group in by_domain]
     return interleaved[:limit]

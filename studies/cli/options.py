@@ -36,7 +36,7 @@ PromptsOption = Annotated[
     str,
     typer.Option(
         "--prompts",
-        help="'bundled', 'bundled/DOMAIN', a JSONL file of {\"prompt\": text} or {\"tokens\": ids}, or "
+        help="'bundled', 'bundled/DOMAIN+DOMAIN', a JSONL file of {\"prompt\": text} or {\"tokens\": ids}, or "
         "'datasets:NAME' (gsm8k, math500, humaneval, mbpp; see docs/recording.md).",
     ),
 ]

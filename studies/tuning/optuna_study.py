@@ -197,7 +197,7 @@ def _two(data: StudyData) -> list[str]:
     if len(names) != 2:
         raise StudyError(
             f"a study of kind 'domains' needs prompts of exactly two domains, got {', '.join(names) or 'none'}; "
-            "name the prompt set that was recorded, for example --prompts bundled --split calibration"
+            "record prompts of two, for example bundled/lists+code, and name them with --prompts"
         )
     return names
 

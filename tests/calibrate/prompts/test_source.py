@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from calibrate.bundled import DOMAINS
 from calibrate.prompts.encoding import encode_prompts, prompt_hash, prompt_set_hash
 from calibrate.prompts.prompt import SPLITS, Prompt, PromptError
 from calibrate.prompts.source import SplitFraction, has_splits, load_all_splits, load_prompt_set, read_prompts
@@ -140,13 +141,21 @@ def test_a_limit_below_one_is_refused(file, limit):
 
 def test_bundled_splits_hold_every_domain_in_every_cut():
     for split in SPLITS:
-        some = load_prompt_set("bundled", split, limit=8)
-        domains = {prompt.domain for prompt in some}
-        assert len(domains) == 2
-        assert {prompt.domain for prompt in some[:2]} == domains
-        one = load_prompt_set(f"bundled/{some[0].domain}", split)
-        assert {prompt.domain for prompt in one} == {some[0].domain}
-        assert one[:4] == some[::2]
+        every = len(DOMAINS)
+        some = load_prompt_set("bundled", split, limit=4 * every)
+        assert [prompt.domain for prompt in some] == 4 * sorted(DOMAINS)
+        for number, domain in enumerate(sorted(DOMAINS)):
+            one = load_prompt_set(f"bundled/{domain}", split)
+            assert {prompt.domain for prompt in one} == {domain}
+            assert one[:4] == some[number::every]
+
+
+def test_some_of_the_bundled_domains_take_turns_in_one_order():
+    found = load_prompt_set("bundled/lists+code", "test", limit=4)
+    assert [prompt.domain for prompt in found] == ["code", "lists", "code", "lists"]
+    assert found[::2] == load_prompt_set("bundled/code", "test", limit=2)
+    for same in ("bundled/code+lists", "bundled/lists+code+lists"):
+        assert load_prompt_set(same, "test", limit=4) == found
 
 
 def test_unknown_splits_and_domains_are_refused():
@@ -154,6 +163,10 @@ def test_unknown_splits_and_domains_are_refused():
         load_prompt_set("bundled", "train")
     with pytest.raises(PromptError, match='the bundled prompts have no domain "poems", expected one of '):
         load_prompt_set("bundled/poems")
+    with pytest.raises(PromptError, match='have no domain "poems", expected one of '):
+        load_prompt_set("bundled/lists+poems")
+    with pytest.raises(PromptError, match='have no domain "", expected one of '):
+        load_prompt_set("bundled/lists+")
 
 
 def test_a_folder_called_bundled_does_not_hide_the_bundled_prompts(tmp_path, monkeypatch):
