@@ -1,7 +1,8 @@
 """Does a graph travel? Held-out nfe reduction of graphs made on one domain (rows) and run on another (columns).
 
-The confidence chain stands below as a row of its own: it is made on nothing, so what a foreign graph keeps above it is
-what calibration on other prompts is still worth.
+The last row and the last column are all domains together, where the study has them. The confidence chain stands below
+as a row of its own: it is made on nothing, so what a foreign graph keeps above it is what calibration on other prompts
+is still worth.
 """
 
 from __future__ import annotations
@@ -19,11 +20,10 @@ from figures.canvas.page import colour_bar, finish, new_figure, style_axes
 from figures.canvas.style import LABEL_SIZE, SEQUENTIAL, SMALL_SIZE, method_style, on_colour
 from figures.canvas.words import cautious, percent, prompts_of
 from figures.plots.ablation import best_method, usual_budget
-from figures.records.ablation import Ablation, AblationRow
+from figures.records.ablation import ALL_DOMAINS, ARROW, Ablation, AblationRow
 from figures.records.record import FigureDataError
 from figures.records.run import BASELINES
 
-ARROW = " -> "
 CHAIN = "chain"
 FRAME = "#E69F00"  # stands out from every colour of the map
 _TABLE = ("method", "budget", "made_on", "run_on", "prompts", "nfe_reduction", "low", "high")
@@ -125,28 +125,35 @@ def draw_domain_matrix(ablation: Ablation, method: str | None = None, budget: in
     colour_bar(figure, axes, ScalarMappable(norm, SEQUENTIAL), "NFE reduction (×)", pad=0.02, aspect=18)
     note = (
         f"NFE reduction (× fewer forwards) on {prompts_of('test', ablation.test_prompts())} of the column, 95 % "
-        "intervals over prompts in brackets. Framed: the graph made on the domain it is run on. Graphs are not "
-        f"compared in pairs here. {ablation.about()}"
+        "intervals over prompts in brackets. Framed: the graph made on the domain it is run on. Read down a "
+        f"column, for domains differ in what can be saved. Graphs are not compared in pairs here. {ablation.about()}"
     )
     finish(figure, headline(found), note.rstrip())
     return figure
 
 
 def headline(found: Matrix) -> str:
-    """Which shares of the NFE reduction graphs keep on other domains, against the graphs made there."""
-    shares = [
-        row.nfe_reduction / found.cells[run, run].nfe_reduction
-        for (made, run), row in found.cells.items()
-        if made != run and (run, run) in found.cells
-    ]
-    if not shares:
-        text = f"NFE reduction of {method_style(found.method).label} graphs across domains, D = {found.budget}"
+    """Which shares of the NFE reduction graphs keep on a domain, against the graph made there.
+
+    Graphs of another domain and one of all domains have a range each; on all domains together no graph is foreign.
+    """
+    foreign, pooled = list[float](), list[float]()
+    for (made, run), row in found.cells.items():
+        if made != run != ALL_DOMAINS and (run, run) in found.cells:
+            share = row.nfe_reduction / found.cells[run, run].nfe_reduction
+            (pooled if made == ALL_DOMAINS else foreign).append(share)
+    parts = [f"graphs made on another domain reach {_range(foreign)}"] if foreign else []
+    parts += [f"one made on all domains {'reaches ' * (not foreign)}{_range(pooled)}"] if pooled else []
+    if parts:
+        text = f"D = {found.budget}: {', '.join(parts)} of the NFE reduction of those made on the same domain"
     else:
-        low, high = percent(min(shares)), percent(max(shares))
-        text = f"D = {found.budget}: graphs made on other prompts reach "
-        text += low if low == high else f"{low} to {high}"
-        text += " of the NFE reduction of those made on the same domain"
+        text = f"NFE reduction of {method_style(found.method).label} graphs across domains, D = {found.budget}"
     return cautious(text, [row.prompts for row in found.cells.values()])
+
+
+def _range(shares: list[float]) -> str:
+    low, high = percent(min(shares)), percent(max(shares))
+    return low if low == high else f"{low} to {high}"
 
 
 def _draw_cell(axes: Axes, x: float, y: float, row: AblationRow, norm: Normalize, framed: bool) -> None:

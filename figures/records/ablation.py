@@ -13,6 +13,11 @@ from verify.files.quoting import plain_or_quoted
 from verify.files.strict_json import Words, fail
 from verify.files.typed_json import NOT_SAVED, Amount, Count, Name
 
+#: A setting of the study of domains is "made on -> run on".
+ARROW = " -> "
+#: The name of all domains together in such a setting.
+ALL_DOMAINS = "all"
+
 
 @dataclass(frozen=True)
 class AblationRow:

@@ -22,7 +22,7 @@ from drafting.replay import replay
 from drafting.searches.methods import SearchInput, find_graphs
 from drafting.searches.readings import READINGS
 from drafting.trie import PrefixTrie
-from figures.records.ablation import Ablation, AblationRow
+from figures.records.ablation import ALL_DOMAINS, ARROW, Ablation, AblationRow
 from figures.records.record import save_record
 from figures.records.run import RESULTS_NAME, Split
 from studies.runs.configuration import CalibrationConfig, encoded_splits
@@ -76,10 +76,10 @@ def _temperature(base: CalibrationConfig) -> Iterator[Setting]:
 
 
 def _domain(base: CalibrationConfig) -> Iterator[Setting]:
-    sources = {domain: f"bundled/{domain}" for domain in DOMAINS} | {"both": "bundled"}
+    sources = {domain: f"bundled/{domain}" for domain in DOMAINS} | {ALL_DOMAINS: "bundled"}
     for made_on, search in sources.items():
         for run_on, test in sources.items():
-            yield Setting(f"{made_on} -> {run_on}", _one(base, prompts=search), test)
+            yield Setting(f"{made_on}{ARROW}{run_on}", _one(base, prompts=search), test)
 
 
 def _accumulation(base: CalibrationConfig) -> Iterator[Setting]:

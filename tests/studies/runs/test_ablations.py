@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from calibrate.bundled import DOMAINS
 from calibrate.traces.table import read_traces
 from drafting.anchors import AnchorTable
 from drafting.replay import replay
@@ -73,7 +75,10 @@ def test_settings_vary_one_thing(base: CalibrationConfig) -> None:
         for setting in settings:
             assert replace(setting.config, **{field: getattr(base, field)}) == base
     matrix = list(STUDIES["domain"].settings(base))
-    assert len(matrix) == 9 and {s.config.prompts for s in matrix} == {"bundled", "bundled/lists", "bundled/code"}
+    sources = ["bundled", *(f"bundled/{domain}" for domain in DOMAINS)]
+    assert {(s.config.prompts, s.test_prompts_from) for s in matrix} == set(itertools.product(sources, sources))
+    assert len({s.label for s in matrix}) == len(matrix) == len(sources) ** 2
+    assert matrix[0].label == f"{DOMAINS[0]} -> {DOMAINS[0]}" and matrix[-1].label == "all -> all"
 
 
 def test_unknown_study(base: CalibrationConfig, tmp_path: Path) -> None:
