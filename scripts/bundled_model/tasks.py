@@ -23,7 +23,7 @@ from pathlib import Path
 
 from calibrate.bundled import DOMAINS, PROMPTS_DIR, SPLITS
 from calibrate.bundled.answers import GRAMMARS
-from calibrate.bundled.grammar import draw
+from calibrate.bundled.grammar import OneText, draw
 from calibrate.bundled.lines import LINE_OPERATIONS, NEWCOMERS
 from calibrate.bundled.rules import LIST_OPERATIONS, STATEMENTS, apply_operation
 from calibrate.bundled.stories import NAMES, NUMBERS, PLACES, PRONOUNS, STORY_SYMBOLS, THINGS
@@ -177,10 +177,22 @@ def heldout(split: str, per_domain: int = 96, seed: int = 0, domains: Sequence[s
     return rows
 
 
+def prompt_rows(split: str, domains: Sequence[str] = DOMAINS) -> list[dict[str, str]]:
+    """Return what the file of a split holds: an answer only where it is the one right answer.
+
+    An answer that was drawn is one of many, and who compared with it would call the others wrong.
+    """
+    rows = heldout(split, domains=domains)
+    for row in rows:
+        if not isinstance(GRAMMARS[row["domain"]](row["prompt"]), OneText):
+            del row["answer"]
+    return rows
+
+
 def write_prompts(directory: Path = PROMPTS_DIR, domains: Sequence[str] = DOMAINS) -> None:
     """Write the three held-out prompt sets as JSONL."""
     for split in SPLITS:
-        lines = [json.dumps(row) + "\n" for row in heldout(split, domains=domains)]
+        lines = [json.dumps(row) + "\n" for row in prompt_rows(split, domains)]
         with write_atomically(directory / f"{split}.jsonl") as temporary:
             temporary.write_text("".join(lines), encoding="utf-8")
 

@@ -83,6 +83,15 @@ def test_answers_are_drawn_anew_for_every_prompt(domain):
     assert [example.prompt for example in itertools.islice(stream, 20)] == [example.prompt for example in usual]
 
 
+def test_a_prompt_file_has_answers_only_where_no_other_is_right():
+    rows = tasks.prompt_rows("validation", ("lists", "code", "stories", "lines"))
+    assert {row["domain"] for row in rows if "answer" in row} == {"lists", "code"}
+    assert {row["domain"] for row in rows if "answer" not in row} == {"stories", "lines"}
+    assert [row["prompt"] for row in rows if row["domain"] == "lines"] == [
+        row["prompt"] for row in tasks.heldout("validation", domains=("lines",))
+    ]
+
+
 def test_unknown_names():
     with pytest.raises(ValueError, match="unknown domain 'rhymes', expected one of lists, code"):
         tasks.stream("rhymes", "train", 0)
