@@ -28,7 +28,7 @@ PARAMETERS = (
     Parameter("order_blind", 0.0, 1.0, 0.0, "0 = anchors that reach a node through the graph, 1 = in any order"),
     Parameter("parent_bonus", 0.0, 1.0, 0.0, "share of the weight of its parents that a node is credited with"),
     Parameter("visited", 0.0, 1.0, 0.0, "0 = all anchors alike, 1 = those that a decode with the greedy graph visits"),
-    Parameter("domain_mix", 0.0, 1.0, 0.5, "weight of the first domain against the others; there with two domains"),
+    Parameter("domain_mix", 0.0, 1.0, 0.5, "weight of the first domain against the others; there with several domains"),
 )
 _BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
 
