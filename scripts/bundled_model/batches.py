@@ -206,8 +206,8 @@ class Batch:
 class BatchStream:
     """Endless batches of about `rows` positions, each of one bucket length.
 
-    What it yields follows from `rows`, `seed`, `late` (see :func:`noise`) and the weights of every call; `state` and `load` carry it over to
-    another process.
+    What it yields follows from `rows`, `seed`, `late` (see :func:`noise`) and the weights of every call; `state` and
+    `load` carry it over to another process.
     """
 
     def __init__(self, rows: int, seed: int, late: float = 0.0) -> None:
