@@ -42,9 +42,11 @@ class DrivenRanks:
         """Of the forward that was run."""
         return self.paid.query_tokens
 
-    def rank(self, mask_token_id: int, top_j: int, keep_logits: bool = True) -> list[RankedBlocks]:
+    def rank(
+        self, mask_token_id: int, top_j: int, keep_logits: bool = True, entropies: bool = False
+    ) -> list[RankedBlocks]:
         """Rank the logits that were computed, for the time that takes, and give the recorded ranks."""
-        self.paid.rank(mask_token_id, top_j, keep_logits)
+        self.paid.rank(mask_token_id, top_j, keep_logits, entropies)
         return self.known
 
 

@@ -76,8 +76,14 @@ def replay_states(
     exactness(facts["cache"], backend)
     most = most_bridges(drafter, facts["cache"], log.offers_copies)
     bridges = most > 0
+    policy = make_policy(facts["policy"], facts["temperature"])
+    if policy.ranks > facts["top_j"]:
+        raise ReplayError(
+            f"policy {policy.spec} reads {policy.ranks} vocabulary ranks, but the log keeps {facts['top_j']}; record "
+            f"it again with --top-j {policy.ranks} or more"
+        )
     rules = DecodeRules(
-        make_policy(facts["policy"], facts["temperature"]),
+        policy,
         drafter,
         facts["mask_token_id"],
         _ANY_TOKEN,
@@ -184,4 +190,6 @@ def ranked_blocks(found: Sequence[tuple[BlockStates, int]]) -> RankedBlocks:
     """The distributions of states of a log (:meth:`StateLog.find`), at least one, as a forward would give them."""
     token = np.stack([block.token[number] for block, number in found])
     probability = np.stack([block.probability[number] for block, number in found])
-    return RankedBlocks(token, probability, None, np.full(token.shape[:2], -1))
+    entropies = [block.entropy[number] for block, number in found if block.entropy is not None]
+    entropy = np.stack(entropies) if len(entropies) == len(found) else None
+    return RankedBlocks(token, probability, None, np.full(token.shape[:2], -1), entropy)

@@ -104,10 +104,12 @@ def decode(
         engine: what runs the forwards; one that suits the denoiser when left out.
 
     Raises:
-        LayoutError: lengths or cache mode do not fit, or a formula needs a vocabulary rank above ``top_j``.
-        DecodeError: the policy commits what no state of the block can hold (a position that is not masked, a token
-            outside the vocabulary, the mask token), nothing where it must not, or nothing ``MAX_EMPTY_STEPS`` times in
-            a row; or the prompt holds the mask token or an id outside the vocabulary.
+        LayoutError: lengths or cache mode do not fit, or a formula or the policy needs a vocabulary rank above
+            ``top_j``.
+        DecodeError: the policy takes committed positions back; or it commits what no state of the block can hold (a
+            position that is not masked, a token outside the vocabulary, the mask token), nothing where it must not, or
+            nothing ``MAX_EMPTY_STEPS`` times in a row; or the prompt holds the mask token or an id outside the
+            vocabulary.
         FloatingPointError: the model returned logits that cannot be ranked.
 
     >>> from calibrate import load_checkpoint
@@ -163,6 +165,11 @@ def decode_batch(
     if drafter.max_vocabulary_rank > config.top_j:
         raise LayoutError(
             f"the drafts read vocabulary rank {drafter.max_vocabulary_rank}, but only top_j={config.top_j} are kept; "
+            f"raise top_j"
+        )
+    if policy.ranks > config.top_j:
+        raise LayoutError(
+            f"policy {policy.spec} reads {policy.ranks} vocabulary ranks, but only top_j={config.top_j} are kept; "
             f"raise top_j"
         )
     promise = exactness(config.cache, config.backend)
@@ -238,7 +245,7 @@ def _run(
             (prompt_index, prompt), layout = waiting.popleft()
             engine.open(len(active), prompt_index, layout)
             active.append(SequenceDecoder(rules, prompt, layout, prompt_index))
-        _advance(engine, active, rules.mask_token_id, top_j, rules.policy.needs == "logits")
+        _advance(engine, active, rules, top_j)
         for slot in reversed(range(len(active))):
             if not active[slot].done:
                 continue
@@ -250,9 +257,7 @@ def _run(
 
 
 @torch.inference_mode()
-def _advance(
-    engine: Engine, active: Sequence[SequenceDecoder], mask_token_id: int, top_j: int, keep_logits: bool
-) -> None:
+def _advance(engine: Engine, active: Sequence[SequenceDecoder], rules: DecodeRules, top_j: int) -> None:
     """One forward: of the blocks that begin, if there are any, else of all sequences together."""
     due = [slot for slot, sequence in enumerate(active) if sequence.refresh_due]
     slots = due or range(len(active))
@@ -265,7 +270,8 @@ def _advance(
                 engine.cross(slot, one.tokens, one.start)
                 one.crossed = False
         result = engine.step(slots, [one.states for one in chosen], [one.bridges for one in chosen])
-    ranks = result.rank(mask_token_id, top_j, keep_logits)
+    needs = rules.policy.needs
+    ranks = result.rank(rules.mask_token_id, top_j, keep_logits=needs == "logits", entropies=needs == "entropy")
     for sequence, ranked, query_tokens in zip(chosen, ranks, result.query_tokens, strict=True):
         sequence.advance(ranked, query_tokens)
 

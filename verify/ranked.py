@@ -31,12 +31,15 @@ class RankedBlocks:
         logits: [n, V] as the model gave them, still on its device; None where the policy does not read them, so that
             ranks that are kept hold no memory of the device.
         row_of: int [B, L], the row of ``logits`` that a position's distribution is, -1 where it was not ranked.
+        entropy: float64 [B, L], entropies of whole distributions in nats, as ``top_probability``; None where the policy
+            does not read them.
     """
 
     top_token: np.ndarray
     top_probability: np.ndarray
     logits: torch.Tensor | None
     row_of: np.ndarray
+    entropy: np.ndarray | None = None
 
     @cached_property
     def log_odds(self) -> np.ndarray:

@@ -17,7 +17,7 @@ RANKING_CHUNK = 1 << 25
 
 
 def gather_blocks(
-    ranked: tuple[np.ndarray, np.ndarray],
+    ranked: tuple[np.ndarray, np.ndarray, np.ndarray | None],
     logits: torch.Tensor | None,
     unit: np.ndarray,
     offset: np.ndarray,
@@ -34,25 +34,33 @@ def gather_blocks(
         blocks: how many blocks, ``B``.
         length: ``L``.
     """
-    token, probability = ranked
+    token, probability, entropies = ranked
     top_token = np.zeros((blocks, length, token.shape[1]), dtype=np.int32)
     top_probability = np.full(top_token.shape, np.nan)
     row_of = np.full((blocks, length), -1, dtype=np.int64)
     top_token[unit, offset], top_probability[unit, offset] = token, probability
     row_of[unit, offset] = np.arange(len(unit))
-    return RankedBlocks(top_token, top_probability, logits, row_of)
+    entropy = None
+    if entropies is not None:
+        entropy = np.full((blocks, length), np.nan)
+        entropy[unit, offset] = entropies
+    return RankedBlocks(top_token, top_probability, logits, row_of, entropy)
 
 
-def rank_rows(logits: torch.Tensor, mask_token_id: int, top_j: int) -> tuple[np.ndarray, np.ndarray]:
+def rank_rows(
+    logits: torch.Tensor, mask_token_id: int, top_j: int, entropies: bool = False
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Rank the vocabulary of every row on its device; one transfer to the host, and it is the only wait for the device.
 
     Args:
         logits: [n, V], any floating dtype; left as they are.
         mask_token_id: excluded before the softmax, so that it is neither a token nor part of a denominator.
         top_j: how many vocabulary ranks to keep; fewer when the vocabulary has fewer tokens.
+        entropies: whether the entropies are asked for; they cost one pass more.
 
     Returns:
-        int32 [n, J] tokens in vocabulary-rank order and float64 [n, J] their probabilities, on the host.
+        int32 [n, J] tokens in vocabulary-rank order, float64 [n, J] their probabilities, and float64 [n] the entropies
+        of the rows in nats, the mask token left out (None where not asked for); on the host.
 
     Raises:
         FloatingPointError: a row holds NaN or +inf, or no finite logit; ranks of it would be arbitrary.
@@ -61,15 +69,19 @@ def rank_rows(logits: torch.Tensor, mask_token_id: int, top_j: int) -> tuple[np.
     """
     top_j = min(top_j, logits.shape[-1] - 1)
     rows = max(1, RANKING_CHUNK // logits.shape[1])
-    parts = [_rank_part(logits[low : low + rows], mask_token_id, top_j) for low in range(0, len(logits), rows)]
+    parts = [
+        _rank_part(logits[low : low + rows], mask_token_id, top_j, entropies) for low in range(0, len(logits), rows)
+    ]
     packed = (torch.cat(parts) if len(parts) > 1 else parts[0]).cpu().numpy()
     if not packed[:, -1].all():
         raise FloatingPointError("the model returned NaN, +inf or only -inf logits; check its weights and dtype")
-    return packed[:, :top_j].astype(np.int32), np.ascontiguousarray(packed[:, top_j:-1]).view(np.float64)
+    numbers = np.ascontiguousarray(packed[:, top_j:-1]).view(np.float64)
+    return packed[:, :top_j].astype(np.int32), numbers[:, :top_j], numbers[:, top_j] if entropies else None
 
 
-def _rank_part(logits: torch.Tensor, mask_token_id: int, top_j: int) -> torch.Tensor:
-    """int64 [n, 2 J + 1], still on the device: tokens, the bits of their float64 probabilities, 1 for a sound row."""
+def _rank_part(logits: torch.Tensor, mask_token_id: int, top_j: int, entropies: bool) -> torch.Tensor:
+    """int64 [n, 2 J + 1 (+ 1)], still on the device: tokens, the bits of their float64 probabilities (and of the row's
+    entropy), 1 for a sound row."""
     top = _top_exactly if logits.dtype == torch.float64 else _top_by_key
     top_score, top_token = top(logits, mask_token_id, top_j)
     highest = top_score[:, :1]
@@ -81,7 +93,10 @@ def _rank_part(logits: torch.Tensor, mask_token_id: int, top_j: int) -> torch.Te
     probability = torch.exp(top_score - highest) / total
     # A NaN anywhere in a row reaches its denominator, an infinite or absent highest score is seen at once.
     sound = (torch.isfinite(highest) & torch.isfinite(total)).to(torch.int64)
-    return torch.cat([top_token, probability.view(torch.int64), sound], dim=1)
+    numbers = [probability]
+    if entropies:
+        numbers.append(torch.special.entr(terms.div_(total)).sum(dim=1, keepdim=True))
+    return torch.cat([top_token, *(number.view(torch.int64) for number in numbers), sound], dim=1)
 
 
 def _top_by_key(logits: torch.Tensor, mask_token_id: int, top_j: int) -> tuple[torch.Tensor, torch.Tensor]:

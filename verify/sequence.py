@@ -79,6 +79,26 @@ class DecodeRules:
     bridges: bool = False
     copies: bool = False
 
+    def __post_init__(self) -> None:
+        """Refuse a policy that this loop cannot follow, with a DecodeError."""
+        check_monotone(self.policy)
+
+
+def check_monotone(policy: Policy) -> None:
+    """Refuse a policy that takes committed positions back.
+
+    Drafts are unions of what was committed and the block ends when nothing is masked, so neither drafts nor the end of
+    a block mean anything under such a rule.
+
+    Raises:
+        DecodeError: the policy is not monotone.
+    """
+    if not policy.monotone:
+        raise DecodeError(
+            f"policy {policy.spec} takes committed positions back (it says that it is not monotone), but this loop and "
+            "its drafts are for rules whose commits stay; decode with another policy"
+        )
+
 
 class SequenceDecoder:
     """The state of one sequence: which forward it needs next, and what it has cost so far.

@@ -9,6 +9,7 @@ from verify.denoiser import Denoiser
 from verify.drafts import DraftFiller
 from verify.graph.file import GraphFile, Validity
 from verify.policies.contract import Policy
+from verify.sequence import check_monotone
 
 
 class ValidityMismatchError(ValueError):
@@ -42,6 +43,7 @@ class Verifier:
     Raises:
         ValidityMismatchError: the graph was calibrated for another model, policy, block length, cache mode or
             temperature; such a graph would still give the right tokens, but not the forwards it promises.
+        DecodeError: the policy takes committed positions back.
 
     >>> from calibrate import load_checkpoint
     >>> from verify import DecodeConfig, GraphFile, Validity, make_policy
@@ -65,6 +67,7 @@ class Verifier:
         model: str,
         model_revision: str | None = None,
     ) -> None:
+        check_monotone(policy)
         if wrong := graph.validity.mismatches(run_validity(model, model_revision, policy, config)):
             raise ValidityMismatchError("the graph is not valid for this run: " + "; ".join(wrong))
         self.graph, self.denoiser, self.policy, self.config = graph, denoiser, policy, config

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from calibrate.models.checkpoint import Checkpoint
 from calibrate.recording.recorder import RecordingSpeed, Share, record_alone, run_facts
-from calibrate.traces.state_log import STATE_SCHEMA, StateLog, read_states
+from calibrate.traces.state_log import STATE_SCHEMA, StateLog, log_schema, read_states
 from calibrate.traces.table import TraceError
 from verify.decoding import DecodeConfig, ForwardFact, StepFact
 from verify.denoiser import offers_copies
@@ -20,11 +20,14 @@ from verify.policies.contract import Policy
 
 
 class StateLogBuilder:
-    """An observer that turns forwards into rows of a state log; forwards of several prompts may come interleaved."""
+    """An observer that turns forwards into rows of a state log; forwards of several prompts may come interleaved.
 
-    schema = STATE_SCHEMA
+    Args:
+        schema: its columns (:func:`calibrate.traces.state_log.log_schema`).
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, schema: pa.Schema = STATE_SCHEMA) -> None:
+        self.schema = schema
         self._forwards: dict[int, list[ForwardFact]] = {}
         self._commits: dict[tuple[int, int], dict[int, int]] = {}
 
@@ -50,7 +53,7 @@ class StateLogBuilder:
         Those that a decode reached come before those that a draft or a bridge evaluated: in a near-lossless mode the
         distributions differ, and the decode went on with the first.
         """
-        columns: dict[str, list[Any]] = {name: [] for name in STATE_SCHEMA.names}
+        columns: dict[str, list[Any]] = {name: [] for name in self.schema.names}
         for prompt_index in sorted(prompt_indices):
             facts = self._forwards[prompt_index]
             ends = self._ends(prompt_index, facts[0].states[0])
@@ -64,10 +67,10 @@ class StateLogBuilder:
                     behind = complete[:0] if (complete == ends[fact.block]).all() else complete
                     self._add(columns, seen, fact, number, fact.block + 1, behind, state)
             for block, end in ends.items():
-                row: tuple[Any, ...] = (prompt_index, block, end[:0], end, [], [])
-                for name, value in zip(STATE_SCHEMA.names, row, strict=True):
-                    columns[name].append(value)
-        return pa.Table.from_pydict(columns, schema=STATE_SCHEMA)
+                row: dict[str, Any] = dict(prompt_index=prompt_index, block=block, behind=end[:0], state=end)
+                for name, column in columns.items():
+                    column.append(row.get(name, []))
+        return pa.Table.from_pydict(columns, schema=self.schema)
 
     def _ends(self, prompt_index: int, first: np.ndarray) -> dict[int, np.ndarray]:
         """How the blocks of a prompt ended; ``first`` (int64 [L]): its first one, perhaps with a tail of the prompt."""
@@ -99,6 +102,14 @@ class StateLogBuilder:
         columns["state"].append(state)
         columns["top_token"].append(fact.ranked.top_token[number, masked].reshape(-1))
         columns["top_probability"].append(fact.ranked.top_probability[number, masked].reshape(-1))
+        if "entropy" in columns:
+            assert fact.ranked.entropy is not None  # the policy reads them
+            columns["entropy"].append(fact.ranked.entropy[number, masked])
+
+
+def can_be_logged(policy: Policy) -> bool:
+    """Whether a state log holds all that ``policy`` reads."""
+    return policy.needs != "logits"
 
 
 def check_logged(policy: Policy) -> None:
@@ -107,10 +118,10 @@ def check_logged(policy: Policy) -> None:
     Raises:
         TraceError: it reads all logits, of which a log keeps the best only.
     """
-    if policy.needs != "top_j":
+    if not can_be_logged(policy):
         raise TraceError(
-            f"a state log keeps the best tokens of every state, but policy {policy.spec} at temperature "
-            f"{policy.temperature:g} reads all logits; decode with the drafter instead, `draftgraph verify` counts"
+            f"a state log keeps the best tokens of every state, but policy {policy.spec} reads all logits; decode with "
+            "the drafter instead, `draftgraph verify` counts"
         )
 
 
@@ -124,8 +135,8 @@ def state_facts(
     chat: bool = False,
     prompt_source: str | None = None,
 ) -> dict[str, Any]:
-    """The facts that a state log is valid for: those of a trace, the drafter, the back-end and lengths of prompts, and
-    whether the model offers copies.
+    """The facts that a state log is valid for: those of a trace, the drafter, the back-end and lengths of prompts,
+    whether the model offers copies, and ``entropies`` where they are logged.
 
     Raises:
         TraceError: as in :func:`check_logged` and :func:`calibrate.recording.recorder.run_facts`.
@@ -133,6 +144,8 @@ def state_facts(
     check_logged(policy)
     described = drafter.describe()
     facts = run_facts(checkpoint, policy, config, prompts, chat=chat, prompt_source=prompt_source, drafter=described)
+    if policy.needs == "entropy":
+        facts["entropies"] = True
     return {
         **facts,
         "prompt_lengths": [len(prompt) for prompt in prompts],
@@ -173,7 +186,7 @@ def record_states(
     folder = Path(folder)
     share = Share(
         checkpoint, prompts, policy, config, folder,
-        batch_size=batch_size, shard_prompts=shard_prompts, builder=StateLogBuilder(), drafts=drafter,
+        batch_size=batch_size, shard_prompts=shard_prompts, builder=StateLogBuilder(log_schema(facts)), drafts=drafter,
     )  # fmt: skip
     record_alone(share, facts, on_prompt, on_end)
     return read_states(folder)

@@ -11,7 +11,7 @@ On disk a log is a folder like that of a trace: ``manifest.json`` and Parquet sh
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,9 @@ STATE_SCHEMA = pa.schema(
     ]
 )
 
+#: The same of a decode whose policy reads entropies: float64 of the masked positions, offsets ascending.
+ENTROPY_SCHEMA = STATE_SCHEMA.append(pa.field("entropy", pa.list_(pa.float64())))
+
 #: Facts in which logs that are read as one may differ.
 _OWN_FACTS = frozenset(
     {"drafter", "tool_version", "model_source", "device_name", "prompt_source", "chat", "offers_copies"}
@@ -49,11 +52,13 @@ class BlockStates:
         index: what a state stands behind (empty for the real course) and the state itself, as bytes -> its number.
         token: int32 [n, L, J], as in :class:`verify.ranked.RankedBlocks`.
         probability: float64 [n, L, J], NaN at committed positions.
+        entropy: float64 [n, L], NaN at committed positions; None in a log without entropies.
     """
 
     index: dict[tuple[bytes, bytes], int]
     token: np.ndarray
     probability: np.ndarray
+    entropy: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,6 +142,11 @@ class StateLog:
         )
 
 
+def log_schema(facts: Mapping[str, Any]) -> pa.Schema:
+    """The columns of the shards of a log, by the facts of its run: those of a policy that reads entropies say so."""
+    return ENTROPY_SCHEMA if facts.get("entropies") else STATE_SCHEMA
+
+
 def is_state_log(folder: str | Path) -> bool:
     """Whether the folder of a recording holds a state log; a trace of plain decoding is none.
 
@@ -163,7 +173,8 @@ def read_states(folders: str | Path | Sequence[str | Path], *, partial: bool = F
                 f"{path} holds a trace of plain decoding, expected a log of evaluated states; record one with "
                 "`draftgraph record --drafter informed`"
             )
-    read = [read_whole(path, STATE_SCHEMA, partial=partial) for path in paths]
+    schemas = [log_schema(read_manifest(path)["run"]) for path in paths]
+    read = [read_whole(path, schema, partial=partial) for path, schema in zip(paths, schemas, strict=True)]
     facts = read[0][0]
     for path, (other, _) in zip(paths[1:], read[1:], strict=True):
         different = differing_facts(facts, other, [key for key in facts if key not in _OWN_FACTS])
@@ -194,14 +205,18 @@ def states_of_table(table: pa.Table, metadata: dict[str, Any]) -> StateLog:
     token = np.zeros((rows, length, top_j), dtype=np.int32)
     probability = np.full((rows, length, top_j), np.nan)
     masked = states == mask
-    for name, target in (("top_token", token), ("top_probability", probability)):
-        values = _values(table, name)
-        if len(values) != np.count_nonzero(masked) * top_j:
+    entropy = np.full((rows, length), np.nan) if "entropy" in table.schema.names else None
+    columns = {"top_token": token, "top_probability": probability}
+    if entropy is not None:
+        columns["entropy"] = entropy
+    for name, target in columns.items():
+        values, expected = _values(table, name), np.count_nonzero(masked) * int(np.prod(target.shape[2:]))
+        if len(values) != expected:
             raise TraceError(
-                f"the log's column {name} has {len(values)} entries, expected {np.count_nonzero(masked) * top_j} "
-                f"(top_j={top_j}); its shards and its manifest do not belong together, record again"
+                f"the log's column {name} has {len(values)} entries, expected {expected} (top_j={top_j}); its shards "
+                "and its manifest do not belong together, record again"
             )
-        target[masked] = values.reshape(-1, top_j)
+        target[masked] = values.reshape(-1, *target.shape[2:])
     behind = [np.array(one, dtype=np.int64).tobytes() for one in table.column("behind").to_pylist()]
     found: dict[tuple[int, int], dict[tuple[bytes, bytes], int]] = {}
     kept: dict[tuple[int, int], list[int]] = {}
@@ -223,7 +238,12 @@ def states_of_table(table: pa.Table, metadata: dict[str, Any]) -> StateLog:
             kept.setdefault((prompt_index, number), []).append(row)
         if number == 0 and prompt_index not in first:  # the refresh forward of the first block comes first
             first[prompt_index] = states[row]
-    blocks = {key: BlockStates(index, token[kept[key]], probability[kept[key]]) for key, index in found.items()}
+    blocks = {
+        key: BlockStates(
+            index, token[kept[key]], probability[kept[key]], None if entropy is None else entropy[kept[key]]
+        )
+        for key, index in found.items()
+    }
     return StateLog(blocks, first, ends, metadata)
 
 

@@ -22,6 +22,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from verify.files.writing import write_atomically
+from verify.policies.contract import PolicyError
+from verify.policies.specification import canonical_policy
 
 TRACE_FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -268,10 +270,11 @@ def shard_paths(folder: Path) -> list[Path]:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Read ``manifest.json`` of a trace folder.
+    """Read ``manifest.json`` of a trace folder; its policy is made complete where the temperature stood beside it only.
 
     Raises:
-        TraceError: no manifest, not JSON, or a format version that this code does not read.
+        TraceError: no manifest, not JSON, or a format version that this code does not read; or a policy with another
+            temperature than the one beside it.
     """
     path = folder / MANIFEST_NAME
     try:
@@ -288,6 +291,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     run = manifest.get("run")
     if not isinstance(run, dict) or type(run.get("top_j")) is not int or run["top_j"] < 1:
         raise TraceError(f'{path} lacks the facts of the run ("run" with "top_j"); restore it or record again')
+    policy, temperature = run.get("policy"), run.get("temperature")
+    if isinstance(policy, str) and isinstance(temperature, int | float):
+        try:
+            run["policy"] = canonical_policy(policy, temperature)
+        except PolicyError as error:
+            raise TraceError(f"{path}: {error}; restore it or record again") from error
     return manifest
 
 

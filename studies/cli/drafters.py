@@ -172,11 +172,13 @@ def rule_for(asked: AskedDrafter | None, policy: str | None, temperature: float 
     Raises:
         verify.policies.contract.PolicyError: it cannot be read.
     """
-    from verify.policies.specification import make_policy
+    from verify.policies.specification import make_policy, without_sampling
 
     valid = asked.validity if asked is not None else None
     spec = policy or (valid.policy if valid else DEFAULT_POLICY)
-    return spec, make_policy(spec, temperature if temperature is not None else (valid.temperature if valid else 0.0))
+    if temperature is None and valid is not None and without_sampling(spec) == spec:
+        temperature = valid.temperature
+    return spec, make_policy(spec, temperature)
 
 
 def settings_for(

@@ -107,7 +107,10 @@ BackendOption = Annotated[
 ]
 TopJOption = Annotated[int, typer.Option("--top-j", min=1, help="Vocabulary ranks to record.")]
 SeedOption = Annotated[int, typer.Option("--seed", help="Seed of stochastic policies.")]
-TemperatureOption = Annotated[float, typer.Option("--temperature", min=0.0, help="0 takes argmax tokens.")]
+TemperatureOption = Annotated[
+    float | None,
+    typer.Option("--temperature", min=0.0, help="0 takes argmax tokens. [default: as the policies say, else 0]"),
+]
 #: Short names that are accepted beside torch's own.
 DTYPE_ALIASES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 

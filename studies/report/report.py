@@ -93,7 +93,9 @@ def write_report(run: str | Path, out: str | Path | None = None) -> Path:
     environment.filters["code"] = code
     page = environment.get_template("report.html.j2").render(
         model=str(results.config.get("model", "this run")),
-        facts=", ".join(form.format(results.config[name]) for name, form in _FACTS if name in results.config),
+        facts=", ".join(
+            form.format(results.config[name]) for name, form in _FACTS if results.config.get(name) is not None
+        ),
         sections=[policy_section(results, one) for one in advice],
         unfinished=[policy for policy in policies if policy not in done],
         figures=list(figure_sections(directory / "figures")),

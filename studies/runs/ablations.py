@@ -31,7 +31,7 @@ from studies.runs.run_directory import TRACES, open_run, slug
 from studies.statistics.intervals import interval_columns
 from verify.files.writing import write_atomically
 from verify.layout import exactness
-from verify.policies.specification import make_policy
+from verify.policies.specification import make_policy, without_sampling
 
 #: Columns of a study's CSV, in order.
 COLUMNS = (
@@ -72,7 +72,8 @@ def _block_length(base: CalibrationConfig) -> Iterator[Setting]:
 
 def _temperature(base: CalibrationConfig) -> Iterator[Setting]:
     for temperature in (0.0, 0.25, 0.5, 0.75, 1.0):
-        yield Setting(f"{temperature:g}", _one(base, temperature=temperature))
+        policies = tuple(map(without_sampling, base.policies))
+        yield Setting(f"{temperature:g}", _one(base, policies=policies, temperature=temperature))
 
 
 def _domain(base: CalibrationConfig) -> Iterator[Setting]:
@@ -207,7 +208,11 @@ def _recordings(setting: Setting, checkpoint: Checkpoint) -> list[_Recording]:
     for split, ids, source in parts:
         # Recordings are shared between settings that decode the same prompts by the same rule.
         length = decode_config(config, checkpoint).block_length
-        name = "-".join([slug(config.policies[0]), f"L{length}", f"T{config.temperature:g}", split, slug(source)])
+        rule = make_policy(config.policies[0], config.temperature)
+        plain = without_sampling(rule.spec)
+        left = [part for part in rule.spec.removeprefix(plain).split(",") if part.startswith(("top_", "@top_"))]
+        drawn = "-".join([f"T{rule.temperature:g}", *(slug(part.removeprefix("@")) for part in left)])
+        name = "-".join([slug(plain), f"L{length}", drawn, split, slug(source)])
         found.append(_Recording(config, split, f"{TRACES}/{name}", ids))
     return found
 

@@ -10,7 +10,7 @@ from calibrate.models.settings import DEFAULT_CACHE, decode_settings
 from calibrate.prompts.encoding import encode_for, prompt_hash
 from calibrate.prompts.prompt import Prompt, PromptError
 from calibrate.prompts.source import has_splits, load_prompt_set
-from calibrate.recording.states import check_logged
+from calibrate.recording.states import can_be_logged, check_logged
 from drafting.searches.methods import find_method
 from studies.runs.splits import check_disjoint
 from verify.layout import SequenceLayout, exactness
@@ -37,14 +37,15 @@ class CalibrationConfig:
     graph by the price sweep (``drafting.searches.closure``), so that each row says how far it can be from the best of
     its size. ``batch_size`` changes no token in float32, so a run may be continued with another. A ``block_length`` or
     ``cache`` of None is what :meth:`settled` makes of checkpoint and policies. ``ignore_end_tokens`` decodes every
-    answer to its full length.
+    answer to its full length. ``temperature`` is short for ``@temperature=...`` behind every policy; None takes what
+    they say, else 0, and once settled it is that of all policies, None where they have several.
     """
 
     model: str = "bundled"
     prompts: str = "bundled"
     held_out: str | None = None
     policies: tuple[str, ...] = ("threshold:0.9",)
-    temperature: float = 0.0
+    temperature: float | None = None
     block_length: int | None = None
     generation_length: int = 96
     cache: str | None = None
@@ -115,9 +116,16 @@ class CalibrationConfig:
                     f"the policies of one run need the same blocks and cache, but {self.policies[0]} has {first.note} "
                     f"and {spec} has {settings.note}; give --block-length and --cache, or a run for each"
                 )
-        canonical = dict.fromkeys(make_policy(spec, self.temperature).spec for spec in self.policies)
+        rules = [make_policy(spec, self.temperature) for spec in self.policies]
+        temperatures = {rule.temperature for rule in rules}
         chosen = first.config
-        settled = replace(self, policies=tuple(canonical), block_length=chosen.block_length, cache=chosen.cache)
+        settled = replace(
+            self,
+            policies=tuple(dict.fromkeys(rule.spec for rule in rules)),
+            temperature=temperatures.pop() if len(temperatures) == 1 else None,
+            block_length=chosen.block_length,
+            cache=chosen.cache,
+        )
         settled.check()
         return settled, first.note
 
@@ -133,9 +141,9 @@ class CalibrationConfig:
         return exactness(self.cache, self.backend).exact and self.dtype == "float32"
 
 
-def default_methods(policies: Sequence[str], temperature: float) -> tuple[str, ...]:
+def default_methods(policies: Sequence[str], temperature: float | None) -> tuple[str, ...]:
     """What a run compares where nobody names methods; informed drafts where a state log can hold every policy."""
-    loggable = all(make_policy(spec, temperature).needs == "top_j" for spec in policies)
+    loggable = all(can_be_logged(make_policy(spec, temperature)) for spec in policies)
     return (*CalibrationConfig.methods, *([INFORMED] if loggable else []))
 
 

@@ -21,7 +21,6 @@ from verify.decoding import DecodeConfig
 from verify.drafters.informed import InformedDrafter
 from verify.layout import exactness
 from verify.policies.contract import Policy
-from verify.policies.dream import Dream
 from verify.policies.specification import make_policy
 
 
@@ -37,10 +36,9 @@ def logged_drafts(traces: Path) -> list[int]:
 
 
 def log_config(config: CalibrationConfig, checkpoint: Checkpoint, policy: Policy) -> DecodeConfig:
-    """The decode configuration of state logs: informed drafts read the best token of every position only, as rules do
-    but for the one that orders positions by the lead over the second token."""
-    by_margin = isinstance(policy, Dream) and policy.order == "margin"
-    return replace(decode_config(config, checkpoint), top_j=2 if by_margin else 1)
+    """The decode configuration of state logs: informed drafts read the best token of every position only, so the policy
+    says how many vocabulary ranks are kept."""
+    return replace(decode_config(config, checkpoint), top_j=policy.ranks)
 
 
 def log_facts(

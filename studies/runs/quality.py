@@ -23,6 +23,7 @@ from calibrate.models.checkpoint import Checkpoint, load_checkpoint
 from calibrate.progress import Reporter, SilentReporter
 from calibrate.prompts.checking import CheckError, checker_for
 from calibrate.prompts.prompt import Prompt
+from calibrate.recording.states import can_be_logged
 from calibrate.traces.table import Traces
 from calibrate.version import tool_version
 from drafting.anchors import AnchorTable
@@ -149,8 +150,8 @@ def _rules(config: CalibrationConfig, checkpoint: Checkpoint) -> tuple[list[Cali
     specs = config.policies or all_rules(decode_config(first, checkpoint).block_length)
     rules = {}
     for spec in specs:
-        rule, _ = replace(first, policies=(spec,)).settled(checkpoint)  # says what does not fit
-        if INFORMED in config.methods and make_policy(spec, config.temperature).needs == "top_j":
+        rule, _ = replace(first, policies=(spec,), temperature=config.temperature).settled(checkpoint)
+        if INFORMED in config.methods and can_be_logged(make_policy(spec, config.temperature)):
             rule = replace(rule, methods=(*rule.methods, INFORMED))
         rules[rule.policies[0]] = rule
     return list(rules.values()), note

@@ -18,6 +18,8 @@ from calibrate.traces.folder import LOCK_NAME, FolderLock, check_folder
 from figures.records.quality import QUALITY_NAME
 from figures.records.run import RESULTS_NAME
 from verify.files.strict_json import StrictJsonError, read_json, show
+from verify.policies.contract import PolicyError
+from verify.policies.specification import canonical_policy
 
 RUN_FORMAT = "draftgraph-run"
 CONFIG_NAME = "config.json"
@@ -101,9 +103,21 @@ def _config(path: Path) -> Any:
     if not file.is_file():
         return None
     try:
-        return read_json(file, _MAX_CONFIG_BYTES)
-    except StrictJsonError as error:
+        found = read_json(file, _MAX_CONFIG_BYTES)
+        if isinstance(found, dict):
+            _complete_policies(found)
+        return found
+    except (StrictJsonError, PolicyError) as error:
         raise RunDirectoryError(f"{file}: {error}") from error
+
+
+def _complete_policies(config: dict[str, Any]) -> None:
+    """Older runs have the temperature of all their policies beside them alone."""
+    policies, temperature = config.get("policies"), config.get("temperature")
+    if isinstance(policies, list) and isinstance(temperature, int | float):
+        config["policies"] = [
+            canonical_policy(policy, temperature) if isinstance(policy, str) else policy for policy in policies
+        ]
 
 
 def _check_growing(path: Path, found: dict[str, Any], config: dict[str, Any]) -> None:

@@ -43,6 +43,9 @@ def counted(checkpoint, policy, config, drafter):
         ("quota:5/8", "block_causal", "expanded", 8),
         ("static:3", "prefix", "expanded", 8),
         ("static:1", "none", "expanded", 16),
+        ("dream:entropy:5", "dual", "packed", 8),
+        ("dream:entropy:6", "block_causal", "packed", 8),
+        ("dream:margin:5", "dual", "packed", 8),
     ],
 )
 def test_predicted_equals_counted_for_what_was_recorded(checkpoint, tmp_path, spec, cache, backend, length):

@@ -6,6 +6,7 @@ import torch
 
 from tests.support.ranking import rank_logits
 from verify.ranked import LaggedRanker
+from verify.ranking import rank_rows
 
 MASK = 1
 
@@ -134,7 +135,26 @@ def test_ranks_by_keys_are_those_of_a_stable_sort(dtype, monkeypatch):
     logits[4] = -logits[4].abs()
     monkeypatch.setattr(verify.ranking, "RANKING_CHUNK", 5 * 60)
     for top_j in (1, 4, 59):
-        token, probability = verify.ranking.rank_rows(logits, MASK, top_j)
-        expected_token, expected = verify.ranking.rank_rows(logits.double(), MASK, top_j)
+        token, probability, entropy = verify.ranking.rank_rows(logits, MASK, top_j, entropies=top_j == 4)
+        expected_token, expected, _ = verify.ranking.rank_rows(logits.double(), MASK, top_j)
         np.testing.assert_array_equal(token, expected_token)
         np.testing.assert_array_equal(probability, expected)
+        assert (entropy is None) == (top_j != 4)
+
+
+def test_entropies_are_those_of_the_whole_distribution_without_the_mask():
+    """Uniform over eight tokens, certain of one, and two tokens with all other logits at minus infinity."""
+    logits = torch.zeros(3, 9)
+    logits[1, 4] = 900.0
+    logits[2] = -torch.inf
+    logits[2, [0, 8]] = 2.0
+    logits[:, MASK] = 50.0
+    _, _, entropy = rank_rows(logits, MASK, 1, entropies=True)
+    np.testing.assert_allclose(entropy, [np.log(8), 0.0, np.log(2)], atol=1e-15)
+    assert entropy[1] == 0.0
+    torch.manual_seed(1)
+    rows = torch.randn(20, 30) * 3
+    _, _, entropy = rank_rows(rows, MASK, 2, entropies=True)
+    rest = np.delete(rows.double().numpy(), MASK, axis=1)
+    probability = np.exp(rest) / np.exp(rest).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(entropy, -(probability * np.log(probability)).sum(axis=1), rtol=1e-13)

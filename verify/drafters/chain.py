@@ -167,9 +167,9 @@ class Predictor:
         guess = order[: self._count]
         if place.known is not None:
             view = place.known.view(place.masked, mask)
-        elif policy.needs == "top_j":
+        elif policy.needs == "ranks" and policy.ranks == 1:
             view = expected_view(outlook, order)
-        else:  # a rule that reads logits, or draws tokens: as many as it took last, the most confident first
+        else:  # a rule that reads more than is expected, or draws tokens: as many as last, the most confident first
             return guess, outlook.token[guess], policy_state
         try:
             commits, after = policy.step(view, policy_state, random)

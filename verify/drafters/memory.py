@@ -8,10 +8,12 @@ known when the decode arrives along a, c, b.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
 from verify.policies.contract import BlockView
+from verify.policies.sampling import entropy, softmax
 from verify.ranked import RankedBlocks
 
 #: Forwards of a block whose states are kept. In the measurements two were within 1 % of all.
@@ -36,6 +38,7 @@ class KnownState:
         """The state as a policy sees it; ``masked`` (int [m], ascending) are its masked offsets."""
         positions = self.ranked.position_order(self.index, masked)
 
+        @cache
         def logits() -> np.ndarray:
             rows = (
                 self.ranked.logits_of(self.index, positions).cpu().double().numpy()
@@ -43,10 +46,16 @@ class KnownState:
             rows[:, mask_token_id] = -np.inf
             return rows
 
+        def entropies() -> np.ndarray:
+            if top.entropy is not None:
+                return top.entropy[self.index, positions]
+            return entropy(softmax(logits()))
+
         top = self.ranked
-        return BlockView(
-            positions, top.top_token[self.index, positions], top.top_probability[self.index, positions], logits
-        )
+        ranks = positions, top.top_token[self.index, positions], top.top_probability[self.index, positions]
+        if top.entropy is None and top.logits is None:
+            return BlockView(*ranks, logits)
+        return BlockView(*ranks, logits, entropies)
 
 
 class StateMemory:

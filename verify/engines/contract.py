@@ -46,18 +46,21 @@ class BatchLogits:
     query_tokens: list[int]
     length: int
 
-    def rank(self, mask_token_id: int, top_j: int, keep_logits: bool = True) -> list[RankedBlocks]:
+    def rank(
+        self, mask_token_id: int, top_j: int, keep_logits: bool = True, entropies: bool = False
+    ) -> list[RankedBlocks]:
         """Rank all rows with one transfer to the host; one :class:`RankedBlocks` per slot. Errors as in ``ranking``.
 
         ``keep_logits``: whether they refer to the logits, which then stay on the device as long as one of them is kept.
+        ``entropies``: whether they hold the entropies.
         """
-        token, probability = rank_rows(self.logits, mask_token_id, top_j)
+        token, probability, entropy = rank_rows(self.logits, mask_token_id, top_j, entropies)
         ranked = []
         for k, units in enumerate(self.units):
             part = slice(self.bounds[k], self.bounds[k + 1])
             ranked.append(
                 gather_blocks(
-                    (token[part], probability[part]),
+                    (token[part], probability[part], None if entropy is None else entropy[part]),
                     self.logits[part] if keep_logits else None,
                     self.unit[part],
                     self.offset[part],

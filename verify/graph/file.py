@@ -23,7 +23,7 @@ from verify.files.strict_json import (
 from verify.files.writing import write_atomically
 from verify.graph.formulas import ROOT, Formula
 from verify.graph.structure import all_edges, check_depths, fewest_steps, read_edges, read_nodes
-from verify.graph.validity import Validity, read_validity, step_size
+from verify.graph.validity import Validity, edge_step, read_validity
 from verify.graph.values import check_latency, check_values
 from verify.ranked import TIE_RULE
 
@@ -108,7 +108,7 @@ class GraphFile:
             checked = read_validity(plain_json(vars(validity)))
             rooted = plain_json([[], *(node for node in nodes if node != ROOT)])
             ordered = read_nodes(rooted, checked.block_length, checked.top_j, MAX_NODES)
-            edges = all_edges(ordered, step_size(checked.policy), MAX_EDGES)
+            edges = all_edges(ordered, edge_step(checked.policy), MAX_EDGES)
             depths = fewest_steps(ordered, edges)
         except StrictJsonError as error:
             raise GraphFileError(f"graph: {error}") from None
@@ -200,7 +200,7 @@ def _graph(payload: object) -> GraphFile:
         if outer[name] != only:
             fail(name, f'"{only}"', outer[name])
     nodes = read_nodes(outer["nodes"], validity.block_length, validity.top_j, MAX_NODES)
-    edges = read_edges(outer["edges"], nodes, step_size(validity.policy), MAX_EDGES)
+    edges = read_edges(outer["edges"], nodes, edge_step(validity.policy), MAX_EDGES)
     depths = fewest_steps(nodes, edges)
     check_depths(outer["depths"], depths)
     check_values(outer["values"], len(nodes))

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 from verify.files.strict_json import Words, expect_integer, expect_number, expect_object, expect_text, fail
+from verify.policies.confidence import StaticTopK
 from verify.policies.contract import PolicyError
-from verify.policies.specification import make_policy
+from verify.policies.registry import BUILT_IN
+from verify.policies.specification import canonical_policy, make_policy, without_sampling
 
 CACHES = ("none", "prefix", "dual", "block_causal")
-
-#: Names of rules that are ours: behind one of them, parameters that cannot be read are an error, no foreign rule.
-_OWN_RULES = ("static", "threshold", "quota", "dynamic", "dream")
 
 MAX_BLOCK_LENGTH = 2**15 - 1
 MAX_TOP_J = 2**15 - 1
@@ -24,7 +23,9 @@ class Validity:
     Attributes:
         model: the checkpoint's name, without a path.
         model_revision: what identifies its weights (a commit or a digest), None where none was stated.
-        policy: the specification of the unmasking policy, for example ``static:1``.
+        policy: the specification of the unmasking policy, for example ``static:1``. Its first word is the rule's name
+            in the registry; one that is not known here is taken as it is. With a temperature above 0 that stands beside
+            it alone, as older files have it, it is completed: ``static:1@temperature=0.7``.
         block_length: positions in a block, ``L``.
         cache: one of ``CACHES``.
         temperature: at which tokens were sampled, 0 for argmax.
@@ -38,6 +39,10 @@ class Validity:
     cache: str
     temperature: float
     top_j: int
+
+    def __post_init__(self) -> None:
+        """Raise a PolicyError where the policy's text and ``temperature`` contradict each other."""
+        object.__setattr__(self, "policy", canonical_policy(self.policy, self.temperature))
 
     def mismatches(self, run: Validity, what: str = "the graph was calibrated") -> list[str]:
         """What stands between this graph and a ``run``, one readable line each; empty when the graph fits.
@@ -74,8 +79,8 @@ def read_validity(value: object) -> Validity:
     stated = expect_object(value, "validity", [item.name for item in fields(Validity)])
     if stated["model_revision"] is not None:
         expect_text(stated["model_revision"], "validity.model_revision")
-    policy = expect_text(stated["policy"], "validity.policy")
-    step_size(policy)
+    temperature = expect_number(stated["temperature"], "validity.temperature", 0.0)
+    policy = _read_policy(expect_text(stated["policy"], "validity.policy"), temperature)
     if stated["cache"] not in CACHES:
         fail("validity.cache", f"one of {', '.join(CACHES)}", stated["cache"])
     return Validity(
@@ -84,24 +89,43 @@ def read_validity(value: object) -> Validity:
         policy=policy,
         block_length=expect_integer(stated["block_length"], "validity.block_length", 1, MAX_BLOCK_LENGTH),
         cache=stated["cache"],
-        temperature=expect_number(stated["temperature"], "validity.temperature", 0.0),
+        temperature=temperature,
         top_j=expect_integer(stated["top_j"], "validity.top_j", 1, MAX_TOP_J),
     )
 
 
-def step_size(policy: str) -> int | None:
-    """Pairs per step under ``policy``; None when it varies, also for a rule that is not ours.
+def _read_policy(policy: str, temperature: float) -> str:
+    """The policy of a file, complete; a rule that is not ours is not looked into, and no package is asked about it.
 
     Raises:
-        StrictJsonError: one of our rules with parameters that cannot be read, or in another spelling than the shortest.
+        StrictJsonError: one of our rules with parameters that cannot be read, in another spelling than the shortest, or
+            with another temperature than the one beside it.
     """
+    if _rule_name(policy) not in BUILT_IN:
+        return policy
     try:
-        known = make_policy(policy)
+        complete = make_policy(policy, temperature).spec
+        alone = make_policy(policy).spec
     except PolicyError as error:
-        if policy.partition(":")[0] in _OWN_RULES:
-            fail("validity.policy", "a policy with valid parameters", Words(str(error)[:300]))
-        return None
-    if known.spec != policy:
+        fail("validity.policy", "a policy with valid parameters", Words(str(error)[:300]))
+    if policy not in (complete, alone):
         # Two spellings of one policy would count as two when a run is compared with the graph.
-        fail("validity.policy", f'"{known.spec}"', policy)
-    return known.step_size
+        fail("validity.policy", f'"{complete}"', policy)
+    return complete
+
+
+def edge_step(policy: str) -> int | None:
+    """Pairs that an edge of a graph file adds under ``policy``: ``k`` for ``static:k``, None (any number) for all else.
+
+    The format says so of names, not of rules, so that every reader takes the same file, whatever rules it knows.
+    """
+    if _rule_name(policy) != StaticTopK.name:
+        return None
+    try:
+        return make_policy(policy).step_size
+    except PolicyError as error:
+        fail("validity.policy", "a policy with valid parameters", Words(str(error)[:300]))
+
+
+def _rule_name(policy: str) -> str:
+    return without_sampling(policy).partition(":")[0]

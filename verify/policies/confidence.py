@@ -2,173 +2,138 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from verify.policies.contract import BlockView, Commits, proposals
+from verify.policies.base import BasePolicy, Candidates, CountedPolicy
+from verify.policies.contract import Policy
+from verify.policies.parameters import Number, Steps, Whole
 from verify.policies.randomness import StepRandom
-from verify.policies.schedules import even_quotas
+from verify.policies.rule import Rule
+from verify.policies.sampling import Sampling
+from verify.policies.schedules import even_quotas, quota
+
+_TAU = Number("tau")
 
 
 @dataclass(frozen=True)
-class StaticTopK:
+class StaticTopK(BasePolicy):
     """Commit the ``k`` most confident masked positions, or all that are left when fewer are (LLaDA, SDAR static)."""
 
     k: int
-    temperature: float = 0.0
-    scope = "block"
-    monotone = True
-    may_do_nothing = False
+    name = "static"
+    parameters = (Whole("k"),)
 
     @property
-    def spec(self) -> str:
-        return f"static:{self.k}"
-
-    @property
-    def needs(self) -> str:
-        return "logits" if self.stochastic else "top_j"
-
-    @property
-    def stochastic(self) -> bool:
-        return self.temperature > 0
-
-    @property
-    def step_size(self) -> int | None:
+    def step_size(self) -> int:
         return self.k
 
-    def initial_state(self) -> None:
-        return None
-
-    def step(self, view: BlockView, state: Any, rng: StepRandom) -> tuple[Commits, Any]:
-        positions, tokens, _ = proposals(view, self.temperature, rng)
-        return Commits(positions[: self.k], tokens[: self.k]), state
+    def choose(self, found: Candidates, state: Any, rng: StepRandom) -> tuple[int, Any]:
+        return self.k, state
 
 
 @dataclass(frozen=True)
-class Threshold:
+class Threshold(BasePolicy):
     """Commit the most confident masked position always, and every one with confidence >= ``tau`` (Fast-dLLM)."""
 
     tau: float
-    temperature: float = 0.0
-    scope = "block"
-    monotone = True
-    may_do_nothing = False
+    name = "threshold"
+    parameters = (_TAU,)
 
-    @property
-    def spec(self) -> str:
-        short = f"{self.tau:g}"
-        return f"threshold:{short if float(short) == self.tau else repr(self.tau)}"
-
-    @property
-    def needs(self) -> str:
-        return "logits" if self.stochastic else "top_j"
-
-    @property
-    def stochastic(self) -> bool:
-        return self.temperature > 0
-
-    @property
-    def step_size(self) -> int | None:
-        return None
-
-    def initial_state(self) -> None:
-        return None
-
-    def step(self, view: BlockView, state: Any, rng: StepRandom) -> tuple[Commits, Any]:
-        positions, tokens, confidence = proposals(view, self.temperature, rng)
-        count = max(1, int(np.count_nonzero(confidence >= self.tau)))
-        return Commits(positions[:count], tokens[:count]), state
+    def choose(self, found: Candidates, state: Any, rng: StepRandom) -> tuple[int, Any]:
+        return max(1, int(np.count_nonzero(found.confidences >= self.tau))), state
 
 
 @dataclass(frozen=True)
-class _Counted:
-    """What the rules below share: block by block, monotone, at least one commit a step, counts that vary."""
+class Quota(CountedPolicy):
+    """Commit the most confident positions, as many as a schedule of ``steps`` steps gives this one.
 
-    temperature: float
-    scope = "block"
-    monotone = True
-    may_do_nothing = False
-    step_size = None
-
-    @property
-    def stochastic(self) -> bool:
-        return self.temperature > 0
-
-    @property
-    def needs(self) -> str:
-        return "logits" if self.stochastic else "top_j"
-
-    def initial_state(self) -> int:
-        """The state is the number of positions masked when the block began; before the first block there is none."""
-        return 0
-
-    @staticmethod
-    def masked_at_start(view: BlockView, state: int, rng: StepRandom) -> int:
-        return len(view.positions) if rng.step == 1 else state
-
-
-def _quota(quotas: tuple[int, ...], step: int) -> int:
-    """The count of a 1-based step; a block that outlives its schedule goes on with the last count."""
-    return quotas[min(step, len(quotas)) - 1]
-
-
-@dataclass(frozen=True)
-class Quota(_Counted):
-    """Commit the most confident positions, as many as :func:`verify.policies.schedules.even_quotas` gives this step.
-
-    ``positions`` is what the steps are counted from; None takes what is masked when the block begins.
+    The schedule is :func:`verify.policies.schedules.even_quotas`. ``positions`` is what the steps are counted from;
+    None takes what is masked when the block begins.
     """
 
-    steps: int = 1
+    steps: int
     positions: int | None = None
+    name = "quota"
+    parameters = (Steps("S/L", lone="S"),)
 
-    @property
-    def spec(self) -> str:
-        return f"quota:{_fraction(self.steps, self.positions)}"
+    def arguments(self) -> list[str]:
+        return [self.parameters[0].write(self.steps if self.positions is None else (self.steps, self.positions))]
 
-    def step(self, view: BlockView, state: Any, rng: StepRandom) -> tuple[Commits, Any]:
-        state = self.masked_at_start(view, state, rng)
-        count = _quota(even_quotas(self.positions or state, self.steps), rng.step)
-        positions, tokens, _ = proposals(view, self.temperature, rng)
-        return Commits(positions[:count], tokens[:count]), state
+    def count(self, found: Candidates, masked: int, step: int) -> int:
+        return quota(even_quotas(self.positions or masked, self.steps), step)
 
 
 @dataclass(frozen=True)
-class Dynamic(_Counted):
+class Dynamic(CountedPolicy):
     """Commit every position with confidence > ``tau`` when these are at least the step's quota, else the quota's best.
 
-    Strictly greater, unlike ``threshold``. The quota is 1 (``steps`` is None), ``steps`` positions (``positions`` is
-    None), or ``positions`` spread over ``steps``.
+    Strictly greater, unlike ``threshold``. The quota is an integer, or (S, L): L positions spread over S steps.
     """
 
-    tau: float = 1.0
-    count: int = 1
-    steps: int | None = None
-    positions: int | None = None
+    tau: float
+    quota: int | tuple[int, int] = 1
+    name = "dynamic"
+    parameters = (_TAU, Steps("S/L", lone="k", default=1))
 
-    @property
-    def spec(self) -> str:
-        head = f"dynamic:{_number(self.tau)}"
-        if self.steps is not None:
-            return f"{head}:{_fraction(self.steps, self.positions)}"
-        return head if self.count == 1 else f"{head}:{self.count}"
-
-    def step(self, view: BlockView, state: Any, rng: StepRandom) -> tuple[Commits, Any]:
-        state = self.masked_at_start(view, state, rng)
-        count = self.count
-        if self.steps is not None:
-            count = _quota(even_quotas(self.positions or state, self.steps), rng.step)
-        positions, tokens, confidence = proposals(view, self.temperature, rng)
-        count = max(count, int(np.count_nonzero(confidence > self.tau)))
-        return Commits(positions[:count], tokens[:count]), state
+    def count(self, found: Candidates, masked: int, step: int) -> int:
+        if isinstance(self.quota, int):
+            least = self.quota
+        else:
+            least = quota(even_quotas(self.quota[1], self.quota[0]), step)
+        return max(least, int(np.count_nonzero(found.confidences > self.tau)))
 
 
-def _fraction(steps: int, positions: int | None) -> str:
-    return f"{steps}" if positions is None else f"{steps}/{positions}"
+def _even(steps: int | tuple[int, int]) -> int | None:
+    """The count of every step where it is the same in all of them; None where it is not."""
+    if isinstance(steps, int) or steps[1] % steps[0]:
+        return None
+    return steps[1] // steps[0]
 
 
-def _number(value: float) -> str:
-    short = f"{value:g}"
-    return short if float(short) == value else repr(value)
+def _quota(steps: int | tuple[int, int], *, sampling: Sampling) -> Policy:
+    """``quota:S`` or ``quota:S/L``; SDAR counts from the block, the prompt's tail included."""
+    if (each := _even(steps)) is not None:
+        return StaticTopK(each, sampling=sampling)
+    return Quota(steps, sampling=sampling) if isinstance(steps, int) else Quota(*steps, sampling=sampling)
+
+
+def _low_confidence(steps: tuple[int, int], *, sampling: Sampling) -> Policy:
+    """LLaDA counts from what is masked, which is its whole block."""
+    return _quota(steps if _even(steps) is not None else steps[0], sampling=sampling)
+
+
+def _dynamic(tau: float, least: int | tuple[int, int], *, sampling: Sampling) -> Policy:
+    each = _even(least)
+    return Dynamic(tau, least if each is None else each, sampling=sampling)
+
+
+_LLADA = "LLaDA (arXiv 2502.09992), generate.py, remasking low_confidence"
+_SDAR = "SDAR (arXiv 2510.06303), generate.py, remasking_strategy"
+_FAST = "Fast-dLLM (arXiv 2505.22618), section 3.3, confidence-aware parallel decoding"
+
+RULES = (
+    Rule.of(StaticTopK, _LLADA, ["static:1"]),
+    Rule.of(Threshold, _FAST, ["threshold:0.9"]),
+    replace(Rule.of(Quota, _LLADA, ["quota:8"]), make=_quota),
+    replace(Rule.of(Dynamic, _SDAR, ["dynamic:0.9"]), make=_dynamic),
+    Rule(
+        "low_confidence", (Steps("S/L"),), _low_confidence, "LLaDA: S steps per block of L.", _LLADA,
+        ("low_confidence:8/32",), stands_for="static, quota",
+    ),
+    Rule(
+        "low_confidence_static", (Steps("S/L"),), _quota, "SDAR: S steps per block of L, counted from a full block.",
+        f"{_SDAR} low_confidence_static", ("low_confidence_static:4/4",), stands_for="static, quota",
+    ),
+    Rule(
+        "low_confidence_dynamic", (_TAU, Steps("S/L", default=1)), _dynamic,
+        "SDAR, LLaDA2: all above tau, if as many as the step's quota.",
+        f"{_SDAR} low_confidence_dynamic", ("low_confidence_dynamic:0.9",), stands_for="dynamic",
+    ),
+    Rule(
+        "confidence_threshold", (_TAU,), Threshold, "Fast-dLLM: the best, and all of at least tau.", _FAST,
+        ("confidence_threshold:0.9",), stands_for="threshold",
+    ),
+)  # fmt: skip

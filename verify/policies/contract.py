@@ -2,7 +2,8 @@
 
 A policy is a pure function with a copyable state. It never sees the model, only a view of one block's distribution in
 rank order; so a policy behaves the same on a real block and on a draft of it, which is what makes speculation
-lossless. Policies from elsewhere need only the attributes and the method of :class:`Policy`.
+lossless. Policies from elsewhere need only the attributes and the methods of :class:`Policy`; most are shorter with
+``verify.policies.base``, and ``verify.policies.rule`` gives one a name (docs/policies.md).
 """
 
 from __future__ import annotations
@@ -15,14 +16,27 @@ import numpy as np
 
 from verify.policies.randomness import StepRandom
 
+#: What a policy may read of a view, each with all before it; see :attr:`Policy.needs`.
+NEEDS = ("ranks", "entropy", "logits")
+
 
 class PolicyError(ValueError):
     """A policy specification that cannot be read, or a view that holds less than the policy needs."""
 
 
+class UnknownPolicyError(PolicyError):
+    """A specification whose first word names no rule that is known here."""
+
+
+def _no_entropies() -> np.ndarray:
+    raise PolicyError('this view has no entropies; a policy that reads them says "entropy" in its `needs`')
+
+
 @dataclass(frozen=True, eq=False)
 class BlockView:
     """One block's distribution as a policy sees it; ``m`` masked positions, ``J`` vocabulary ranks.
+
+    Policies do not change what they are given.
 
     Attributes:
         positions: int [m], masked offsets in the block, position rank 1 first.
@@ -30,12 +44,16 @@ class BlockView:
         probabilities: float64 [m, J], of ``tokens``.
         logits: a function returning float64 [m, V] on the host, in the order of ``positions``, the mask token at
             minus infinity; only to be called by a policy whose ``needs`` is "logits", as it costs a transfer.
+        entropies: a function returning float64 [m], the entropy of every position in nats, in the order of
+            ``positions``: of the distribution without the mask token, at temperature 1. Only to be called by a policy
+            whose ``needs`` is "entropy" or "logits".
     """
 
     positions: np.ndarray
     tokens: np.ndarray
     probabilities: np.ndarray
     logits: Callable[[], np.ndarray]
+    entropies: Callable[[], np.ndarray] = _no_entropies
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,12 +68,14 @@ class Policy(Protocol):
     """The contract of an unmasking policy.
 
     Attributes:
-        spec: the text that makes this policy again, for example ``threshold:0.9``.
-        needs: "top_j" or "logits".
-        scope: "block"; a rule that looks at the whole sequence would say "sequence".
-        monotone: whether committed positions stay committed.
+        spec: the text that makes this very policy again, for example ``threshold:0.9`` or
+            ``static:1@temperature=0.7``.
+        needs: one of ``NEEDS``, what it reads of a view. "ranks" is the best tokens with their probabilities. What
+            reads "logits" keeps those of a forward on the device, so drafters remember one forward only, and a state
+            log cannot hold its decode.
+        ranks: vocabulary ranks that it reads, at least 1; the decode keeps as many.
+        monotone: whether committed positions stay committed. The loop refuses a policy that takes some back.
         may_do_nothing: whether a step may commit nothing.
-        stochastic: whether ``rng`` is used.
         step_size: pairs that every step commits (while so many are left), None where it varies.
         temperature: 0 for argmax tokens.
     """
@@ -67,16 +87,13 @@ class Policy(Protocol):
     def needs(self) -> str: ...
 
     @property
-    def scope(self) -> str: ...
+    def ranks(self) -> int: ...
 
     @property
     def monotone(self) -> bool: ...
 
     @property
     def may_do_nothing(self) -> bool: ...
-
-    @property
-    def stochastic(self) -> bool: ...
 
     @property
     def step_size(self) -> int | None: ...
@@ -92,27 +109,8 @@ class Policy(Protocol):
         """Choose the commits of one step and the state after it; ``state`` is not changed in place.
 
         A drafter may also ask about a state that it only expects, or that was evaluated and may never be reached. The
-        view of an expected one holds one vocabulary rank and no logits. A policy that needs more raises
+        view of an expected one holds one vocabulary rank, no entropies and no logits. A policy that needs more raises
         :class:`PolicyError`, and the drafter guesses; an IndexError, ArithmeticError or other ValueError is taken for
         the same, so that drafts never end a decode that goes well without them. Any other error ends the decode.
         """
         ...
-
-
-def proposals(view: BlockView, temperature: float, rng: StepRandom) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Candidate (positions, tokens, confidences), most confident first.
-
-    At temperature 0 these are the top-1 tokens in position-rank order. Otherwise a token is sampled per position from
-    softmax(logits / T) by the Gumbel-max rule, and its confidence is its probability at temperature 1 (LLaDA's
-    low-confidence rule); equal confidences are ordered by position.
-    """
-    if temperature == 0.0:
-        return view.positions, view.tokens[:, 0], view.probabilities[:, 0]
-    logits = view.logits()
-    noise = np.stack([rng.gumbel(int(position), logits.shape[1]) for position in view.positions])
-    tokens = np.argmax(logits / temperature + noise, axis=1)
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    probability = np.exp(shifted) / np.exp(shifted).sum(axis=1, keepdims=True)
-    confidence = probability[np.arange(len(tokens)), tokens]
-    order = np.lexsort((view.positions, -confidence))
-    return view.positions[order], tokens[order], confidence[order]

@@ -3,67 +3,84 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import numpy as np
 
-from verify.policies.confidence import _Counted, _number, _quota
-from verify.policies.contract import BlockView, Commits, PolicyError
+from verify.policies.base import Candidates, CountedPolicy, drawn
+from verify.policies.contract import BlockView, PolicyError
+from verify.policies.parameters import Choice, Number, Whole
 from verify.policies.randomness import StepRandom
-from verify.policies.schedules import timed_quotas
+from verify.policies.rule import Rule
+from verify.policies.sampling import entropy, softmax
+from verify.policies.schedules import quota, timed_quotas
 
-ORDERS = ("confidence", "margin", "entropy")
-
-
-DREAM_EPS = 1e-3
+_SCHEDULE = (Whole("S"), Number("eps", default=1e-3))
 
 
 @dataclass(frozen=True)
-class Dream(_Counted):
+class Dream(CountedPolicy):
     """Commit the best positions in ``order``, as many as Dream's time schedule gives this step.
 
     ``confidence`` is the probability of the token, ``margin`` its lead over the second one, ``entropy`` the negative
-    entropy of the distribution; all under the distribution at the temperature, from which tokens are sampled above 0.
+    entropy of the distribution; all under the distribution that tokens are drawn from.
     """
 
-    order: str = "confidence"
-    steps: int = 1
-    eps: float = DREAM_EPS
+    order: str
+    steps: int
+    eps: float = 1e-3
+    name = "dream"
+    parameters = (Choice("order", ("confidence", "margin", "entropy")), *_SCHEDULE)
 
     @property
-    def spec(self) -> str:
-        tail = "" if self.eps == DREAM_EPS else f":{_number(self.eps)}"
-        return f"dream:{self.order}:{self.steps}{tail}"
+    def reads(self) -> str:
+        if not self.sampling.plain:
+            return "logits"
+        return "entropy" if self.order == "entropy" else "ranks"
 
     @property
-    def needs(self) -> str:
-        return "logits" if self.stochastic or self.order == "entropy" else "top_j"
+    def ranks(self) -> int:
+        return 2 if self.order == "margin" and self.needs == "ranks" else 1
 
-    def step(self, view: BlockView, state: Any, rng: StepRandom) -> tuple[Commits, Any]:
-        state = self.masked_at_start(view, state, rng)
-        count = _quota(timed_quotas(state, self.steps, self.eps), rng.step)
-        tokens, score = self._scored(view, rng)
-        order = np.lexsort((view.positions, -score))[:count]
-        return Commits(view.positions[order], tokens[order]), state
+    def count(self, found: Candidates, masked: int, step: int) -> int:
+        return quota(timed_quotas(masked, self.steps, self.eps), step)
 
-    def _scored(self, view: BlockView, rng: StepRandom) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens int [m] and scores float64 [m] of the masked positions, in the view's order."""
-        if self.needs == "top_j":
+    def candidates(self, view: BlockView, rng: StepRandom) -> Candidates:
+        tokens, top = view.tokens[:, 0], view.probabilities
+        if self.needs != "logits":
+            if self.order == "entropy":
+                return Candidates.by(view, tokens, -view.entropies())
             if self.order == "confidence":
-                return view.tokens[:, 0], view.probabilities[:, 0]
-            if view.probabilities.shape[1] < 2:
+                return Candidates.by(view, tokens, top[:, 0])
+            if top.shape[1] < 2:
                 raise PolicyError("the margin order compares two tokens; keep at least two vocabulary ranks (top_j)")
-            return view.tokens[:, 0], view.probabilities[:, 0] - view.probabilities[:, 1]
-        logits = view.logits() / (self.temperature or 1.0)
-        probability = np.exp(logits - logits.max(axis=1, keepdims=True))
-        probability /= probability.sum(axis=1, keepdims=True)
-        tokens = view.tokens[:, 0]
-        if self.stochastic:
-            noise = np.stack([rng.gumbel(int(position), logits.shape[1]) for position in view.positions])
-            tokens = np.argmax(logits + noise, axis=1)
+            return Candidates.by(view, tokens, top[:, 0] - top[:, 1])
+        scaled = self.sampling.scaled(view.logits())
+        probability = softmax(scaled)
+        if self.sampling.stochastic:
+            tokens = drawn(view, scaled, rng)
         if self.order == "entropy":
-            return tokens, (probability * np.log(probability + 1e-10)).sum(axis=1)
+            return Candidates.by(view, tokens, -entropy(probability))
         if self.order == "margin":
-            best = np.sort(probability, axis=1)[:, -2:]
-            return tokens, best[:, 1] - best[:, 0]
-        return tokens, probability[np.arange(len(tokens)), tokens]
+            best = np.partition(probability, -2, axis=1)[:, -2:]
+            return Candidates.by(view, tokens, best[:, 1] - best[:, 0])
+        return Candidates.by(view, tokens, probability[np.arange(len(tokens)), tokens])
+
+
+_SOURCE = "Dream (arXiv 2508.15487), generation_utils.py, alg"
+_ALIASES = {
+    "maskgit_plus": ("confidence", "by probability"),
+    "topk_margin": ("margin", "by the lead over the second token"),
+    "entropy": ("entropy", "by negative entropy"),
+}
+
+RULES = (
+    Rule.of(Dream, _SOURCE, ["dream:confidence:32", "dream:margin:32", "dream:entropy:32"]),
+    *(
+        Rule(
+            alias, _SCHEDULE, partial(Dream, order), f"Dream: {words}, S steps of its time schedule.",
+            f"{_SOURCE} {alias}", (f"{alias}:32",), stands_for="dream",
+        )
+        for alias, (order, words) in _ALIASES.items()
+    ),
+)  # fmt: skip

@@ -37,3 +37,8 @@ def timed_quotas(positions: int, steps: int, eps: float) -> tuple[int, ...]:
         quotas.append(count)
         masked -= count
     return tuple(count for count in quotas if count)
+
+
+def quota(quotas: tuple[int, ...], step: int) -> int:
+    """The count of a 1-based step; a block that outlives its schedule goes on with the last count."""
+    return quotas[min(step, len(quotas)) - 1]

@@ -1,71 +1,72 @@
-"""Policies from text: ``static:k``, ``threshold:tau``, and the rules of published loops (docs/models.md).
+"""Policies from text: a rule of the registry, its parameters, and how tokens are drawn.
 
-====================================  =============================  ==================================================
-published name, as an alias           is here                        rule
-====================================  =============================  ==================================================
-``low_confidence:S/L``                ``static:L/S``, ``quota:S``    LLaDA: S steps per block of L
-``low_confidence_static:S/L``         ``static:L/S``, ``quota:S/L``  SDAR: the same, counted from a full block
-``low_confidence_dynamic:tau[:S/L]``  ``dynamic:tau[:k | :S/L]``     SDAR, LLaDA2: all above tau, if as many as static
-``confidence_threshold:tau``          ``threshold:tau``              Fast-dLLM: the best, and all of at least tau
-``maskgit_plus:S[:eps]``              ``dream:confidence:S[:eps]``   Dream: by probability, S steps of its time schedule
-``topk_margin:S[:eps]``               ``dream:margin:S[:eps]``       Dream: by the lead over the second token
-``entropy:S[:eps]``                   ``dream:entropy:S[:eps]``      Dream: by negative entropy
-====================================  =============================  ==================================================
-
-``static:L/S`` stands where S divides L, as every step then commits the same count. None of these rules looks back:
-the only history is how many positions were masked when the block began.
+``static:4`` is a rule with a parameter, ``static:4@temperature=0.7,top_p=0.9`` the same with drawn tokens. A published
+loop's name is taken wherever a rule is, and stored as the rule that it stands for; where every step commits the same
+count, that is ``static``. ``draftgraph policies`` lists them all. None of our rules looks back: the only history is how
+many positions were masked when the block began.
 """
 
 from __future__ import annotations
 
-from verify.policies.confidence import Dynamic, Quota, StaticTopK, Threshold
-from verify.policies.contract import Policy, PolicyError
-from verify.policies.dream import DREAM_EPS, ORDERS, Dream
+from typing import Any
 
-#: Every name that a policy may have, and the form of its specification.
-FORMS = {
-    "static": "static:k",
-    "threshold": "threshold:tau",
-    "quota": "quota:S[/L]",
-    "dynamic": "dynamic:tau[:k or :S/L]",
-    "dream": "dream:confidence|margin|entropy:S[:eps]",
-    "low_confidence": "low_confidence:S/L",
-    "low_confidence_static": "low_confidence_static:S/L",
-    "low_confidence_dynamic": "low_confidence_dynamic:tau[:S/L]",
-    "confidence_threshold": "confidence_threshold:tau",
-    "maskgit_plus": "maskgit_plus:S[:eps]",
-    "topk_margin": "topk_margin:S[:eps]",
-    "entropy": "entropy:S[:eps]",
-}
-
-_DREAM_ALIASES = {"maskgit_plus": "confidence", "topk_margin": "margin", "entropy": "entropy"}
+from verify.policies.contract import Policy, PolicyError, UnknownPolicyError
+from verify.policies.registry import BUILT_IN, find_rule, registered_rules, unusable_plugins
+from verify.policies.rule import Rule
+from verify.policies.sampling import ARGMAX, MARK, Sampling, read_sampling
 
 
-def make_policy(spec: str, temperature: float = 0.0) -> Policy:
+class TemperatureConflict(PolicyError):
+    """A specification with one temperature, and another one beside it."""
+
+
+def make_policy(spec: str, temperature: float | None = None) -> Policy:
     """Make a policy from its specification, or from the name that a published loop gives it.
 
     Args:
-        spec: ``static:k`` with an integer k >= 1, ``threshold:tau`` with 0 < tau <= 1, or one of the forms and names
-            in the table above; the policy's own ``spec`` is the one text for it that is stored.
-        temperature: 0 takes argmax tokens; above 0 tokens are sampled with counter-based noise.
+        spec: a rule with its parameters, for example ``static:k`` with an integer k >= 1 or ``threshold:tau`` with
+            0 < tau <= 1, perhaps with a sampling behind ``@``: ``temperature``, ``top_p``, ``top_k``. The policy's own
+            ``spec`` is the one text for it that is stored.
+        temperature: short for ``@temperature=...``: 0 takes argmax tokens; above 0 tokens are drawn with
+            counter-based noise. None takes what ``spec`` says, else 0.
 
     Raises:
-        PolicyError: the text names no policy, or a parameter is missing, too many, unreadable or out of range.
+        UnknownPolicyError: the first word names no rule.
+        PolicyError: a parameter is missing, too many, unreadable or out of range; or ``spec`` has another temperature.
 
     >>> make_policy("threshold:0.90").spec
     'threshold:0.9'
-    >>> make_policy("low_confidence:8/32").spec, make_policy("static:4").step_size
-    ('static:4', 4)
+    >>> make_policy("low_confidence:8/32").spec, make_policy("static:4", temperature=0.7).spec
+    ('static:4', 'static:4@temperature=0.7')
     """
-    if not (isinstance(temperature, int | float) and 0 <= temperature < float("inf")):
-        raise PolicyError(f"temperature is {temperature!r}, expected a finite number of at least 0")
-    name, *arguments = spec.split(":")
-    if name not in FORMS:
-        raise PolicyError(f"unknown policy {spec!r}; expected one of {', '.join(FORMS.values())}")
+    rule, values, sampling = _read(spec, temperature)
     try:
-        return _make(name, arguments, float(temperature))
+        return rule.make(*values, sampling=sampling)
     except ValueError as error:
-        raise PolicyError(f"policy {spec!r}: {error}; the form is {FORMS[name]}") from error
+        raise _refused(spec, rule, error) from error
+
+
+def canonical_policy(policy: str, temperature: float) -> str:
+    """The one text of a stored policy, whose ``temperature`` may stand beside it alone, as older files have it.
+
+    Texts of rules that are not ours, and texts that cannot be read, come back as they are; no package is asked.
+
+    Raises:
+        TemperatureConflict: the text has another temperature than ``temperature``.
+    """
+    if without_sampling(policy).partition(":")[0] not in BUILT_IN:
+        return policy
+    try:
+        return make_policy(policy, temperature).spec
+    except TemperatureConflict:
+        raise
+    except PolicyError:
+        return policy
+
+
+def without_sampling(spec: str) -> str:
+    """The rule and its parameters alone, as they are written in ``spec``."""
+    return spec.partition(MARK)[0]
 
 
 def step_sizes(spec: str) -> int | None:
@@ -78,73 +79,34 @@ def stated_block_length(spec: str) -> int | None:
 
     It is part of the text only: ``low_confidence:8/32`` is stored as ``static:4``. Raises :class:`PolicyError`.
     """
-    make_policy(spec)
-    _, slash, positions = spec.rpartition("/")
-    return int(positions) if slash else None
+    _, values, _ = _read(spec, None)
+    return next((value[1] for value in values if isinstance(value, tuple)), None)
 
 
-def _make(name: str, arguments: list[str], temperature: float) -> Policy:
-    """The policy ``name`` of ``FORMS`` with these arguments; every ValueError says which argument is wrong and how."""
-    # A colon stands before every parameter of a form, and those in brackets may be left out.
-    at_least, at_most = FORMS[name].partition("[")[0].count(":"), FORMS[name].replace(" or :", "").count(":")
-    if not at_least <= len(arguments) <= at_most or not arguments[0]:
-        expected = f"{at_least}" if at_least == at_most else f"{at_least} or {at_most}"
-        count = len([argument for argument in arguments if argument])
-        raise ValueError(f"it has {count} parameter{'s' * (count != 1)}, expected {expected}")
-    match name:
-        case "static":
-            return StaticTopK(_whole("k", arguments[0]), temperature)
-        case "threshold" | "confidence_threshold":
-            return Threshold(_share("tau", arguments[0]), temperature)
-        case "quota" | "low_confidence" | "low_confidence_static":
-            steps, positions = _fraction(arguments[0], optional=name == "quota")
-            if positions is not None and positions % steps == 0:
-                return StaticTopK(positions // steps, temperature)
-            # LLaDA counts from what is masked, which is its whole block; SDAR from the block, prompt tail included.
-            return Quota(temperature, steps, None if name == "low_confidence" else positions)
-        case "dynamic" | "low_confidence_dynamic":
-            return _dynamic(name, _share("tau", arguments[0]), arguments[1:], temperature)
-    order, steps_text, *eps = [_DREAM_ALIASES[name], *arguments] if name in _DREAM_ALIASES else arguments
-    if order not in ORDERS:
-        raise ValueError(f"the order is {order!r}, expected {', '.join(ORDERS)}")
-    return Dream(temperature, order, _whole("S", steps_text), _share("eps", eps[0]) if eps else DREAM_EPS)
-
-
-def _dynamic(name: str, tau: float, quota: list[str], temperature: float) -> Policy:
-    if not quota:
-        return Dynamic(temperature, tau)
-    if name == "dynamic" and "/" not in quota[0]:
-        return Dynamic(temperature, tau, _whole("k", quota[0]))
-    steps, positions = _fraction(quota[0], optional=False)
-    if positions is not None and positions % steps == 0:
-        return Dynamic(temperature, tau, positions // steps)
-    return Dynamic(temperature, tau, 1, steps, positions)
-
-
-def _whole(what: str, text: str) -> int:
+def _read(spec: str, temperature: float | None) -> tuple[Rule, list[Any], Sampling]:
+    """The rule, the values of its parameters, and the sampling."""
+    text, mark, behind = spec.partition(MARK)
+    beside = ARGMAX if temperature is None else Sampling(temperature)
+    name, *arguments = text.split(":")
+    rule = find_rule(name)
+    if rule is None:
+        forms = ", ".join(rule.form for rule in registered_rules().values())
+        unusable = "".join(f"; {sentence}" for sentence in unusable_plugins())
+        raise UnknownPolicyError(f"unknown policy {spec!r}; expected one of {forms}{unusable}")
     try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if value < 1:
-        raise ValueError(f"{what} is {text!r}, expected an integer of at least 1")
-    return value
-
-
-def _share(what: str, text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value <= 1:
-        raise ValueError(f"{what} is {text!r}, expected a number above 0 and at most 1")
-    return value
-
-
-def _fraction(text: str, optional: bool) -> tuple[int, int | None]:
-    steps, slash, positions = text.partition("/")
-    if not slash and not optional:
-        raise ValueError(
-            f"{text!r} lacks the block length, expected S/L (S steps per block of L positions), for example 8/32"
+        values = rule.values(arguments)
+        stated = read_sampling(behind) if mark else {}
+        sampling = Sampling(**({"temperature": beside.temperature} | stated))
+    except ValueError as error:
+        raise _refused(spec, rule, error) from error
+    if temperature is not None and sampling.temperature != beside.temperature:
+        raise TemperatureConflict(
+            f"policy {spec!r} has temperature {sampling.temperature:g}, but temperature {beside.temperature:g} is "
+            "stated beside it; leave one of them out"
         )
-    return _whole("S", steps), _whole("L", positions) if slash else None
+    return rule, values, sampling
+
+
+def _refused(spec: str, rule: Rule, error: ValueError) -> PolicyError:
+    sampling = f"{MARK}temperature=T,top_p=P,top_k=K" if MARK in spec else ""
+    return PolicyError(f"policy {spec!r}: {error}; the form is {rule.form}{sampling}")

@@ -26,7 +26,7 @@ def ablate_command(
     model: options.ModelOption = "bundled",
     prompts: options.PromptsOption = "bundled",
     policy: options.PolicyOption = "static:1",
-    temperature: options.TemperatureOption = 0.0,
+    temperature: options.TemperatureOption = None,
     block_length: options.BlockLengthOption = None,
     generation_length: options.GenerationLengthOption = 96,
     cache: options.CacheOption = None,

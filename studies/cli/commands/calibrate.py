@@ -39,7 +39,7 @@ def calibrate_command(
         list[str] | None,
         typer.Option("--policy", help="Unmasking policy, may come several times. [default: threshold:0.9]"),
     ] = None,
-    temperature: options.TemperatureOption = 0.0,
+    temperature: options.TemperatureOption = None,
     block_length: options.BlockLengthOption = None,
     generation_length: options.GenerationLengthOption = 96,
     cache: options.CacheOption = None,

@@ -31,7 +31,7 @@ def quality_command(
         str, typer.Option("--methods", help="Search methods, and 'informed': drafts that learn in the block.")
     ] = "greedy,informed",
     budgets: Annotated[str, typer.Option("--budgets", help="Drafts per forward.")] = "5,10",
-    temperature: options.TemperatureOption = 0.0,
+    temperature: options.TemperatureOption = None,
     block_length: options.BlockLengthOption = None,
     generation_length: options.GenerationLengthOption = 96,
     cache: options.CacheOption = None,

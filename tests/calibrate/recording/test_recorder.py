@@ -277,7 +277,10 @@ def folder(denoiser, tmp_path):
     ("change", "message"),
     [
         ({"policy": make_policy("static:1")}, "policy: there 'static:2', now 'static:1'"),
-        ({"policy": make_policy("static:2", 0.5)}, "temperature: there 0.0, now 0.5"),
+        (
+            {"policy": make_policy("static:2", 0.5)},
+            "policy: there 'static:2', now 'static:2@temperature=0.5'; temperature: there 0.0, now 0.5",
+        ),
         ({"config": replace(CONFIG, block_length=4)}, "block_length: there 6, now 4"),
         ({"config": replace(CONFIG, generation_length=6)}, "generation_length: there 12, now 6"),
         ({"config": replace(CONFIG, cache="prefix")}, "cache: there 'dual', now 'prefix'"),

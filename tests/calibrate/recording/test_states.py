@@ -157,7 +157,7 @@ def test_logs_and_traces_are_not_taken_for_each_other(checkpoint, folder, tmp_pa
 
 def test_a_policy_that_reads_all_logits_is_refused(checkpoint, tmp_path):
     rule = make_policy("static:1", temperature=1.0)
-    with pytest.raises(TraceError, match="policy static:1 at temperature 1 reads all logits"):
+    with pytest.raises(TraceError, match="policy static:1@temperature=1 reads all logits"):
         record_states(checkpoint, PROMPTS, rule, CONFIG, tmp_path / "log", InformedDrafter(5))
     assert not (tmp_path / "log").exists()
 

@@ -88,7 +88,7 @@ def test_what_is_not_asked_for_is_the_drafters(tuned: Path) -> None:
     spec, rule = rule_for(asked, "static:1", 0.5)
     config = settings_for(asked, checkpoint, spec, block_length=4, cache="dual", top_j=7, generation_length=16).config
     assert config == DecodeConfig(4, 16, "dual", end_token_ids=config.end_token_ids, top_j=7)
-    assert (rule.spec, rule.temperature) == ("static:1", 0.5)
+    assert (rule.spec, rule.temperature) == ("static:1@temperature=0.5", 0.5)
 
 
 def test_ranks_that_a_drafter_reads_are_kept(tmp_path: Path) -> None:

@@ -194,9 +194,10 @@ def test_a_log_of_another_drafter_is_no_count(
 
 def test_policies_that_a_log_cannot_hold(config: CalibrationConfig) -> None:
     assert default_methods(["static:1", "threshold:0.9"], 0.0)[-1] == "informed"
-    assert "informed" not in default_methods(["static:1", "dream:entropy:4"], 0.0)
+    assert default_methods(["static:1", "dream:entropy:4"], None)[-1] == "informed"
     assert "informed" not in default_methods(["static:1"], 1.0)
-    with pytest.raises(TraceError, match="static:1 at temperature 1 reads all logits"):
+    assert "informed" not in default_methods(["static:1", "threshold:0.9@temperature=1"], None)
+    with pytest.raises(TraceError, match="static:1@temperature=1 reads all logits"):
         replace(config, temperature=1.0).check()
 
 

@@ -106,8 +106,8 @@ def test_with_sampled_tokens(denoiser, spec):
 class EveryOtherStep:
     """static:1 that commits in every second step only; a step without commits ends a chain, as the root is no draft."""
 
-    spec, needs, scope, monotone, may_do_nothing = "odd:1", "top_j", "block", True, True
-    stochastic, step_size, temperature = False, 1, 0.0
+    spec, needs, ranks, monotone, may_do_nothing = "odd:1", "ranks", 1, True, True
+    step_size, temperature = 1, 0.0
 
     def initial_state(self):
         return 0

@@ -78,11 +78,10 @@ class Sure:
     """Commits the best position only when it was the best one in the step before, too: a history, and empty steps."""
 
     spec = "sure"
-    needs = "top_j"
-    scope = "block"
+    needs = "ranks"
+    ranks = 1
     monotone = True
     may_do_nothing = True
-    stochastic = False
     step_size = None
     temperature = 0.0
 
@@ -235,7 +234,9 @@ def test_it_needs_fewer_forwards_than_a_graph_of_as_many_drafts():
     assert counted["informed"] < min(counted["chain"], counted["random"])
 
 
-@pytest.mark.parametrize(("spec", "forwards"), [("static:1", 0), ("dream:entropy:6", 1)])
+@pytest.mark.parametrize(
+    ("spec", "forwards"), [("static:1", 0), ("dream:entropy:6", 0), ("dream:entropy:6@temperature=1", 1)]
+)
 def test_logits_stay_on_the_device_only_where_they_are_read_and_then_of_one_forward(denoiser, spec, forwards):
     """Else every state that is remembered, in this block or ahead of it, would hold the logits of its whole forward."""
     held = []

@@ -119,11 +119,10 @@ class Counting:
     """Commits two positions in every third step of the sequence: a history that goes on from block to block."""
 
     spec = "counting"
-    needs = "top_j"
-    scope = "block"
+    needs = "ranks"
+    ranks = 1
     monotone = True
     may_do_nothing = False
-    stochastic = False
     step_size = None
     temperature = 0.0
 
@@ -142,11 +141,10 @@ class Hesitating:
     tau: float
 
     spec = "hesitating"
-    needs = "top_j"
-    scope = "block"
+    needs = "ranks"
+    ranks = 1
     monotone = True
     may_do_nothing = True
-    stochastic = False
     step_size = None
     temperature = 0.0
 

@@ -26,6 +26,8 @@ from verify.graph.file import (
     save_graph,
 )
 from verify.graph.formulas import ROOT, Formula, is_subset
+from verify.policies import registry
+from verify.policies.contract import PolicyError
 
 HERE = Path(__file__).parent
 
@@ -255,7 +257,7 @@ def test_every_difference_is_named() -> None:
     run = Validity("other", "r2", "threshold:0.9", 16, "none", 0.5, 2)
     assert STATIC.mismatches(run) == [
         "model revision: the graph was calibrated for 'r1 of toy', the run has 'r2 of other'",
-        "policy: the graph was calibrated for 'static:1', the run has 'threshold:0.9'",
+        "policy: the graph was calibrated for 'static:1', the run has 'threshold:0.9@temperature=0.5'",
         "block length: the graph was calibrated for 8, the run has 16",
         "cache: the graph was calibrated for 'dual', the run has 'none'",
         "temperature: the graph was calibrated for 0.0, the run has 0.5",
@@ -343,3 +345,41 @@ def test_the_schema_refuses_the_hostile_files_it_can_see(path: Path) -> None:
         return  # not JSON for anyone
     hidden = path.stem in set().union(*BEYOND_THE_SCHEMA.values())
     assert SCHEMA.is_valid(payload) == hidden
+
+
+def test_a_temperature_is_part_of_the_policy_also_where_it_stands_beside_it_only(tmp_path: Path) -> None:
+    """As files have it that were written before specifications held the sampling."""
+    graph = GraphFile.from_nodes([A], dataclasses.replace(STATIC, temperature=0.7))
+    assert graph.validity.policy == "static:1@temperature=0.7" and graph.validity.temperature == 0.7
+    path = tmp_path / "graph.json"
+    save_graph(graph, path)
+    assert load_graph(path) == graph
+    older = path.read_text(encoding="utf-8").replace("static:1@temperature=0.7", "static:1")
+    path.write_text(older, encoding="utf-8")
+    assert load_graph(path) == graph and not load_graph(path).validity.mismatches(graph.validity)
+    path.write_text(older.replace('"temperature": 0.7', '"temperature": 0.0'), encoding="utf-8")
+    assert load_graph(path).validity == STATIC
+    conflict = ("static:1@temperature=0.5", "temperature 0.5, but temperature 0.7")
+    for text, found in (conflict, ("static:1@top_k=0", "top_k is")):
+        path.write_text(older.replace("static:1", text), encoding="utf-8")
+        with pytest.raises(
+            GraphFileError, match=rf"validity.policy: expected a policy with valid parameters, .*{found}"
+        ):
+            load_graph(path)
+    path.write_text(older.replace("static:1", "static:1@temperature=0.70"), encoding="utf-8")
+    with pytest.raises(GraphFileError, match=r'validity\.policy: expected "static:1@temperature=0\.7"'):
+        load_graph(path)
+    with pytest.raises(PolicyError, match=r"has temperature 0\.7, but temperature 0\.5"):
+        dataclasses.replace(graph.validity, temperature=0.5)
+
+
+def test_edges_follow_from_the_name_of_the_policy_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that was made where a rule is known must be readable where it is not."""
+    pairs = [AB, ((1, 1), (2, 1), (3, 1))]
+    validity = dataclasses.replace(STATIC, policy="mine:2@temperature=0.5", temperature=0.5)
+    foreign = GraphFile.from_nodes(pairs, validity)
+    assert foreign.edges == ((0, 1), (0, 2), (1, 2)) and foreign.validity == validity
+    with pytest.raises(GraphFileError, match="path from the root"):
+        GraphFile.from_nodes(pairs, dataclasses.replace(STATIC, policy="static:2", temperature=0.5))
+    monkeypatch.setattr(registry, "_added", lambda: pytest.fail("a package was asked while a file was read"))
+    check_graph(foreign)

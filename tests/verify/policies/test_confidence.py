@@ -6,6 +6,7 @@ import pytest
 from verify.policies.confidence import StaticTopK, Threshold
 from verify.policies.contract import BlockView, PolicyError
 from verify.policies.randomness import StepRandom
+from verify.policies.sampling import Sampling
 from verify.policies.specification import make_policy, step_sizes
 
 RNG = StepRandom(0, 0, 0, 1)
@@ -72,7 +73,7 @@ def test_an_unknown_name_lists_what_there_is(spec):
     assert str(caught.value).endswith("maskgit_plus:S[:eps], topk_margin:S[:eps], entropy:S[:eps]")
 
 
-@pytest.mark.parametrize("temperature", [-0.1, float("nan"), float("inf"), "0", None])
+@pytest.mark.parametrize("temperature", [-0.1, float("nan"), float("inf"), "0"])
 def test_temperatures_that_mean_nothing_are_refused(temperature):
     with pytest.raises(PolicyError, match=r"temperature is .*expected a finite number of at least 0"):
         make_policy("static:1", temperature)
@@ -84,11 +85,11 @@ def test_step_sizes():
 
 def test_what_policies_declare():
     for policy in (make_policy("static:2"), make_policy("threshold:0.5")):
-        assert (policy.scope, policy.monotone, policy.may_do_nothing) == ("block", True, False)
-        assert (policy.stochastic, policy.needs, policy.temperature) == (False, "top_j", 0.0)
+        assert (policy.monotone, policy.may_do_nothing) == (True, False)
+        assert (policy.needs, policy.ranks, policy.temperature) == ("ranks", 1, 0.0)
         assert policy.initial_state() is None
     for policy in (make_policy("static:2", 0.7), make_policy("threshold:0.5", 0.7)):
-        assert (policy.stochastic, policy.needs, policy.temperature) == (True, "logits", 0.7)
+        assert (policy.needs, policy.ranks, policy.temperature) == ("logits", 1, 0.7)
 
 
 def test_static_commits_the_most_confident():
@@ -152,7 +153,7 @@ def test_tokens_are_sampled_from_the_tempered_softmax(temperature):
     logits = np.array([[1.0, -np.inf, 0.0, 2.0]])
     expected = np.exp(logits[0] / temperature)
     expected /= expected.sum()
-    policy = StaticTopK(1, temperature)
+    policy = StaticTopK(1, sampling=Sampling(temperature))
     draws = 3000
     counts = np.zeros(4)
     for step in range(draws):
@@ -170,8 +171,8 @@ def test_a_sampled_tokens_confidence_is_its_own_probability():
     seen = set()
     for step in range(200):
         rng = StepRandom(0, 0, 0, step)
-        both = commits(StaticTopK(2, 1.0), view_of(confidences, logits), rng)
-        first = next(iter(commits(StaticTopK(1, 1.0), view_of(confidences, logits), rng)))
+        both = commits(StaticTopK(2, sampling=Sampling(1.0)), view_of(confidences, logits), rng)
+        first = next(iter(commits(StaticTopK(1, sampling=Sampling(1.0)), view_of(confidences, logits), rng)))
         own = {position: probability[position - 10, token] for position, token in both.items()}
         assert own[first] == max(own.values())
         seen.add(first)
@@ -181,6 +182,6 @@ def test_a_sampled_tokens_confidence_is_its_own_probability():
 def test_a_draft_and_the_real_decode_meet_the_same_noise():
     """The same positions in another rank order and among others draw the same tokens."""
     logits = np.random.default_rng(0).normal(size=(4, 6))
-    few = commits(StaticTopK(9, 0.7), view_of([0.1, 0.2], logits[:2]))
-    many = commits(StaticTopK(9, 0.7), view_of([0.9, 0.4, 0.8, 0.3], logits))
+    few = commits(StaticTopK(9, sampling=Sampling(0.7)), view_of([0.1, 0.2], logits[:2]))
+    many = commits(StaticTopK(9, sampling=Sampling(0.7)), view_of([0.9, 0.4, 0.8, 0.3], logits))
     assert few == {position: many[position] for position in few}

@@ -1,6 +1,6 @@
 """Policies from elsewhere: broken contracts, steps without commits, history."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -8,8 +8,15 @@ import pytest
 from tests.support.models import MASK_ID, CountingDenoiser, random_formulas, tiny_denoiser
 from tests.support.observing import Facts, books_balance, same_facts
 from verify.decoding import MAX_EMPTY_STEPS, DecodeConfig, DecodeError, decode
-from verify.policies.contract import Commits
+from verify.drafters.informed import InformedDrafter
+from verify.graph.file import GraphFile, Validity
+from verify.layout import LayoutError
+from verify.policies.base import BasePolicy
+from verify.policies.contract import Commits, PolicyError
+from verify.policies.parameters import Number
+from verify.policies.sampling import Sampling, read_sampling
 from verify.policies.specification import make_policy
+from verify.verifier import Verifier
 
 PROMPT = (5, 9, 13, 17, 21)
 CONFIG = DecodeConfig(block_length=8, generation_length=24, top_j=4)
@@ -27,10 +34,9 @@ class Odd:
     rule: object
     may_do_nothing: bool = False
     spec = "odd:1"
-    needs = "top_j"
-    scope = "block"
+    needs = "ranks"
+    ranks = 1
     monotone = True
-    stochastic = False
     step_size = None
     temperature = 0.0
 
@@ -142,3 +148,78 @@ def test_the_longest_pause_allowed_is_one_step_less(denoiser):
     assert decode(denoiser, PROMPT, hesitant(MAX_EMPTY_STEPS), config).forwards == MAX_EMPTY_STEPS
     with pytest.raises(DecodeError, match="it would never end"):
         decode(denoiser, PROMPT, hesitant(MAX_EMPTY_STEPS + 1), config)
+
+
+def test_a_policy_that_takes_positions_back_is_refused(denoiser):
+    """By the loop, whatever drafts; by the verifier of a graph before it decodes; by a replay that runs the loop."""
+    policy = Odd(best)
+    policy.monotone = False
+    message = "policy odd:1 takes committed positions back"
+    counting = CountingDenoiser(denoiser)
+    for drafts in ((), random_formulas(0, 8), InformedDrafter(3)):
+        with pytest.raises(DecodeError, match=message):
+            decode(counting, PROMPT, policy, CONFIG, drafts)
+    validity = Validity("tiny", None, "odd:1", 8, "dual", 0.0, 4)
+    with pytest.raises(DecodeError, match=message):
+        Verifier(GraphFile.from_nodes([((1, 1),)], validity), counting, policy, CONFIG, model="tiny")
+    assert counting.calls == 0
+
+
+def test_ranks_that_a_policy_reads_are_kept(denoiser):
+    with pytest.raises(LayoutError, match="policy dream:margin:4 reads 2 vocabulary ranks, but only top_j=1 are kept"):
+        decode(denoiser, PROMPT, make_policy("dream:margin:4"), replace(CONFIG, top_j=1))
+    for spec in ("dream:margin:4@temperature=1", "dream:entropy:4"):  # these read the whole distribution instead
+        decode(denoiser, PROMPT, make_policy(spec), replace(CONFIG, top_j=1))
+
+
+def test_entropies_are_there_for_those_who_ask(denoiser):
+    """Computed on the device for "entropy"; from the logits for "logits", and equal; a PolicyError for "ranks"."""
+    seen = {needs: [] for needs in ("entropy", "logits")}
+
+    def noting(view, state):
+        found = view.entropies()
+        seen[policy.needs].append(found)
+        return best(view, state)
+
+    for needs in seen:
+        policy = Odd(noting)
+        policy.needs = needs
+        decode(denoiser, PROMPT, policy, CONFIG)
+    assert len(seen["entropy"]) == 24 and all((one > 0).all() for one in seen["entropy"])
+    for one, other in zip(seen["entropy"], seen["logits"], strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12)
+    policy = Odd(noting)
+    with pytest.raises(PolicyError, match="this view has no entropies"):
+        decode(denoiser, PROMPT, policy, CONFIG)
+
+
+@dataclass(frozen=True)
+class Sharp(BasePolicy):
+    """Commit the sharpest position, and every one of at most ``most`` nats; at the same, the more confident first."""
+
+    most: float
+    name = "sharp"
+    parameters = (Number("most", high=None),)
+    reads = "entropy"
+
+    def choose(self, found, state, rng):
+        entropies = found.entropies()
+        order = np.argsort(entropies, kind="stable")
+        return order[: max(1, int(np.count_nonzero(entropies <= self.most)))], state
+
+
+@pytest.mark.parametrize("sampling", ["", "@temperature=0.7", "@temperature=0.7,top_p=0.8,top_k=20"])
+@pytest.mark.parametrize("cache", ["dual", "block_causal"])
+def test_a_rule_by_entropies_is_lossless(denoiser, cache, sampling):
+    policy = Sharp(2.8, sampling=Sampling(**read_sampling(sampling[1:])) if sampling else Sampling())
+    assert policy.spec == f"sharp:2.8{sampling}" and policy.needs == ("logits" if sampling else "entropy")
+    config = replace(CONFIG, cache=cache)
+    plain = decode(denoiser, PROMPT, policy, config)
+    assert plain.steps < 24, "it commits more than one position in some step"
+    graph, informed = (
+        decode(denoiser, PROMPT, policy, config, drafts)
+        for drafts in (random_formulas(3, 40, step_size=None), InformedDrafter(6))
+    )
+    assert graph.tokens == informed.tokens == plain.tokens
+    assert graph.steps == informed.steps == plain.steps
+    assert max(graph.forwards, informed.forwards) < plain.forwards or sampling

@@ -12,6 +12,7 @@ from verify.policies.confidence import Dynamic, Quota, StaticTopK, Threshold
 from verify.policies.contract import BlockView, PolicyError
 from verify.policies.dream import Dream
 from verify.policies.randomness import StepRandom
+from verify.policies.sampling import Sampling, entropy, softmax
 from verify.policies.schedules import even_quotas, timed_quotas
 from verify.policies.specification import make_policy, stated_block_length, step_sizes
 
@@ -34,7 +35,7 @@ def view_of(confidences, second=None, logits=None):
         assert logits is not None, "this policy must not ask for logits"
         return np.asarray(logits, dtype=float)[order]
 
-    return BlockView(order, tokens, probabilities, all_logits)
+    return BlockView(order, tokens, probabilities, all_logits, lambda: entropy(softmax(all_logits())))
 
 
 def committed(policy, view, step=1, state=0):
@@ -50,22 +51,22 @@ def committed(policy, view, step=1, state=0):
     [
         ("low_confidence:32/32", StaticTopK(1), "static:1"),
         ("low_confidence:8/32", StaticTopK(4), "static:4"),
-        ("low_confidence:5/32", Quota(0.0, 5), "quota:5"),
+        ("low_confidence:5/32", Quota(5), "quota:5"),
         ("low_confidence_static:2/4", StaticTopK(2), "static:2"),
-        ("low_confidence_static:3/4", Quota(0.0, 3, 4), "quota:3/4"),
-        ("quota:5", Quota(0.0, 5), "quota:5"),
+        ("low_confidence_static:3/4", Quota(3, 4), "quota:3/4"),
+        ("quota:5", Quota(5), "quota:5"),
         ("quota:4/8", StaticTopK(2), "static:2"),
-        ("low_confidence_dynamic:0.85", Dynamic(0.0, 0.85), "dynamic:0.85"),
-        ("low_confidence_dynamic:0.9:4/4", Dynamic(0.0, 0.9), "dynamic:0.9"),
-        ("low_confidence_dynamic:0.9:2/4", Dynamic(0.0, 0.9, 2), "dynamic:0.9:2"),
-        ("low_confidence_dynamic:0.9:3/4", Dynamic(0.0, 0.9, 1, 3, 4), "dynamic:0.9:3/4"),
-        ("dynamic:1:2", Dynamic(0.0, 1.0, 2), "dynamic:1:2"),
+        ("low_confidence_dynamic:0.85", Dynamic(0.85), "dynamic:0.85"),
+        ("low_confidence_dynamic:0.9:4/4", Dynamic(0.9), "dynamic:0.9"),
+        ("low_confidence_dynamic:0.9:2/4", Dynamic(0.9, 2), "dynamic:0.9:2"),
+        ("low_confidence_dynamic:0.9:3/4", Dynamic(0.9, (3, 4)), "dynamic:0.9:3/4"),
+        ("dynamic:1:2", Dynamic(1.0, 2), "dynamic:1:2"),
         ("confidence_threshold:0.9", Threshold(0.9), "threshold:0.9"),
-        ("maskgit_plus:128", Dream(0.0, "confidence", 128), "dream:confidence:128"),
-        ("topk_margin:64", Dream(0.0, "margin", 64), "dream:margin:64"),
-        ("entropy:512", Dream(0.0, "entropy", 512), "dream:entropy:512"),
-        ("entropy:512:0.01", Dream(0.0, "entropy", 512, 0.01), "dream:entropy:512:0.01"),
-        ("dream:margin:7:0.001", Dream(0.0, "margin", 7), "dream:margin:7"),
+        ("maskgit_plus:128", Dream("confidence", 128), "dream:confidence:128"),
+        ("topk_margin:64", Dream("margin", 64), "dream:margin:64"),
+        ("entropy:512", Dream("entropy", 512), "dream:entropy:512"),
+        ("entropy:512:0.01", Dream("entropy", 512, 0.01), "dream:entropy:512:0.01"),
+        ("dream:margin:7:0.001", Dream("margin", 7), "dream:margin:7"),
     ],
 )
 def test_a_name_stands_for_one_policy_with_one_specification(name, policy, spec):
@@ -104,7 +105,7 @@ SHARE = "expected a number above 0 and at most 1"
         ("quota:1.5", f"S is '1.5', {WHOLE}"),
         ("confidence_threshold:0", f"tau is '0', {SHARE}; the form is confidence_threshold:tau"),
         ("dream:entropy", "it has 1 parameter, expected 2 or 3"),
-        ("dream:best:8", "the order is 'best', expected confidence, margin, entropy"),
+        ("dream:best:8", "order is 'best', expected one of confidence, margin, entropy"),
         ("dream:entropy:0", f"S is '0', {WHOLE}"),
         ("dream:entropy:8:0", f"eps is '0', {SHARE}"),
         ("dream:entropy:8:2", f"eps is '2', {SHARE}"),
@@ -135,10 +136,10 @@ def test_the_block_length_that_a_text_states(spec, length):
 def test_what_they_declare():
     for spec in ("quota:5", "dynamic:0.9", "dynamic:0.9:3/4", "dream:confidence:8", "dream:margin:8"):
         policy = make_policy(spec)
-        assert (policy.scope, policy.monotone, policy.may_do_nothing) == ("block", True, False)
-        assert (policy.needs, policy.stochastic, policy.step_size) == ("top_j", False, None)
-        assert (make_policy(spec, 0.7).needs, make_policy(spec, 0.7).stochastic) == ("logits", True)
-    assert make_policy("dream:entropy:8").needs == "logits"
+        assert (policy.monotone, policy.may_do_nothing, policy.step_size) == (True, False, None)
+        assert (policy.needs, policy.ranks) == ("ranks", 2 if "margin" in spec else 1)
+        assert (make_policy(spec, 0.7).needs, make_policy(spec, 0.7).ranks) == ("logits", 1)
+    assert make_policy("dream:entropy:8").needs == "entropy"
     # A size that is the same in every step is known, so that graphs need no other.
     assert [step_sizes(s) for s in ("low_confidence:8/32", "low_confidence:5/32", "dynamic:0.9:2")] == [4, None, None]
 
@@ -200,7 +201,7 @@ def test_dynamic_over_uneven_steps():
 
 def test_margin_ranks_by_the_lead_and_breaks_ties_by_position():
     view = view_of([0.5, 0.6, 0.4, 0.5], second=[0.1, 0.4, 0.0, 0.1])
-    policy = Dream(0.0, "margin", steps=2)  # four positions: one, then three
+    policy = Dream("margin", steps=2)  # four positions: one, then three
     assert committed(policy, view)[0] == {0: 100}
     assert committed(policy, view, step=2, state=4)[0].keys() == {0, 2, 3}
     with pytest.raises(PolicyError, match="keep at least two vocabulary ranks"):
@@ -212,21 +213,24 @@ def test_entropy_ranks_by_the_whole_distribution():
     first = np.log([0.5] + [0.5 / 63] * 63)
     second = np.log([0.45, 0.45] + [0.1 / 62] * 62)
     view = view_of([0.5, 0.45, 1 / 64], logits=[first, second, np.zeros(64)])  # two steps: one position, then two
-    assert committed(Dream(0.0, "entropy", steps=2), view)[0] == {1: 101}
-    assert committed(Dream(0.0, "confidence", steps=2), view)[0] == {0: 100}
+    assert committed(Dream("entropy", steps=2), view)[0] == {1: 101}
+    assert committed(Dream("confidence", steps=2), view)[0] == {0: 100}
 
 
 def test_sampled_orders_use_the_tempered_distribution():
     logits = [[2.0, 0.0, 0.0], [0.0, 1.9, 0.0]]
     view = view_of([0.7, 0.6], logits=logits)
     for order in ("confidence", "margin", "entropy"):
-        policy = Dream(0.01, order, steps=1)
+        policy = Dream(order, 1, sampling=Sampling(0.01))
         assert committed(policy, view)[0] == {0: 0, 1: 1}  # near 0 the argmax is drawn
         assert committed(policy, view) == committed(policy, view)
-    drawn = {tuple(Dream(5.0, "margin", 1).step(view, 0, at(step))[0].tokens.tolist()) for step in [1] * 3}
+    drawn = {
+        tuple(Dream("margin", 1, sampling=Sampling(5.0)).step(view, 0, at(step))[0].tokens.tolist()) for step in [1] * 3
+    }
     assert len(drawn) == 1  # noise is a function of its address
     drawn = {
-        tuple(Dream(5.0, "margin", 1).step(view, 0, StepRandom(seed, 0, 0, 1))[0].tokens.tolist()) for seed in range(20)
+        tuple(Dream("margin", 1, sampling=Sampling(5.0)).step(view, 0, StepRandom(seed, 0, 0, 1))[0].tokens.tolist())
+        for seed in range(20)
     }
     assert len(drawn) > 2
 
