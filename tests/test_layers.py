@@ -167,6 +167,7 @@ STARTS = {
     "draftgraph('evaluate', OUT + '/g.json', '--traces', TRACES)": NO_MODEL,
     "draftgraph('compare', OUT + '/g.json', GRAPH, '--traces', TRACES)": NO_MODEL,
     "draftgraph('inspect', GRAPH)": NO_MODEL,
+    "draftgraph('policies')": HEAVY,
     "draftgraph('inspect', TRACES)": NO_MODEL,
     "draftgraph('inspect', LOG)": NO_MODEL,
     "draftgraph('evaluate', LOG, '--drafter', DRAFTER)": NO_MODEL,

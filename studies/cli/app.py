@@ -76,6 +76,9 @@ COMMANDS = {
         LOOK,
         "Say what a recording, a graph, a drafter or a run is, for whom it is valid, what it won, and how sure.",
     ),
+    "policies": Entry(
+        LOOK, "List the unmasking rules: how each is written, its parameters, what it reads, where it comes from."
+    ),
     "plot": Entry(LOOK, "Draw every figure of saved results: PNG, SVG and the data as CSV."),
     "report": Entry(
         LOOK, "Write a run as one self-contained HTML page: tables, figures, what to conclude and how sure."

@@ -112,7 +112,7 @@ def _dynamic(tau: float, least: int | tuple[int, int], *, sampling: Sampling) ->
 
 _LLADA = "LLaDA (arXiv 2502.09992), generate.py, remasking low_confidence"
 _SDAR = "SDAR (arXiv 2510.06303), generate.py, remasking_strategy"
-_FAST = "Fast-dLLM (arXiv 2505.22618), section 3.3, confidence-aware parallel decoding"
+_FAST = "Fast-dLLM (arXiv 2505.22618), generate.py of its LLaDA loop, threshold"
 
 RULES = (
     Rule.of(StaticTopK, _LLADA, ["static:1"]),

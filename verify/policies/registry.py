@@ -11,11 +11,14 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from verify.policies import confidence, dream
 from verify.policies.rule import Rule
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 #: The group of entry points that add rules.
 GROUP = "draftgraph.policies"
@@ -50,6 +53,8 @@ def unusable_plugins() -> tuple[str, ...]:
 
 @cache
 def _added() -> tuple[Mapping[str, Rule], tuple[str, ...]]:
+    from importlib.metadata import entry_points  # here: reading a graph file under our own rules needs none of it
+
     added: dict[str, Rule] = {}
     wrong: list[str] = []
     for point in sorted(entry_points(group=GROUP), key=lambda point: (_package(point), point.name)):

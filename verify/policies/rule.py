@@ -61,7 +61,7 @@ class Rule:
     @classmethod
     def of(cls, policy: type[BasePolicy], source: str, examples: Sequence[str], *, exact: bool = True) -> Rule:
         """The rule of a policy class, which has its name and parameters; the summary is its docstring's first line."""
-        summary = (policy.__doc__ or "").strip().partition("\n")[0]
+        summary = (policy.__doc__ or "").strip().partition("\n")[0].replace("``", "")
         return cls(policy.name, policy.parameters, policy, summary, source, tuple(examples), exact)
 
     @property

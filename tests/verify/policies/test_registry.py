@@ -1,18 +1,16 @@
 """The registry: what it says of our rules, and rules of packages, good and broken."""
 
-import sys
 import warnings
-from importlib.metadata import EntryPoint
-from types import ModuleType, SimpleNamespace
+from functools import partial
 
 import pytest
 
+from tests.support.plugins import install, rule
 from verify.policies import registry
 from verify.policies.confidence import StaticTopK
 from verify.policies.contract import NEEDS, UnknownPolicyError
 from verify.policies.parameters import Number, Parameter, Steps, Whole
 from verify.policies.registry import BUILT_IN, PolicyPluginWarning, find_rule, registered_rules
-from verify.policies.rule import Rule
 from verify.policies.specification import canonical_policy, make_policy
 
 
@@ -25,29 +23,7 @@ def forgetful():
 
 @pytest.fixture
 def installed(monkeypatch):
-    """Make packages with entry points: name -> what their object is, or an error that importing them raises."""
-
-    def install(**packages):
-        points = []
-        for name, value in packages.items():
-            module = ModuleType(f"plugin_{name}")
-            if isinstance(value, Exception):
-                module.__getattr__ = lambda _, error=value: (_ for _ in ()).throw(error)
-            else:
-                module.RULES = value
-            monkeypatch.setitem(sys.modules, module.__name__, module)
-            point = EntryPoint(name, f"{module.__name__}:RULES", registry.GROUP)
-            points.append(point._for(SimpleNamespace(name=f"draftgraph-{name}")))
-        monkeypatch.setattr(registry, "entry_points", lambda group: points if group == registry.GROUP else [])
-
-    return install
-
-
-def rule(name, **changes):
-    settings = dict(
-        parameters=(Whole("k", default=1),), make=StaticTopK, summary="As static.", source="a test", examples=(name,)
-    )
-    return Rule(name, **(settings | changes))
+    return partial(install, monkeypatch)
 
 
 def test_every_rule_of_ours_is_described():
