@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from verify.policies.base import BasePolicy, Candidates, CountedPolicy
 from verify.policies.contract import Policy
-from verify.policies.parameters import Number, Steps, Whole
+from verify.policies.orders import ORDER, OrderedPolicy
+from verify.policies.parameters import Number, Steps, Whole, write_arguments
 from verify.policies.randomness import StepRandom
 from verify.policies.rule import Rule
 from verify.policies.sampling import Sampling
@@ -19,12 +21,16 @@ _TAU = Number("tau")
 
 
 @dataclass(frozen=True)
-class StaticTopK(BasePolicy):
-    """Commit the ``k`` most confident masked positions, or all that are left when fewer are (LLaDA, SDAR static)."""
+class StaticTopK(OrderedPolicy):
+    """Commit the ``k`` most confident masked positions, or all that are left when fewer are (LLaDA, SDAR static).
+
+    Another ``order`` than by confidence is one of :data:`verify.policies.orders.ORDERS`.
+    """
 
     k: int
+    order: str = "confidence"
     name = "static"
-    parameters = (Whole("k"),)
+    parameters = (Whole("k"), ORDER)
 
     @property
     def step_size(self) -> int:
@@ -47,20 +53,22 @@ class Threshold(BasePolicy):
 
 
 @dataclass(frozen=True)
-class Quota(CountedPolicy):
+class Quota(OrderedPolicy, CountedPolicy):
     """Commit the most confident positions, as many as a schedule of ``steps`` steps gives this one.
 
     The schedule is :func:`verify.policies.schedules.even_quotas`. ``positions`` is what the steps are counted from;
-    None takes what is masked when the block begins.
+    None takes what is masked when the block begins. ``order`` is as in :class:`StaticTopK`.
     """
 
     steps: int
     positions: int | None = None
+    order: str = "confidence"
     name = "quota"
-    parameters = (Steps("S/L", lone="S"),)
+    parameters = (Steps("S/L", lone="S"), ORDER)
 
     def arguments(self) -> list[str]:
-        return [self.parameters[0].write(self.steps if self.positions is None else (self.steps, self.positions))]
+        steps = self.steps if self.positions is None else (self.steps, self.positions)
+        return write_arguments(self.parameters, [steps, self.order])
 
     def count(self, found: Candidates, masked: int, step: int) -> int:
         return quota(even_quotas(self.positions or masked, self.steps), step)
@@ -93,16 +101,17 @@ def _even(steps: int | tuple[int, int]) -> int | None:
     return steps[1] // steps[0]
 
 
-def _quota(steps: int | tuple[int, int], *, sampling: Sampling) -> Policy:
+def _quota(steps: int | tuple[int, int], order: str = "confidence", *, sampling: Sampling) -> Policy:
     """``quota:S`` or ``quota:S/L``; SDAR counts from the block, the prompt's tail included."""
     if (each := _even(steps)) is not None:
-        return StaticTopK(each, sampling=sampling)
-    return Quota(steps, sampling=sampling) if isinstance(steps, int) else Quota(*steps, sampling=sampling)
+        return StaticTopK(each, order, sampling=sampling)
+    counted, positions = (steps, None) if isinstance(steps, int) else steps
+    return Quota(counted, positions, order, sampling=sampling)
 
 
-def _low_confidence(steps: tuple[int, int], *, sampling: Sampling) -> Policy:
+def _low_confidence(steps: tuple[int, int], order: str = "confidence", *, sampling: Sampling) -> Policy:
     """LLaDA counts from what is masked, which is its whole block."""
-    return _quota(steps if _even(steps) is not None else steps[0], sampling=sampling)
+    return _quota(steps if _even(steps) is not None else steps[0], order, sampling=sampling)
 
 
 def _dynamic(tau: float, least: int | tuple[int, int], *, sampling: Sampling) -> Policy:
@@ -115,9 +124,9 @@ _SDAR = "SDAR (arXiv 2510.06303), generate.py, remasking_strategy"
 _FAST = "Fast-dLLM (arXiv 2505.22618), generate.py of its LLaDA loop, threshold"
 
 RULES = (
-    Rule.of(StaticTopK, _LLADA, ["static:1"]),
+    Rule.of(StaticTopK, _LLADA, ["static:1", "static:1:margin", "static:1:entropy"]),
     Rule.of(Threshold, _FAST, ["threshold:0.9"]),
-    replace(Rule.of(Quota, _LLADA, ["quota:8"]), make=_quota),
+    replace(Rule.of(Quota, _LLADA, ["quota:8", "quota:8:margin", "quota:8:entropy"]), make=_quota),
     replace(Rule.of(Dynamic, _SDAR, ["dynamic:0.9"]), make=_dynamic),
     Rule(
         "low_confidence", (Steps("S/L"),), _low_confidence, "LLaDA: S steps per block of L.", _LLADA,
@@ -135,5 +144,15 @@ RULES = (
     Rule(
         "confidence_threshold", (_TAU,), Threshold, "Fast-dLLM: the best, and all of at least tau.", _FAST,
         ("confidence_threshold:0.9",), stands_for="threshold",
+    ),
+    Rule(
+        "random", (Steps("S/L"),), partial(_low_confidence, order="random"),
+        "LLaDA: S steps per block of L, in random order.", "LLaDA (arXiv 2502.09992), generate.py, remasking random",
+        ("random:8/32",), stands_for="static, quota",
+    ),
+    Rule(
+        "sequential", (Steps("S/L"),), partial(_quota, order="left_to_right"),
+        "SDAR: S steps per block of L, left to right.", f"{_SDAR} sequential",
+        ("sequential:4/4",), stands_for="static, quota",
     ),
 )  # fmt: skip
