@@ -43,9 +43,9 @@ def test_every_bit_of_a_threshold_is_in_its_specification():
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("static", "it has 0 parameters, expected 1; the form is static:k"),
-        ("static:", "it has 0 parameters, expected 1; the form is static:k"),
-        ("static:1:2", "it has 2 parameters, expected 1; the form is static:k"),
+        ("static", "it has 0 parameters, expected 1 or 2; the form is static:k[:confidence|margin|"),
+        ("static:", "it has 0 parameters, expected 1 or 2; the form is static:k[:confidence|margin|"),
+        ("static:1:margin:2", "it has 3 parameters, expected 1 or 2; the form is static:k[:confidence|margin|"),
         *((f"static:{k}", f"k is '{k}', expected an integer of at least 1") for k in ("0", "-1", "1.5", "x")),
         ("threshold", "it has 0 parameters, expected 1; the form is threshold:tau"),
         *(
@@ -63,12 +63,12 @@ def test_a_bad_parameter_is_named(spec, message):
         step_sizes(spec)
 
 
-@pytest.mark.parametrize("spec", ["", "random:1", "Static:1", "1", "origin:8"])
+@pytest.mark.parametrize("spec", ["", "randomly:1", "Static:1", "1", "origin:8"])
 def test_an_unknown_name_lists_what_there_is(spec):
     with pytest.raises(PolicyError) as caught:
         make_policy(spec)
     assert str(caught.value).startswith(
-        f"unknown policy {spec!r}; expected one of static:k, threshold:tau, quota:S[/L]"
+        f"unknown policy {spec!r}; expected one of static:k[:confidence|margin|entropy|left_to_right|random], threshold:tau, "
     )
     assert str(caught.value).endswith("maskgit_plus:S[:eps], topk_margin:S[:eps], entropy:S[:eps]")
 

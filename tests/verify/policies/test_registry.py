@@ -40,11 +40,14 @@ def test_every_rule_of_ours_is_described():
 
 
 def test_forms():
+    orders = "confidence|margin|entropy|left_to_right|random"
     assert [found.form for found in BUILT_IN.values()] == [
-        "static:k", "threshold:tau", "quota:S[/L]", "dynamic:tau[:k or :S/L]",
-        "dream:confidence|margin|entropy:S[:eps]",
+        f"static:k[:{orders}]", "threshold:tau", f"quota:S[/L][:{orders}]", "dynamic:tau[:k or :S/L]",
+        "dream:confidence|margin|entropy:S[:eps]", "factor:f", "factor_code:f",
+        "entropy_threshold[:nats[:at_most|below]]", "eb_sampler:gamma[:entropy|confidence|margin]",
+        "local_leap[:threshold[:relaxed[:radius]]]", "hierarchy[:low[:high]]",
         "low_confidence:S/L", "low_confidence_static:S/L", "low_confidence_dynamic:tau[:S/L]",
-        "confidence_threshold:tau", "maskgit_plus:S[:eps]", "topk_margin:S[:eps]", "entropy:S[:eps]",
+        "confidence_threshold:tau", "random:S/L", "sequential:S/L", "maskgit_plus:S[:eps]", "topk_margin:S[:eps]", "entropy:S[:eps]",
     ]  # fmt: skip
 
 
