@@ -68,7 +68,7 @@ def test_an_unknown_name_lists_what_there_is(spec):
     with pytest.raises(PolicyError) as caught:
         make_policy(spec)
     assert str(caught.value).startswith(
-        f"unknown policy {spec!r}; expected one of static:k[:confidence|margin|entropy|left_to_right|random], threshold:tau, "
+        f"unknown policy {spec!r}; expected one of static:k[:confidence|margin|entropy|left_to_right|random], thres"
     )
     assert str(caught.value).endswith("maskgit_plus:S[:eps], topk_margin:S[:eps], entropy:S[:eps]")
 

@@ -11,7 +11,7 @@ from drafting.trie import PrefixTrie
 from tests.support.models import random_formulas, tiny_denoiser
 from verify.decoding import DecodeConfig, decode
 from verify.drafters.informed import InformedDrafter
-from verify.policies.specification import make_policy, step_sizes
+from verify.policies.specification import make_policy
 
 PROMPT = (5, 9, 13, 17, 21)
 
@@ -42,7 +42,7 @@ def test_speculation_is_lossless_and_replayed_exactly(denoiser, spec):
         sizes |= set(np.diff(traces.commit_ptr).tolist())
         anchors = AnchorTable.from_traces(traces, max_depth=None)
         found = list(greedy(PrefixTrie.from_anchors(anchors), 8).nodes)
-        for formulas in (found, random_formulas(1, 30, step_sizes(spec), ranks=6)):
+        for formulas in (found, random_formulas(1, 30, policy.step_size, ranks=6)):
             result = decode(denoiser, PROMPT, policy, config, formulas)
             assert (result.tokens, result.steps) == (plain.tokens, plain.steps)
             assert result.forwards == replay(formulas, anchors).forwards
@@ -51,7 +51,11 @@ def test_speculation_is_lossless_and_replayed_exactly(denoiser, spec):
         assert (informed.tokens, informed.steps) == (plain.tokens, plain.steps)
         saved += plain.forwards - informed.forwards
     assert saved > 0
-    assert min(sizes) >= 1 and (len(sizes) > 1) == (step_sizes(spec) is None)
+    assert min(sizes) >= 1
+    if policy.step_size is None:
+        assert len(sizes) > 1
+    else:
+        assert max(sizes) == policy.step_size  # fewer where fewer are left
 
 
 @pytest.mark.parametrize("spec", ["static:2:random", "factor_code:2.5", "eb_sampler:4:margin", "hierarchy:0.2:0.3"])
@@ -59,7 +63,7 @@ def test_sampled_speculation_is_lossless(denoiser, spec):
     config = DecodeConfig(block_length=8, generation_length=16, top_j=4, seed=1)
     policy = make_policy(spec, 0.7)
     plain = decode(denoiser, PROMPT, policy, config, prompt_index=4)
-    for drafts in (random_formulas(1, 40, step_sizes(spec)), InformedDrafter(6)):
+    for drafts in (random_formulas(1, 40, policy.step_size), InformedDrafter(6)):
         result = decode(denoiser, PROMPT, policy, config, drafts, prompt_index=4)
         assert (result.tokens, result.steps) == (plain.tokens, plain.steps)
     assert decode(denoiser, PROMPT, policy, config, prompt_index=5).tokens != plain.tokens
