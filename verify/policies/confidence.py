@@ -147,7 +147,7 @@ RULES = (
     ),
     Rule(
         "random", (Steps("S/L"),), partial(_low_confidence, order="random"),
-        "LLaDA: S steps per block of L, in random order.", "LLaDA (arXiv 2502.09992), generate.py, remasking random",
+        "LLaDA: S steps per block of L, in random order.", _LLADA.replace("low_confidence", "random"),
         ("random:8/32",), stands_for="static, quota",
     ),
     Rule(

@@ -1,4 +1,10 @@
-"""Orders: by which score a rule takes the masked positions, the highest first and equal ones by position."""
+"""Orders: by which score a rule takes the masked positions, the highest first and equal ones by position.
+
+Random order is LLaDA's ``remasking="random"`` (github ML-GSAI/LLaDA @ b7e6c35, generate.py:8-120: new uniform noise in
+every step, tokens still the best or drawn ones), left to right is SDAR's ``sequential`` (github JetAstra/SDAR @
+c2041a8, generate.py:119-196), margin and entropy are the orders of Dream, and of ``generate_with_margin`` and
+``generate_with_entropy`` under LLaDA (github NEUIR/PC-Sampler @ 6c66276, src/generate.py).
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,10 @@
 """Rules that commit as many positions as one distribution allows: by a joint bound, by entropies, by neighbourhood.
 
 None looks back, and none reads more than the confidences, the entropies and the positions of one step. Where tokens are
-drawn, a confidence is the drawn token's probability, and confidences and entropies are those at temperature 1.
+drawn, a confidence is the drawn token's probability, and confidences and entropies are those at temperature 1. Scores
+are float64 and of the distribution without the mask token, equal ones go by position, and candidates are the masked
+positions of the block; where a source has it otherwise, its rule says so. Repositories, commits and lines stand in
+``RULES``.
 """
 
 from __future__ import annotations
@@ -62,6 +65,7 @@ class EntropyThreshold(OrderedPolicy):
     """Commit the position of the lowest entropy, and every one with an entropy of at most ``nats`` (dParallel).
 
     ``edge`` says whether ``nats`` itself is taken: ``at_most`` as the source does for LLaDA, ``below`` as for Dream.
+    The source adds 1e-12 to every probability before the logarithm; for Dream 1e-8, and in the dtype of the logits.
     """
 
     nats: float = 0.5
@@ -84,7 +88,8 @@ class EBSampler(OrderedPolicy):
     """Commit the best positions in ``order`` while their entropies sum up to ``gamma`` at most, the highest left out.
 
     The sum without its highest term bounds what the tokens say about each other (EB-Sampler). It never falls with a
-    further position, and for one position it is 0.
+    further position, and for one position it is 0. The bound is on entropies in every order. The ports that were read
+    choose among all masked positions of the sequence; here, as with every rule, among those of the block.
     """
 
     gamma: float
@@ -116,8 +121,9 @@ class EBSampler(OrderedPolicy):
 class LocalLeap(BasePolicy):
     """Commit the best, all with confidence >= ``threshold``, and all >= ``relaxed`` within ``radius`` of one of these.
 
-    Distances count every position of the block, decided ones included. Neighbours of a position that only ``relaxed``
-    let through gain nothing by it, nor do those of the best one where it is below ``threshold``.
+    Distances count every position of the block, decided ones included; beyond the block's end nothing is committed.
+    Neighbours of a position that only ``relaxed`` let through gain nothing by it, nor do those of the best one where it
+    is below ``threshold``.
 
     Raises:
         PolicyError: ``relaxed`` is above ``threshold``, so that a neighbour would find it harder.
@@ -146,7 +152,8 @@ class Hierarchy(BasePolicy):
     """Commit the best of each run of masks if it is above ``low``, all above ``high``, and the best of all (dInfer).
 
     A run is a maximal stretch of neighbouring masked positions of the block. Both bounds are left out themselves, so
-    ``high`` = 1 takes none. Every position that equals its run's best is taken, as in the source.
+    ``high`` = 1 takes none (the source's default). Every position that equals its run's best is taken, as in the
+    source, whose confidences have the dtype of the logits and so are equal more often.
 
     Raises:
         PolicyError: ``low`` is above ``high``.

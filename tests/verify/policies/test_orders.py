@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tests.support.views import committed, view_of
+from verify.graph.validity import edge_step
 from verify.policies.confidence import Quota, StaticTopK
 from verify.policies.contract import PolicyError
 from verify.policies.dream import Dream
@@ -35,7 +36,7 @@ ENTROPIES = [1.5, 1.25, 1.0]
 )
 def test_one_policy_has_one_text(name, policy, spec):
     assert make_policy(name) == policy and make_policy(name).spec == spec and make_policy(spec) == policy
-    assert step_sizes(spec) == (policy.k if isinstance(policy, StaticTopK) else None)
+    assert step_sizes(spec) == edge_step(spec) == (policy.k if isinstance(policy, StaticTopK) else None)
 
 
 @pytest.mark.parametrize("rule", ["static:2", "quota:8/32"])
