@@ -59,7 +59,7 @@ class Dice(Broken):
     """Draws from the global generator."""
 
     def count(self, view, state, rng):
-        return int(np.random.integers(1, 4)), state
+        return int(np.random.randint(1, 4)), state
 
 
 class Counting(Broken):
@@ -227,7 +227,7 @@ def named(**changes):
 
 
 ALONE_AND_FOUR = partial(check_lossless, context=DUAL, drafter="no drafts", batch=4)
-REJECTED = partial(check_rejected_drafts, context=DUAL)
+REJECTED = partial(check_rejected_drafts, context=DUAL, batch=1)
 PROGRESS = partial(check_progress, context=DUAL)
 
 BROKEN = [

@@ -1,4 +1,4 @@
-"""Every registered rule conforms, in the small form of the kit; ``--full`` under pytest's own run of it does the rest."""
+"""Every registered rule conforms, in the small form of the kit."""
 
 import pytest
 
