@@ -35,6 +35,8 @@ def ask(policy: Policy, moment: Moment, state: Any) -> Answer:
     view, where = moment.view, f"policy {policy.spec} ({moment.name})"
     before = [array.copy() for array in _arrays(view)]
     kept = copy.deepcopy(state)
+    if not same(state, kept):
+        raise Nonconformance(f"{where} has the state {state!r}, which is not equal to its own copy")
     commits, after = policy.step(view, state, moment.random)
     for name, now, then in zip(("positions", "tokens", "probabilities"), _arrays(view), before, strict=True):
         if not np.array_equal(now, then, equal_nan=now.dtype.kind == "f"):

@@ -25,7 +25,9 @@ def same(one: Any, other: Any) -> bool:
         first, second = np.asarray(one), np.asarray(other)
         if first.dtype != second.dtype or first.shape != second.shape:
             return False
-        return same(first.tolist(), second.tolist())
+        if first.dtype.kind == "O":
+            return same(first.tolist(), second.tolist())
+        return np.array_equal(first, second, equal_nan=first.dtype.kind in "fc")
     if isinstance(one, Mapping):
         return same(list(one.items()), list(other.items()))
     if isinstance(one, list | tuple):

@@ -97,7 +97,14 @@ class NewStateFromNothing(Broken):
     """The same commits, another state every time."""
 
     def count(self, view, state, rng):
-        return 1, object()
+        return 1, np.random.random()
+
+
+class Incomparable(Broken):
+    """A state that says nothing of itself."""
+
+    def initial_state(self):
+        return object()
 
 
 class Scribbling(Broken):
@@ -112,7 +119,7 @@ class Idle(Broken):
     """Commits nothing where it is unsure."""
 
     def count(self, view, state, rng):
-        return int(view.probabilities[0, 0] > 0.1), state
+        return int(view.probabilities[0, 0] > 0.9), state
 
 
 class Waiting(Idle):
@@ -125,7 +132,7 @@ class Masking(Broken):
     """Leaves what it is unsure of masked, as rules do that commit an arg-max that is the mask token."""
 
     def step(self, view, state, rng):
-        unsure = view.probabilities[:1, 0] < 0.1
+        unsure = view.probabilities[:1, 0] < 0.9
         return Commits(view.positions[:1], np.where(unsure, MASK_ID, view.tokens[:1, 0])), state
 
 
@@ -242,6 +249,7 @@ BROKEN = [
     (Counting(), check_purity, "is not pure: commits"),
     (ClassCounting(), check_purity, "is not pure: commits"),
     (NewStateFromNothing(), check_purity, "is not pure: new state"),
+    (Incomparable(), check_purity, "is not equal to its own copy"),
     (InPlace(), check_purity, r"changed the state that it was given, from \[\] to \[1\]"),
     (InPlace(), REJECTED, "must leave no mark"),
     (Scribbling(), check_purity, "changed the probabilities of the view"),
