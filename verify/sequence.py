@@ -19,7 +19,8 @@ from verify.policies.contract import Commits, Policy
 from verify.policies.randomness import StepRandom
 from verify.ranked import RankedBlocks
 
-#: A policy that may do nothing gets this many steps in a row without a commit; then the decode is given up.
+#: A policy that may do nothing gets this many steps in a row without a commit; then the decode is given up. One that
+#: says so, by an attribute ``longest_pause``, may pause for longer.
 MAX_EMPTY_STEPS = 64
 
 
@@ -261,7 +262,7 @@ class SequenceDecoder:
         block[chosen] = tokens
         self._masked = np.flatnonzero(block == mask)
         self._empty = 0 if len(chosen) else self._empty + 1
-        if self._empty == MAX_EMPTY_STEPS:
+        if self._empty == max(MAX_EMPTY_STEPS, getattr(rules.policy, "longest_pause", 0) + 1):
             raise DecodeError(
                 f"policy {rules.policy.spec} committed nothing in {self._empty} steps in a row (block {self._number}, "
                 f"{len(self._masked)} positions still masked); it would never end"

@@ -104,7 +104,7 @@ class Predictor:
             if len(chosen):
                 return Step(place, order, chosen, tokens, policy_state, random, waits)
             waits += 1  # a rule with a history may go on afterwards
-            if waits >= MAX_WAITS:
+            if waits >= max(MAX_WAITS, getattr(self._evidence.policy, "longest_pause", 0)):
                 return None
             random = random.after()
 

@@ -75,7 +75,8 @@ class Policy(Protocol):
             log cannot hold its decode.
         ranks: vocabulary ranks that it reads, at least 1; the decode keeps as many.
         monotone: whether committed positions stay committed. The loop refuses a policy that takes some back.
-        may_do_nothing: whether a step may commit nothing.
+        may_do_nothing: whether a step may commit nothing. One that may do so for more steps in a row than the loop
+            allows (``verify.sequence.MAX_EMPTY_STEPS``) has an attribute ``longest_pause`` too, the most of them.
         step_size: pairs that every step commits (while so many are left), None where it varies.
         temperature: 0 for argmax tokens.
     """

@@ -1,21 +1,22 @@
-"""Dream's rule: an order by confidence, margin or entropy, and counts from its time schedule."""
+"""Dream's rule: an order by confidence, margin or entropy, and counts from its time schedule; or by chance."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 
 from verify.policies.base import Candidates, CountedPolicy
-from verify.policies.contract import BlockView
+from verify.policies.contract import BlockView, Policy
 from verify.policies.orders import OrderedPolicy
-from verify.policies.parameters import Choice, Number, Whole
+from verify.policies.origin import SCHEDULE, DreamOrigin
+from verify.policies.parameters import Choice
 from verify.policies.rule import Rule
-from verify.policies.sampling import softmax
+from verify.policies.sampling import Sampling, softmax
 from verify.policies.schedules import quota, timed_quotas
 
-_SCHEDULE = (Whole("S"), Number("eps", default=1e-3))
+_ORDERS = ("confidence", "margin", "entropy")
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Dream(OrderedPolicy, CountedPolicy):
     steps: int
     eps: float = 1e-3
     name = "dream"
-    parameters = (Choice("order", ("confidence", "margin", "entropy")), *_SCHEDULE)
+    parameters = (Choice("order", _ORDERS), *SCHEDULE)
 
     @property
     def reads(self) -> str:
@@ -42,6 +43,12 @@ class Dream(OrderedPolicy, CountedPolicy):
         return softmax(scaled)
 
 
+def _dream(order: str, steps: int, eps: float, *, sampling: Sampling) -> Policy:
+    if order == DreamOrigin.order:
+        return DreamOrigin(steps, eps, sampling=sampling)
+    return Dream(order, steps, eps, sampling=sampling)
+
+
 _SOURCE = "Dream (arXiv 2508.15487), generation_utils.py, alg"
 _ALIASES = {
     "maskgit_plus": ("confidence", "by probability"),
@@ -50,10 +57,14 @@ _ALIASES = {
 }
 
 RULES = (
-    Rule.of(Dream, _SOURCE, ["dream:confidence:32", "dream:margin:32", "dream:entropy:32"]),
+    replace(
+        Rule.of(Dream, _SOURCE, [f"dream:{order}:32" for order in (*_ORDERS, DreamOrigin.order)]), make=_dream,
+        parameters=(Choice("order", (*_ORDERS, DreamOrigin.order)), *SCHEDULE),
+        summary="Commit the best in an order, as many as Dream's time schedule gives; origin: each by chance.",
+    ),
     *(
         Rule(
-            alias, _SCHEDULE, partial(Dream, order), f"Dream: {words}, S steps of its time schedule.",
+            alias, SCHEDULE, partial(Dream, order), f"Dream: {words}, S steps of its time schedule.",
             f"{_SOURCE} {alias}", (f"{alias}:32",), stands_for="dream",
         )
         for alias, (order, words) in _ALIASES.items()

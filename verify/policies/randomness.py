@@ -30,10 +30,22 @@ class StepRandom:
 
     def generator(self, position: int) -> np.random.Generator:
         """A fresh generator for one offset of the block; the same arguments always give the same stream."""
+        return self._stream(position, 0)
+
+    def _stream(self, position: int, first: int) -> np.random.Generator:
         mask = (1 << 64) - 1
         key = (self.seed & mask) << 64 | (self.prompt_index & mask)
-        counter = (self.block & mask) << 192 | (self.step & mask) << 128 | (position & mask) << 64
+        counter = (self.block & mask) << 192 | (self.step & mask) << 128 | (position & mask) << 64 | first
         return np.random.Generator(np.random.Philox(key=key, counter=counter))
+
+    def uniforms(self, positions: np.ndarray) -> np.ndarray:
+        """Noise from 0 to 1 (left out), float64 [n], of ``positions`` (int [n]): another than the Gumbel noise there.
+
+        One stream for the whole block, whose p-th number belongs to position p; it lies where no Gumbel noise reaches.
+        """
+        if not len(positions):
+            return np.zeros(0)
+        return self._stream(0, 1 << 63).random(int(np.max(positions)) + 1)[positions]
 
     def gumbel(self, position: int, size: int) -> np.ndarray:
         """Standard Gumbel noise, float64 [size]: argmax(logits / T + noise) samples softmax(logits / T)."""

@@ -105,7 +105,7 @@ SHARE = "expected a number above 0 and at most 1"
         ("quota:1.5", f"S is '1.5', {WHOLE}"),
         ("confidence_threshold:0", f"tau is '0', {SHARE}; the form is confidence_threshold:tau"),
         ("dream:entropy", "it has 1 parameter, expected 2 or 3"),
-        ("dream:best:8", "order is 'best', expected one of confidence, margin, entropy"),
+        ("dream:best:8", "order is 'best', expected one of confidence, margin, entropy, origin"),
         ("dream:entropy:0", f"S is '0', {WHOLE}"),
         ("dream:entropy:8:0", f"eps is '0', {SHARE}"),
         ("dream:entropy:8:2", f"eps is '2', {SHARE}"),

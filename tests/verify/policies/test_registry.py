@@ -43,7 +43,7 @@ def test_forms():
     orders = "confidence|margin|entropy|left_to_right|random"
     assert [found.form for found in BUILT_IN.values()] == [
         f"static:k[:{orders}]", "threshold:tau", f"quota:S[/L][:{orders}]", "dynamic:tau[:k or :S/L]",
-        "dream:confidence|margin|entropy:S[:eps]", "factor:f", "factor_code:f",
+        "dream:confidence|margin|entropy|origin:S[:eps]", "factor:f", "factor_code:f",
         "entropy_threshold[:nats[:at_most|below]]", "eb_sampler:gamma[:entropy|confidence|margin]",
         "local_leap[:threshold[:relaxed[:radius]]]", "hierarchy[:low[:high]]",
         "low_confidence:S/L", "low_confidence_static:S/L", "low_confidence_dynamic:tau[:S/L]",
