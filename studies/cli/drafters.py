@@ -166,18 +166,26 @@ def read_file(path: Path) -> AskedDrafter:
     return AskedDrafter(path.stem, file.make(), path, file.validity, file.provenance, file.values)
 
 
-def rule_for(asked: AskedDrafter | None, policy: str | None, temperature: float | None) -> tuple[str, Policy]:
+def rule_for(
+    asked: AskedDrafter | None,
+    policy: str | None,
+    temperature: float | None,
+    top_p: float | None = None,
+    top_k: int | None = None,
+) -> tuple[str, Policy]:
     """The policy as written and as it is: as asked for, else the drafter's.
 
     Raises:
         verify.policies.contract.PolicyError: it cannot be read.
     """
+    from verify.policies.sampling import with_filters
     from verify.policies.specification import make_policy, without_sampling
 
     valid = asked.validity if asked is not None else None
     spec = policy or (valid.policy if valid else DEFAULT_POLICY)
     if temperature is None and valid is not None and without_sampling(spec) == spec:
         temperature = valid.temperature
+    spec = with_filters(spec, top_p, top_k)
     return spec, make_policy(spec, temperature)
 
 

@@ -111,6 +111,16 @@ TemperatureOption = Annotated[
     float | None,
     typer.Option("--temperature", min=0.0, help="0 takes argmax tokens. [default: as the policies say, else 0]"),
 ]
+TopPOption = Annotated[
+    float | None,
+    typer.Option(
+        "--top-p",
+        help="Draw from the best tokens until their probabilities exceed it; short for @top_p=... behind the policy.",
+    ),
+]
+TopKOption = Annotated[
+    int | None, typer.Option("--top-k", help="Draw from so many best tokens; short for @top_k=... behind the policy.")
+]
 #: Short names that are accepted beside torch's own.
 DTYPE_ALIASES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 

@@ -49,7 +49,7 @@ class Sampling:
             raise PolicyError(f"temperature is {self.temperature!r}, expected a finite number of at least 0")
         if self.top_p is not None and not (_is_number(self.top_p) and 0 < self.top_p <= 1):
             raise PolicyError(f"top_p is {self.top_p!r}, expected {_PARAMETERS['top_p'].range}")
-        if self.top_k is not None and not (isinstance(self.top_k, int) and self.top_k >= 1):
+        if self.top_k is not None and not (isinstance(self.top_k, int) and _is_number(self.top_k) and self.top_k >= 1):
             raise PolicyError(f"top_k is {self.top_k!r}, expected {_PARAMETERS['top_k'].range}")
         object.__setattr__(self, "temperature", float(self.temperature))
         if self.top_p == 1:  # the same as none, and one sampling has one text
@@ -75,6 +75,8 @@ class Sampling:
     def scaled(self, logits: np.ndarray) -> np.ndarray:
         """Logits that tokens are drawn from: divided by the temperature, tokens that are left out at minus infinity.
 
+        Divided, they are given from the row's highest one on, which is the same distribution.
+
         ``top_p`` before ``top_k``, both after the division, as in Dream's ``sample_tokens`` (``generation_utils.py`` of
         its checkpoints); SDAR's ``generate.py`` has ``top_k`` first, which differs only where both are given.
 
@@ -84,7 +86,8 @@ class Sampling:
         Complexity: O(m V log V) with ``top_p``, O(m V) without.
         """
         if self.stochastic:
-            logits = logits / self.temperature
+            with np.errstate(over="ignore"):  # the best stays at 0, however low the temperature is
+                logits = (logits - logits.max(axis=1, keepdims=True)) / self.temperature
         if self.top_p is not None:
             order = np.argsort(-logits, axis=1, kind="stable")  # ties: lower token id first
             reached = np.cumsum(softmax(np.take_along_axis(logits, order, axis=1)), axis=1)
@@ -116,6 +119,30 @@ def read_sampling(text: str) -> dict[str, Any]:
             raise ValueError(f"the sampling has {name} twice, expected it once")
         found[name] = _PARAMETERS[name].read(value)
     return found
+
+
+def with_filters(spec: str, top_p: float | None = None, top_k: int | None = None) -> str:
+    """``spec`` with ``top_p`` and ``top_k`` in its sampling, where they are given; values are checked when it is read.
+
+    Raises:
+        PolicyError: the sampling of ``spec`` cannot be read, or has another value.
+
+    >>> with_filters("static:1@temperature=0.7", top_p=0.9)
+    'static:1@temperature=0.7,top_p=0.9'
+    """
+    text, mark, behind = spec.partition(MARK)
+    try:
+        stated = read_sampling(behind) if mark else {}
+    except ValueError as error:
+        raise PolicyError(f"policy {spec!r}: {error}") from error
+    for name, value in {"top_p": top_p, "top_k": top_k}.items():
+        if value is not None and stated.setdefault(name, value) != value:
+            raise PolicyError(
+                f"policy {spec!r} has {name} {stated[name]:g}, but {name} {value:g} is stated beside it; leave one of "
+                "them out"
+            )
+    parts = [f"{name}={_PARAMETERS[name].write(value)}" for name, value in stated.items()]
+    return text + MARK + ",".join(parts) if parts else text
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -40,6 +40,8 @@ def calibrate_command(
         typer.Option("--policy", help="Unmasking policy, may come several times. [default: threshold:0.9]"),
     ] = None,
     temperature: options.TemperatureOption = None,
+    top_p: options.TopPOption = None,
+    top_k: options.TopKOption = None,
     block_length: options.BlockLengthOption = None,
     generation_length: options.GenerationLengthOption = 96,
     cache: options.CacheOption = None,
@@ -84,8 +86,9 @@ def calibrate_command(
     from calibrate.recording.workers import join_workers
     from studies.runs.calibration import calibrate
     from studies.runs.configuration import CalibrationConfig, default_methods
+    from verify.policies.sampling import with_filters
 
-    specs = tuple(policy or ["threshold:0.9"])
+    specs = tuple(with_filters(spec, top_p, top_k) for spec in policy or ["threshold:0.9"])
     config = CalibrationConfig(
         model=model,
         prompts=prompts,

@@ -34,6 +34,8 @@ def decode_command(
     drafts: options.DraftsOption = None,
     policy: options.DrafterPolicyOption = None,
     temperature: options.DrafterTemperatureOption = None,
+    top_p: options.TopPOption = None,
+    top_k: options.TopKOption = None,
     block_length: options.DrafterBlockLengthOption = None,
     generation_length: options.GenerationLengthOption = 96,
     cache: options.DrafterCacheOption = None,
@@ -60,7 +62,7 @@ def decode_command(
 
     check_output(out, overwrite)
     asked = read_drafter(drafter, graph, drafts)
-    spec, rule = rule_for(asked, policy, temperature)
+    spec, rule = rule_for(asked, policy, temperature, top_p, top_k)
     prompt_set = load_prompt_set(prompts, split, limit, fraction=split_fraction, default="test")
     checkpoint = load_checkpoint(
         model, dtype=dtype, device=device, mask_token_id=mask_token_id, revision=revision,

@@ -61,6 +61,8 @@ def record_command(
     ] = None,
     policy: options.DrafterPolicyOption = None,
     temperature: options.DrafterTemperatureOption = None,
+    top_p: options.TopPOption = None,
+    top_k: options.TopKOption = None,
     block_length: options.DrafterBlockLengthOption = None,
     generation_length: options.GenerationLengthOption = 96,
     cache: options.DrafterCacheOption = None,
@@ -108,7 +110,7 @@ def record_command(
     if backend is not None and not asked:
         raise ValueError("--backend says how drafts enter a forward, and a trace has none; leave it out")
     first = asked[0] if asked else None
-    spec, rule = rule_for(first, policy, temperature)
+    spec, rule = rule_for(first, policy, temperature, top_p, top_k)
     prompt_set = load_prompt_set(prompts, split, limit, fraction=split_fraction)
     checkpoint = load_checkpoint(
         model, dtype=dtype, device=device, mask_token_id=mask_token_id, revision=revision,

@@ -16,6 +16,7 @@ from verify.drafters.informed import InformedDrafter
 from verify.drafters.settings import InformedSettings
 from verify.graph.file import GraphFile, GraphFileError, save_graph
 from verify.graph.validity import Validity
+from verify.policies.contract import PolicyError
 from verify.verifier import ValidityMismatchError
 
 MADE_FOR = Validity("tiny", "seed-0", "static:2", 8, "block_causal", 0.0, 3)
@@ -89,6 +90,10 @@ def test_what_is_not_asked_for_is_the_drafters(tuned: Path) -> None:
     config = settings_for(asked, checkpoint, spec, block_length=4, cache="dual", top_j=7, generation_length=16).config
     assert config == DecodeConfig(4, 16, "dual", end_token_ids=config.end_token_ids, top_j=7)
     assert (rule.spec, rule.temperature) == ("static:1@temperature=0.5", 0.5)
+    spec, rule = rule_for(asked, None, 0.5, top_p=0.9, top_k=4)
+    assert (spec, rule.spec) == ("static:2@top_p=0.9,top_k=4", "static:2@temperature=0.5,top_p=0.9,top_k=4")
+    with pytest.raises(PolicyError, match="top_k is '0', expected an integer of at least 1"):
+        rule_for(asked, None, None, top_k=0)
 
 
 def test_ranks_that_a_drafter_reads_are_kept(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from verify.policies.contract import BlockView, PolicyError, UnknownPolicyError
 from verify.policies.parameters import Choice, Number, Steps, Whole
 from verify.policies.randomness import StepRandom
 from verify.policies.registry import BUILT_IN
-from verify.policies.sampling import Sampling, entropy, softmax
+from verify.policies.sampling import Sampling, entropy, softmax, with_filters
 from verify.policies.specification import TemperatureConflict, canonical_policy, make_policy, without_sampling
 
 
@@ -116,6 +116,7 @@ def test_a_bad_sampling_is_named(spec, message):
         ({"top_p": 2}, "top_p"),
         ({"top_k": 0}, "top_k"),
         ({"top_k": 1.0}, "top_k"),
+        ({"top_k": True}, "top_k"),
         ({"temperature": True}, "temperature"),
         ({"temperature": float("nan")}, "temperature"),
     ],
@@ -136,6 +137,29 @@ def test_a_temperature_beside_the_text():
             make_policy("static:1@temperature=0.7", beside)
         with pytest.raises(TemperatureConflict):
             canonical_policy("static:1@temperature=0.7", beside)
+
+
+@pytest.mark.parametrize(
+    ("spec", "filters", "text"),
+    [
+        ("static:1", {}, "static:1"),
+        ("static:1", {"top_p": 0.9}, "static:1@top_p=0.9"),
+        ("static:1@temperature=0.7", {"top_p": 0.9, "top_k": 5}, "static:1@temperature=0.7,top_p=0.9,top_k=5"),
+        ("static:1@top_k=5", {"top_k": 5}, "static:1@top_k=5"),
+        ("static:1", {"top_p": 1.5}, "static:1@top_p=1.5"),
+    ],
+)
+def test_filters_beside_the_text(spec, filters, text):
+    assert with_filters(spec, **filters) == text
+
+
+def test_filters_beside_the_text_that_are_refused():
+    with pytest.raises(PolicyError, match=r"has top_p 0.9, but top_p 0.8 is stated beside it; leave one of them out"):
+        with_filters("static:1@top_p=0.9", top_p=0.8)
+    with pytest.raises(PolicyError, match=r"policy 'static:1@heat=1': the sampling has 'heat=1'"):
+        with_filters("static:1@heat=1", top_k=3)
+    with pytest.raises(PolicyError, match=r"top_p is '1.5', expected a number above 0 and at most 1"):
+        make_policy(with_filters("static:1", top_p=1.5))
 
 
 @pytest.mark.parametrize("text", ["klass:0.9:0.01", "odd", "static:x", "made up"])
@@ -177,7 +201,8 @@ def test_the_tokens_that_are_left(sampling, left):
     scaled = sampling.scaled(LOGITS)
     assert [np.flatnonzero(np.isfinite(row)).tolist() for row in scaled] == left
     kept = np.isfinite(scaled)
-    np.testing.assert_array_equal(scaled[kept], (LOGITS / (sampling.temperature or 1.0))[kept])
+    shift = LOGITS.max(axis=1, keepdims=True) if sampling.stochastic else 0.0
+    np.testing.assert_array_equal(scaled[kept], ((LOGITS - shift) / (sampling.temperature or 1.0))[kept])
     np.testing.assert_array_equal(LOGITS, before)
 
 
