@@ -43,8 +43,7 @@ def scores(
     if order == "left_to_right":
         return -view.positions.astype(np.float64)
     if order == "random":
-        # Offsets of a block draw their tokens at their own addresses, never at a negative one.
-        return rng.generator(-1).random(int(view.positions.max()) + 1)[view.positions]
+        return rng.uniforms(view.positions)
     if probability is None:
         if order == "entropy":
             return -view.entropies()
