@@ -110,6 +110,9 @@ class LogDrivenEngine:
             states.append(sequence[None, start : start + self.config.block_length])
         return self._driven(paid, slots, states, no_bridges(states))
 
+    def narrow(self, slot: int, length: int) -> None:
+        raise EngineError("a log drives blocks of one length")
+
     def cross(self, slot: int, sequence: np.ndarray, start: int) -> None:
         self._begin(slot, start)
         self.inner.cross(slot, sequence, start)

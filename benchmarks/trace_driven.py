@@ -138,6 +138,9 @@ class TraceDrivenEngine:
         if self.inner is not None:
             self.inner.move(source, target)
 
+    def narrow(self, slot: int, length: int) -> None:
+        raise EngineError("a trace drives blocks of one length")
+
     def refresh(self, slots: Sequence[int], sequences: Sequence[np.ndarray], starts: Sequence[int]) -> BatchLogits:
         paid = self.inner.refresh(slots, sequences, starts) if self.inner is not None else None
         begin = perf_counter()
@@ -189,7 +192,7 @@ class TraceDrivenEngine:
         logits.scatter_(1, self._tokens[source], self._values[source])
         rows = paid.query_tokens if paid is not None else [0] * len(states)  # without a model no row was computed
         result = BatchLogits(
-            logits, unit, offset, bounds, [len(state) for state in states], rows, self._block_length
+            logits, unit, offset, bounds, [len(state) for state in states], rows, [self._block_length] * len(states)
         )  # fmt: skip
         self.seconds += perf_counter() - begin
         return result

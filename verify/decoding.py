@@ -14,6 +14,7 @@ from typing import cast
 
 import torch
 
+from verify.blocks import make_schedule
 from verify.denoiser import Denoiser, SlotDenoiser, offers_copies
 from verify.drafters.contract import Drafter, most_bridges
 from verify.drafters.graph import GraphDrafter
@@ -57,13 +58,17 @@ class DecodeConfig:
     """Everything besides model, prompt, policy and graph that a decode depends on.
 
     Attributes:
-        block_length: positions per block, ``L``.
+        block_length: positions per block, ``L``; under a schedule the most that a block has.
         generation_length: positions to generate; rounded up to whole blocks in block-causal mode.
         cache: one of ``none``, ``prefix``, ``dual``, ``block_causal``.
         backend: ``packed`` or ``expanded``, how drafts enter a forward.
         end_token_ids: decoding stops after the block in which one of them was committed.
         top_j: vocabulary ranks kept, ``J``.
         seed: seed of stochastic policies.
+        schedule: how long each block is (``verify.blocks``), ``adablock:...``; None where all have ``block_length``.
+
+    Raises:
+        ScheduleError: a schedule that cannot be read or does not fit the block length.
     """
 
     block_length: int = 32
@@ -73,6 +78,17 @@ class DecodeConfig:
     end_token_ids: tuple[int, ...] = ()
     top_j: int = 8
     seed: int = 0
+    schedule: str | None = None
+
+    def __post_init__(self) -> None:
+        """Keep the one text of the schedule that is stored."""
+        if self.schedule is not None:
+            object.__setattr__(self, "schedule", make_schedule(self.schedule, self.block_length).spec)
+
+    def layout(self, prompt_length: int) -> SequenceLayout:
+        """Where the blocks of a sequence lie, behind a prompt of so many tokens; raises LayoutError."""
+        schedule = None if self.schedule is None else make_schedule(self.schedule, self.block_length)
+        return SequenceLayout.make(prompt_length, self.generation_length, self.block_length, self.cache, schedule)
 
 
 #: What a forward evaluates beside the real block: draft formulas, the same prepared, or a drafter.
@@ -173,11 +189,8 @@ def decode_batch(
             f"raise top_j"
         )
     promise = exactness(config.cache, config.backend)
-    bridges = most_bridges(drafter, config.cache, offers_copies(denoiser))
-    layouts = [
-        SequenceLayout.make(len(prompt), config.generation_length, config.block_length, config.cache)
-        for _, prompt in prompts
-    ]
+    bridges = most_bridges(drafter, config.cache, offers_copies(denoiser), config.schedule)
+    layouts = [config.layout(len(prompt)) for _, prompt in prompts]
     rules = DecodeRules(
         policy,
         drafter,
@@ -269,6 +282,9 @@ def _advance(engine: Engine, active: Sequence[SequenceDecoder], rules: DecodeRul
             if one.crossed:
                 engine.cross(slot, one.tokens, one.start)
                 one.crossed = False
+            if one.narrowed:
+                engine.narrow(slot, len(one.block))
+                one.narrowed = False
         result = engine.step(slots, [one.states for one in chosen], [one.bridges for one in chosen])
     needs = rules.policy.needs
     ranks = result.rank(rules.mask_token_id, top_j, keep_logits=needs == "logits", entropies=needs == "entropy")

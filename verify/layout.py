@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from verify.blocks import BlockSchedule
+
 CACHE_MODES = ("none", "prefix", "dual", "block_causal")
 BACKENDS = ("packed", "expanded")
 
@@ -63,21 +65,31 @@ class SequenceLayout:
 
     Attributes:
         length: rows of the whole sequence.
-        block_starts: first position of every block to decode.
-        block_length: positions per block.
+        block_starts: first position of every block to decode; under a schedule of the first one alone, as the model
+            says where it ends.
+        block_length: positions per block; under a schedule the most that a block has.
+        schedule: how many positions each block has; None where all have ``block_length``.
     """
 
     length: int
     block_starts: tuple[int, ...]
     block_length: int
+    schedule: BlockSchedule | None = None
 
     @classmethod
-    def make(cls, prompt_length: int, generation_length: int, block_length: int, cache: str) -> SequenceLayout:
+    def make(
+        cls,
+        prompt_length: int,
+        generation_length: int,
+        block_length: int,
+        cache: str,
+        schedule: BlockSchedule | None = None,
+    ) -> SequenceLayout:
         """Lay out a sequence.
 
         Raises:
-            LayoutError: a length below 1, an empty prompt, an unknown cache mode, or (bidirectional modes) a
-                generation length that is no multiple of the block length.
+            LayoutError: a length below 1, an empty prompt, an unknown cache mode, a schedule in block-causal mode, or
+                (bidirectional modes without a schedule) a generation length that is no multiple of the block length.
         """
         if cache not in CACHE_MODES:
             raise LayoutError(f"unknown cache mode {cache!r}, expected one of {', '.join(CACHE_MODES)}")
@@ -88,6 +100,13 @@ class SequenceLayout:
         ):
             if value < 1:
                 raise LayoutError(f"the {name} is {value}, expected at least 1")
+        if schedule is not None:
+            if cache == "block_causal":
+                raise LayoutError(
+                    f"the schedule {schedule.spec} makes blocks of different lengths, but a block-causal model has the "
+                    "blocks that it was trained with; give no schedule, or another cache mode for a bidirectional model"
+                )
+            return cls(prompt_length + generation_length, (prompt_length,), block_length, schedule)
         if cache == "block_causal":
             first = prompt_length // block_length * block_length
             length = -(-(prompt_length + generation_length) // block_length) * block_length
@@ -99,6 +118,10 @@ class SequenceLayout:
                 )
             first, length = prompt_length, prompt_length + generation_length
         return cls(length, tuple(range(first, length, block_length)), block_length)
+
+    def reach(self, start: int) -> int:
+        """The most positions that the block at ``start`` may have."""
+        return self.block_length if self.schedule is None else self.schedule.reach(self.length - start)
 
     def refresh_query_tokens(self, cache: str, start: int, cached: int) -> int:
         """Query tokens of the refresh forward of the block at ``start``, with ``cached`` rows cached before it."""
@@ -113,6 +136,7 @@ class SequenceLayout:
         bridges: int = 0,
         carried: int = 0,
         copying: bool = False,
+        length: int | None = None,
     ) -> int:
         """Query tokens of a step forward of the block at ``start``.
 
@@ -123,10 +147,12 @@ class SequenceLayout:
             bridges: bridges beside it, two blocks each; in dual mode one block each, or one copy.
             carried: rows of a finished block that this forward caches too.
             copying: whether the bridge is a copy of the whole sequence.
+            length: positions of the block; all that a block has when left out.
         """
+        length = self.block_length if length is None else length
         if cache == "dual":
-            return (1 + drafts) * self.block_length + (self.length if copying else bridges * self.block_length)
-        live = {"none": self.length, "prefix": self.length - start}.get(cache, self.block_length) + carried
+            return (1 + drafts) * length + (self.length if copying else bridges * length)
+        live = {"none": self.length, "prefix": self.length - start}.get(cache, length) + carried
         if backend == "packed":
-            return live + (drafts + 2 * bridges) * self.block_length
-        return (1 + drafts + bridges) * (live + (self.block_length if bridges else 0))
+            return live + (drafts + 2 * bridges) * length
+        return (1 + drafts + bridges) * (live + (length if bridges else 0))

@@ -48,6 +48,13 @@ class RankedBlocks:
         with np.errstate(divide="ignore"):
             return np.clip(np.log(probability) - np.log1p(-probability), -LOG_ODDS_LIMIT, LOG_ODDS_LIMIT)
 
+    def first(self, length: int) -> RankedBlocks:
+        """The distributions of the first ``length`` offsets of every block; a view."""
+        entropy = None if self.entropy is None else self.entropy[:, :length]
+        return RankedBlocks(
+            self.top_token[:, :length], self.top_probability[:, :length], self.logits, self.row_of[:, :length], entropy
+        )
+
     def position_order(self, index: int, masked: np.ndarray) -> np.ndarray:
         """Masked offsets (int [m], ascending) reordered by position rank under distribution ``index``."""
         return masked[np.argsort(-self.top_probability[index, masked, 0], kind="stable")]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from verify.blocks import check_length
 from verify.drafters.contract import Drafter, Evidence
 from verify.drafters.memory import KEPT_FORWARDS, KnownState, StateMemory
 from verify.layout import Exactness, SequenceLayout
@@ -108,9 +109,11 @@ class SequenceDecoder:
         tokens: int64 [N], the whole sequence; blocks that are not finished are masked.
         start: first position of the block being solved.
         refresh_due: the next forward is the block's refresh; otherwise a step forward over ``states``.
+        reach: the most positions that the block may have, whose distributions its refresh forward gives.
         states: int64 [1 + D, L], the block and its drafts, for a step forward.
         bridges: int64 [K, 2, L], blocks as they may end with a state of the next one, for a step forward.
         crossed: the block began without a refresh, as its first distribution was known; the engine must be told.
+        narrowed: a schedule ended the block before its ``reach``; the engine must be told.
         done: no forward is needed any more.
     """
 
@@ -122,7 +125,8 @@ class SequenceDecoder:
         self.steps = self.forwards = self.query_tokens = 0
         self.accepted: list[int] = []
         self.done = False
-        self._number = -1
+        self._number, self.block = -1, self.tokens[:0]
+        self.start = layout.block_starts[0]
         self._policy_state = rules.policy.initial_state()
         self._drafter = rules.drafter.for_sequence()
         self._next_block()
@@ -134,14 +138,13 @@ class SequenceDecoder:
 
     def _next_block(self) -> None:
         self._number += 1
-        if self._number == len(self.layout.block_starts):
+        if not self._more:
             self.done = True
             return
-        self.start = self.layout.block_starts[self._number]
-        self.block = self.tokens[self.start : self.start + self.layout.block_length].copy()
-        self._masked = np.flatnonzero(self.block == self.rules.mask_token_id)
-        self.states = self.block[None].copy()  # what was evaluated stays as it was when the block goes on
-        self.bridges = np.zeros((0, 2, len(self.block)), dtype=np.int64)
+        self.start += len(self.block)
+        self.reach = self.layout.reach(self.start)
+        self._set_length(self.reach)
+        self.narrowed = False
         self._ahead: dict[bytes, StateMemory] = {}
         self.crossed = False
         # Without memory the walk sees the newest forward only. A policy that reads logits would keep those of every
@@ -151,6 +154,30 @@ class SequenceDecoder:
         self._drafter.start_block()
         self._step_number = self._empty = 0
         self.refresh_due = True
+
+    @property
+    def _more(self) -> bool:
+        """Whether positions are left behind the block."""
+        return self.start + len(self.block) < self.layout.length
+
+    def _set_length(self, length: int) -> None:
+        """The block, nothing of it committed yet, has ``length`` positions."""
+        self.block = self.tokens[self.start : self.start + length].copy()
+        self._masked = np.flatnonzero(self.block == self.rules.mask_token_id)
+        self.states = self.block[None].copy()  # what was evaluated stays as it was when the block goes on
+        self.bridges = np.zeros((0, 2, length), dtype=np.int64)
+
+    def _narrow(self, ranked: RankedBlocks) -> RankedBlocks:
+        """Ask the schedule how long the block is; returns the part of its first distribution that is the block's."""
+        schedule = self.layout.schedule
+        assert schedule is not None  # without one a block has its length from the beginning
+        found = schedule.length(ranked.top_token[0, :, 0], ranked.top_probability[0, :, 0])
+        length = check_length(schedule, found, self.reach)
+        if length == self.reach:
+            return ranked
+        self._set_length(length)
+        self.narrowed = True
+        return ranked.first(length)
 
     @property
     def copying(self) -> bool:
@@ -169,6 +196,8 @@ class SequenceDecoder:
         """
         self.forwards += 1
         self.query_tokens += query_tokens
+        if self.refresh_due and self.layout.schedule is not None:
+            ranked = self._narrow(ranked)
         self.refresh_due = False
         block, rules = self.block, self.rules
         if rules.forward_observer is not None:
@@ -202,7 +231,7 @@ class SequenceDecoder:
             policy_state=self._policy_state,
             random=StepRandom(rules.seed, self.prompt_index, self._number, self._step_number + 1),
             mask_token_id=rules.mask_token_id,
-            ahead=self._ahead if rules.bridges and self._number + 1 < len(self.layout.block_starts) else None,
+            ahead=self._ahead if rules.bridges and self._more else None,
             ends=self._ends,
             copies=rules.copies,
         )
@@ -246,7 +275,7 @@ class SequenceDecoder:
 
     def result(self, promise: Exactness) -> DecodeResult:
         """The books of a sequence that is done."""
-        tokens = self.tokens[self.prompt_length : self.start + self.layout.block_length].tolist()
+        tokens = self.tokens[self.prompt_length : self.start + len(self.block)].tolist()
         end = next((k for k, token in enumerate(tokens) if token in self.rules.end_token_ids), len(tokens))
         return DecodeResult(tokens, end, self.steps, self.forwards, self.query_tokens, self.accepted, promise)
 

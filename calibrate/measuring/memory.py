@@ -20,7 +20,6 @@ import torch
 from verify.decoding import DecodeConfig
 from verify.engines.slots import COLUMN_STEP
 from verify.engines.step_rows import StepRows
-from verify.layout import SequenceLayout
 from verify.ranking import RANKING_CHUNK
 
 if TYPE_CHECKING:
@@ -132,15 +131,13 @@ class Load:
             verify.layout.LayoutError: lengths or a cache mode that do not fit.
         """
         length = config.block_length
-        layouts = [
-            SequenceLayout.make(one, config.generation_length, length, config.cache) for one in prompt_lengths or (1,)
-        ]
+        layouts = [config.layout(one) for one in prompt_lengths or (1,)]
         longest = max(layout.length for layout in layouts)
         first = max(layout.block_starts[0] for layout in layouts)
         suffix = max(layout.length - layout.block_starts[0] for layout in layouts)
         return cls(
             batch=max(1, min(batch, len(layouts))),
-            context_length=0 if config.cache == "none" else longest - length,
+            context_length=0 if config.cache == "none" else longest - (length if config.schedule is None else 1),
             drafts=drafts,
             block_length=length,
             cache=config.cache,

@@ -100,8 +100,13 @@ class SequenceDrafter(Protocol):
         ...
 
 
-def most_bridges(drafter: Drafter, cache: str, offers_copies: bool = True) -> int:
-    """The most bridges of ``drafter`` at an anchor in a cache mode; ``offers_copies``: whether the model does."""
+def most_bridges(drafter: Drafter, cache: str, offers_copies: bool = True, schedule: str | None = None) -> int:
+    """The most bridges of ``drafter`` at an anchor in a cache mode; ``offers_copies``: whether the model does.
+
+    None under a ``schedule``: how long the next block is follows from its first distribution, which a bridge is to get.
+    """
+    if schedule is not None:
+        return 0
     possible = cache == "block_causal" or (cache == "dual" and drafter.copies and offers_copies)
     return drafter.max_bridges if possible else 0
 

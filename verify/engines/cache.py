@@ -30,6 +30,9 @@ class CacheKeeper:
     ``prefix`` and ``dual`` recompute the whole sequence at each block's start. ``block_causal`` computes only the
     rows that are not cached yet (the finished block before this one, at first the prompt) together with the new block
     in one forward, so no separate forward is paid to store a finished block.
+
+    Under a schedule the refresh is run before the block's end is known. Then ``dual`` caches every row but the block's
+    first, those that the block may have last and descending; the block's own are the last ones and hidden.
     """
 
     def __init__(self, denoiser: Denoiser, layout: SequenceLayout, mode: str) -> None:
@@ -72,16 +75,24 @@ class CacheKeeper:
 
     def _refresh_bidirectional(self, sequence: torch.Tensor, start: int) -> tuple[BlockLogits, Frame]:
         length = len(sequence)
-        stop = start + self.layout.block_length
-        rows = self._positions
+        reach = self.layout.reach(start)
+        rows, stop = self._positions, start + reach
         block, suffix = rows[start:stop], rows[stop:]
-        cached = {"none": None, "prefix": rows[:start], "dual": torch.cat([rows[:start], suffix])}[self.mode]
+        undecided = block[1:].flip(0) if self.layout.schedule is not None else block[:0]
+        cached = {"none": None, "prefix": rows[:start], "dual": torch.cat([rows[:start], suffix, undecided])}[self.mode]
         everything = torch.ones(1, length, length, dtype=torch.bool, device=sequence.device)
         logits, cache = self.denoiser(sequence[None], rows[None], everything, None, logit_rows=block, cache_rows=cached)
         live = {"none": rows, "prefix": rows[start:], "dual": block}[self.mode]
         offset = start if self.mode == "none" else 0
-        frame = Frame(sequence[live], live, offset, self.layout.block_length, cache)
+        unseen = len(undecided) if self.mode == "dual" else 0
+        frame = Frame(sequence[live], live, offset, reach, cache, unseen=unseen)
         return BlockLogits(logits, length), frame
+
+    def narrowed(self, frame: Frame, length: int) -> Frame:
+        """The frame of the block whose refresh gave ``frame``, now that it is ``length`` positions long."""
+        if self.mode != "dual":
+            return Frame(frame.tokens, frame.positions, frame.block_offset, length, frame.cache)
+        return Frame(frame.tokens[:length], frame.positions[:length], 0, length, frame.cache, unseen=length - 1)
 
     def _refresh_block_causal(self, sequence: torch.Tensor, start: int) -> tuple[BlockLogits, Frame]:
         cached = cached_rows(self._cache)

@@ -35,7 +35,7 @@ class BatchLogits:
         bounds: the ``k``-th slot of the call owns rows ``bounds[k]:bounds[k + 1]``.
         units: root, drafts and bridges per slot.
         query_tokens: rows that each slot paid for, padding left out.
-        length: positions per block, ``L``.
+        lengths: positions of each slot's blocks, ``L``.
     """
 
     logits: torch.Tensor
@@ -44,7 +44,7 @@ class BatchLogits:
     bounds: list[int]
     units: list[int]
     query_tokens: list[int]
-    length: int
+    lengths: list[int]
 
     def rank(
         self, mask_token_id: int, top_j: int, keep_logits: bool = True, entropies: bool = False
@@ -65,7 +65,7 @@ class BatchLogits:
                     self.unit[part],
                     self.offset[part],
                     units,
-                    self.length,
+                    self.lengths[k],
                 )
             )
         return ranked
@@ -103,7 +103,17 @@ class Engine(Protocol):
         ...
 
     def refresh(self, slots: Sequence[int], sequences: Sequence[np.ndarray], starts: Sequence[int]) -> BatchLogits:
-        """Refresh forwards: ``sequences`` int64 [N], later blocks masked; ``starts`` the first positions of blocks."""
+        """Refresh forwards: ``sequences`` int64 [N], later blocks masked; ``starts`` the first positions of blocks.
+
+        They give the logits of all positions that the block may have (:meth:`SequenceLayout.reach`).
+        """
+        ...
+
+    def narrow(self, slot: int, length: int) -> None:
+        """A schedule made the block that was begun by the last refresh of ``slot`` ``length`` positions long.
+
+        What was computed of the positions behind it is cached, in cache mode dual, as that of other later blocks is.
+        """
         ...
 
     def cross(self, slot: int, sequence: np.ndarray, start: int) -> None:

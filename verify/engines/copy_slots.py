@@ -128,7 +128,9 @@ class CopyingSlotEngine(SlotEngine):
             )
             for k, slot in enumerate(slots)
         ]
-        return BatchLogits(logits, number, offset, bounds, [len(one) for one in ranked], paid, self.length)
+        return BatchLogits(
+            logits, number, offset, bounds, [len(one) for one in ranked], paid, [self.length] * len(slots)
+        )
 
     def _cached_by_copies(
         self, layout: _Layout, copies: Sequence[Copy | None]

@@ -30,6 +30,7 @@ class Frame:
         cache: the cached rows, or None.
         carried: how many live rows before the block are to be cached by the next forward: the finished block before
             this one, where its refresh forward was saved. They do not see the block.
+        unseen: how many of the last cached rows nobody sees: those of the block, cached before its end was known.
     """
 
     tokens: torch.Tensor
@@ -38,6 +39,7 @@ class Frame:
     block_length: int
     cache: Any | None
     carried: int = 0
+    unseen: int = 0
     _packed_attention_mask: dict[tuple[int, int], torch.Tensor] = field(default_factory=dict)
 
     @property
@@ -52,6 +54,7 @@ class Frame:
             rows = live + (drafts + 2 * bridges) * length
             visible = torch.zeros(rows, cached + rows, dtype=torch.bool, device=self.tokens.device)
             visible[:, : cached + live] = True  # everyone sees the cached rows and, at first, all live rows
+            visible[:, cached - self.unseen : cached] = False
             block = slice(cached + self.block_offset, cached + self.block_offset + length)
             visible[live:, block] = False  # but a draft stands in place of the real block
             visible[: self.carried, block] = False

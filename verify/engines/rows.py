@@ -57,9 +57,12 @@ class RowEngine:
                 torch.from_numpy(sequence.copy()).to(self.denoiser.device), start
             )
             logits.append(result.logits)
-            states.append(sequence[None, start : start + keeper.layout.block_length])
+            states.append(sequence[None, start : start + keeper.layout.reach(start)])
             rows.append(result.query_tokens)
         return self._collect(logits, states, rows)
+
+    def narrow(self, slot: int, length: int) -> None:
+        self._frames[slot] = self._keepers[slot].narrowed(self._frames[slot], length)
 
     def cross(self, slot: int, sequence: np.ndarray, start: int) -> None:
         tokens = torch.from_numpy(sequence.copy()).to(self.denoiser.device)
@@ -95,5 +98,5 @@ class RowEngine:
             bounds,
             [len(state) for state in states],
             rows,
-            states[0].shape[1],
+            [state.shape[1] for state in states],
         )

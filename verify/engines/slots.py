@@ -46,7 +46,8 @@ class SlotEngine:
 
     Memory: ``slots * (cached + live rows)`` keys and values per layer, where ``packed`` has
     ``R + (drafts + 2 * bridges) * L`` live rows and ``expanded`` ``(1 + drafts + bridges) * R``. Where there are
-    bridges, ``R`` holds the block that is carried too and, in ``expanded``, the next one behind each copy.
+    bridges, ``R`` holds the block that is carried too and, in ``expanded``, the next one behind each copy. Blocks of
+    different lengths are padded to the longest that stands in a slot, to ``L`` where forwards come in few shapes.
     """
 
     def __init__(
@@ -68,7 +69,9 @@ class SlotEngine:
         self.longest = max(layout.length for layout in layouts)
         # Only a sequence's part from its first block on can be live behind a cached prefix.
         self.suffix = max(layout.length - layout.block_starts[0] for layout in layouts)
-        cached = 0 if cache == "none" else self.longest - self.length
+        self.scheduled = layouts[0].schedule is not None
+        # Under a schedule a refresh in dual mode caches all but the block's first row, as its end is not known yet.
+        cached = 0 if cache == "none" else self.longest - (1 if self.scheduled else self.length)
         live = {"none": self.longest, "prefix": self.suffix}.get(cache, self.length)
         live += self.length if self.bridges else 0  # a finished block that is carried beside the next one
         self.cached_rows = -(-cached // COLUMN_STEP) * COLUMN_STEP
@@ -95,6 +98,8 @@ class SlotEngine:
 
     def open(self, slot: int, prompt_index: int, layout: SequenceLayout) -> None:
         suffix = layout.length - layout.block_starts[0]
+        if (layout.schedule is not None) != self.scheduled:
+            raise EngineError("an engine runs blocks of one length or blocks under a schedule, not both; make two")
         if slot >= self.slots or layout.length > self.longest or layout.block_length != self.length:
             raise EngineError(
                 f"the engine was made for {self.slots} slots, {self.longest} rows and blocks of {self.length}; prompt "
@@ -128,7 +133,9 @@ class SlotEngine:
         for k, (rows, sequence) in enumerate(zip(order, sequences, strict=True)):
             tokens[k, : len(rows)], tokens[k, len(rows) :] = sequence[rows], sequence[rows[0]]
             positions[k, : len(rows)], positions[k, len(rows) :] = rows, rows[0]
-        states = [s[None, start : start + self.length] for s, start in zip(sequences, starts, strict=True)]
+        reach = [self._slots[slot].layout.reach(start) for slot, start in zip(slots, starts, strict=True)]
+        ends = [start + length for start, length in zip(starts, reach, strict=True)]
+        states = [s[None, start:end] for s, start, end in zip(sequences, starts, ends, strict=True)]
         unit, offset, bounds = masked_rows(states, self.denoiser.mask_token_id)
         which = np.repeat(np.arange(len(slots)), np.diff(bounds))
         logit_rows = which * width + offset
@@ -168,41 +175,57 @@ class SlotEngine:
         )
         for slot, rows, sequence, start in zip(slots, order, sequences, starts, strict=True):
             self._settle(self._slots[slot], rows, sequence, start)
-        return BatchLogits(logits, unit, offset, bounds, [1] * len(slots), count.tolist(), self.length)
+        return BatchLogits(logits, unit, offset, bounds, [1] * len(slots), count.tolist(), reach)
 
     def _refresh_order(self, slot: SlotState, start: int) -> np.ndarray:
         """Positions of the rows to compute, the block's first."""
         if self.cache == "block_causal":
             return np.roll(np.arange(slot.cached, start + self.length), self.length)
-        return refresh_order(slot.layout.length, start, self.length)
+        return refresh_order(slot.layout.length, start, slot.layout.reach(start))
 
     def _cached_by_refresh(
         self, slots: Sequence[int], order: Sequence[np.ndarray], starts: Sequence[int]
     ) -> tuple[np.ndarray | None, np.ndarray | None]:
         """Which rows are cached (int64 [b, f]) and the columns they go to; short ones are padded with a scratch column.
 
-        The rows of the block come first and are never cached, so it is always a run of rows behind them.
+        The rows of the block come first, and what is cached is a run of rows behind them. In dual mode under a schedule
+        the rows that the block may have follow, the last first: once the block's end is known, fewer columns are read.
         """
         if self.cache == "none":
             return None, None
-        count = [
-            len(rows) - self.length if self.cache == "dual" else int(np.count_nonzero(rows < start))
-            for rows, start in zip(order, starts, strict=True)
-        ]
-        rows = np.zeros((len(slots), max(1, *count)), dtype=np.int64)
+        kept = []
+        for slot, rows, start in zip(slots, order, starts, strict=True):
+            reach = self._slots[slot].layout.reach(start)
+            behind = np.arange(reach, len(rows)) if self.cache == "dual" else reach + np.arange(np.sum(rows < start))
+            undecided = np.arange(reach - 1, 0, -1) if self.cache == "dual" and self.scheduled else behind[:0]
+            kept.append(np.concatenate([behind, undecided]))
+        rows = np.zeros((len(slots), max(1, *map(len, kept))), dtype=np.int64)
         columns = np.full(rows.shape, self.cached_rows + self.live_rows - 1, dtype=np.int64)
         for k, slot in enumerate(slots):
             first = self._slots[slot].cached if self.cache == "block_causal" else 0
-            rows[k, : count[k]] = self.length + np.arange(count[k])
-            columns[k, : count[k]] = first + np.arange(count[k])
+            rows[k, : len(kept[k])] = kept[k]
+            columns[k, : len(kept[k])] = first + np.arange(len(kept[k]))
         return rows, columns
 
     def _settle(self, slot: SlotState, rows: np.ndarray, sequence: np.ndarray, start: int) -> None:
         """Note what the refresh left: the cached rows, and the rows that stay live."""
-        slot.start, slot.carried = start, 0
-        slot.cached = {"none": 0, "dual": slot.layout.length - self.length}.get(self.cache, start)
-        kept = {"none": rows, "prefix": rows[rows >= start]}.get(self.cache, rows[: self.length])
+        slot.start, slot.carried, slot.length = start, 0, slot.layout.reach(start)
+        slot.cached = {"none": 0, "dual": slot.layout.length - slot.length}.get(self.cache, start)
+        kept = {"none": rows, "prefix": rows[rows >= start]}.get(self.cache, rows[: slot.length])
         slot.positions, slot.tokens = kept, sequence[kept]
+
+    def narrow(self, slot: int, length: int) -> None:
+        """See :meth:`verify.engines.contract.Engine.narrow`."""
+        there = self._slots[slot]
+        sequence = np.empty(there.layout.length, dtype=np.int64)
+        sequence[there.positions] = there.tokens
+        there.length = length
+        if self.cache == "dual":
+            there.cached, there.positions = there.layout.length - length, there.positions[:length]
+        elif self.cache == "none":
+            there.positions = refresh_order(there.layout.length, there.start, length)
+        there.tokens = sequence[there.positions]
+        self._scenes.clear()
 
     # ---- step --------------------------------------------------------------------------------------------------------
 
@@ -215,7 +238,7 @@ class SlotEngine:
                 f"{len(before)} rows before the block are not cached; the engine was made to carry "
                 f"{self.length if self.bridges else 0}"
             )
-        there.start, there.carried = start, len(before)
+        there.start, there.carried, there.length = start, len(before), self.length
         there.positions = np.concatenate([np.arange(start, start + self.length), before])
         there.tokens = sequence[there.positions]
         self._scenes.clear()
@@ -263,10 +286,11 @@ class SlotEngine:
             rows = self._carry(rows, slots)
         logits = self.denoiser.forward_slots(self.memory, rows)
         for slot in carrying:
-            self._slots[slot].settle(self.length)
+            self._slots[slot].settle()
         if carrying:
             self._scenes.clear()
-        return BatchLogits(logits, unit, offset, bounds, [len(one) for one in ranked], paid, self.length)
+        lengths = [state.shape[1] for state in states]
+        return BatchLogits(logits, unit, offset, bounds, [len(one) for one in ranked], paid, lengths)
 
     def _check_step(
         self, slots: Sequence[int], states: Sequence[np.ndarray], bridges: Sequence[np.ndarray]
@@ -311,15 +335,15 @@ class SlotEngine:
             bridge: bool [n], whether the block is the next one of a bridge, behind the block that is complete there.
             logit_rows: int [n], the first rows.
         """
-        start, carried = (
+        start, carried, length = (
             np.array([getattr(self._slots[k], name) for k in range(int(which.max(initial=-1)) + 1)], dtype=np.int64)[
                 which
             ]
-            for name in ("start", "carried")
+            for name in ("start", "carried", "length")
         )
         live = home if layout.packed else logit_rows  # where the live rows begin that the block belongs to
         distance = start if self.cache == "none" else carried  # live rows before the block, behind it among the rows
-        before = np.where(distance > 0, live + self.length + distance - 1, -1)
+        before = np.where(distance > 0, live + length + distance - 1, -1)
         before = np.where(start > 0, before, logit_rows)
         return np.where(
             bridge, logit_rows - 1 if layout.packed else logit_rows - layout.width + self.length - 1, before
@@ -329,12 +353,14 @@ class SlotEngine:
         device = self.denoiser.device
         slots = [self._slots[k] for k in range(batch)]
         cached, live = [slot.cached for slot in slots], [len(slot.tokens) for slot in slots]
-        layout = StepRows(self.length, max(live), bridges, self.backend == "packed")
+        own = [slot.length for slot in slots]
+        widest = self.length if self.denoiser.few_shapes else max(own)
+        layout = StepRows(widest, max(*live, widest), bridges, self.backend == "packed")
         # Live rows stand behind the columns that carried rows go to, as both are written in one forward.
         columns = self._columns([slot.cached + slot.carried for slot in slots])
         positions = np.stack([layout.positions(slot.positions, self.drafts) for slot in slots])
         visible = layout.attention_mask(
-            put(np.array(cached), device), put(np.array(live), device), columns, self.drafts,
+            put(np.array(cached), device), put(np.array(live), device), put(np.array(own), device), columns, self.drafts,
             self.cache == "block_causal",
         )  # fmt: skip
         return Scene(columns, layout, put(positions, device), self.denoiser.prepare_mask(visible))

@@ -20,7 +20,7 @@ class StepRows:
     """The rows of one slot.
 
     Attributes:
-        length: ``L``.
+        length: ``L``, of the longest block; drafts of a shorter one are padded.
         width: live rows, the block first; of the widest slot, the others are padded.
         bridges: how many bridges there is room for, ``K``.
         packed: the back-end.
@@ -66,12 +66,12 @@ class StepRows:
             padding: the token that pads.
         """
         rows[:] = padding
-        length, own, drafts = self.length, len(bridges), len(states) - 1
+        length, own, drafts = states.shape[1], len(bridges), len(states) - 1
         if self.packed:
             rows[: len(live)], rows[:length] = live, states[0]
             rows[self.width : self.width + 2 * own * length] = bridges.reshape(-1)
-            first = self.width + 2 * self.bridges * length
-            rows[first : first + drafts * length] = states[1:].reshape(-1)
+            first = self.width + 2 * self.bridges * self.length
+            rows[first : first + drafts * self.length].reshape(drafts, self.length)[:, :length] = states[1:]
             return len(live) + (2 * own + drafts) * length
         copies = rows.reshape(-1, self.copy)
         copies[:, : len(live)] = live
@@ -85,6 +85,8 @@ class StepRows:
     def positions(self, live: np.ndarray, drafts: int) -> np.ndarray:
         """Position ids int64 [count] of a slot whose live rows (int64 [R]) stand there; padding repeats the first."""
         block = live[: self.length]
+        if len(block) < self.length:  # a short block with nothing live behind it
+            block = np.concatenate([block, np.full(self.length - len(block), live[0])])
         pair = np.concatenate([block, block + self.length])
         if self.packed:
             padded = np.concatenate([live, np.full(self.width - len(live), live[0])])
@@ -95,7 +97,7 @@ class StepRows:
         return np.tile(copy, 1 + self.bridges + drafts)
 
     def attention_mask(
-        self, cached: torch.Tensor, live: torch.Tensor, columns: int, drafts: int, causal: bool
+        self, cached: torch.Tensor, live: torch.Tensor, own: torch.Tensor, columns: int, drafts: int, causal: bool
     ) -> torch.Tensor:
         """Who sees whom; the first rows of it are those of a step with fewer drafts.
 
@@ -106,6 +108,7 @@ class StepRows:
         Args:
             cached: int64 [b], cached rows of each slot.
             live: int64 [b], live rows of each slot, of which ``width`` are laid out; the others are padding.
+            own: int64 [b], positions of each slot's block; rows of its packed drafts behind them are padding.
             columns: cached columns that are read.
             drafts: how many drafts there is room for.
             causal: whether live rows before the block do not see it.
@@ -115,7 +118,7 @@ class StepRows:
         """
         device, length = cached.device, self.length
         held = torch.arange(columns, device=device) < cached[:, None, None]
-        live = live[:, None, None]
+        live, own = live[:, None, None], own[:, None, None]
         row = torch.arange(self.count(drafts), device=device)
         if self.packed:
             behind, pairs = row - self.width, 2 * self.bridges * length
@@ -125,18 +128,18 @@ class StepRows:
             unit = torch.where(row < self.width, 0, unit)
             later = (behind >= 0) & (behind < pairs) & (behind % (2 * length) >= length)
             place = row
-            shared = (row >= length) & (row < self.width)
+            shared = (row >= own) & (row < self.width)
             seen = (unit[:, None] == unit[None, :]) | ((unit[:, None] > 0) & shared)
-            seen = seen & ((row < live) | (row >= self.width))
+            seen = seen & torch.where(row < self.width, row < live, behind % length < own)
         else:
             unit, place = row // self.copy, row % self.copy
             later = place >= self.width
-            shared = (place >= length) & (place < self.width)
+            shared = (place >= own) & (place < self.width)
             seen = (unit[:, None] == unit[None, :]) & ((place < live) | later)
         seen = seen & (later[:, None] | ~later[None, :])
         if causal:
-            block = place < length
-            seen = seen & ~(shared[:, None] & block[None, :])
+            block = place < own
+            seen = seen & ~(shared.transpose(1, 2) & block)
         return torch.cat([held.expand(-1, len(row), -1), seen], dim=2)
 
 
@@ -148,6 +151,7 @@ class SlotState:
         layout: where its blocks lie.
         cached: rows in its buffer, ``C``.
         start: first position of the block.
+        length: positions of the block, or before its end is known those that it may have.
         tokens: int64 [R], live rows, the block first; none before the first refresh.
         positions: int64 [R], of the live rows.
         carried: how many of them, behind the block, the next step caches; 0 but for a block that began without refresh.
@@ -157,13 +161,14 @@ class SlotState:
     cached: int = 0
     start: int = 0
     carried: int = 0
+    length: int = 0
     tokens: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     positions: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
-    def settle(self, length: int) -> None:
-        """What was carried is cached now; the block of ``length`` rows stays live."""
+    def settle(self) -> None:
+        """What was carried is cached now; the block stays live."""
         self.cached, self.carried = self.cached + self.carried, 0
-        self.tokens, self.positions = self.tokens[:length], self.positions[:length]
+        self.tokens, self.positions = self.tokens[: self.length], self.positions[: self.length]
 
 
 @dataclass(eq=False)
