@@ -17,7 +17,7 @@ import numpy as np
 from calibrate.traces.state_log import BlockStates, StateLog
 from drafting.counts import DecodeCounts, ReplayError, width_counts
 from verify.drafters.contract import Drafter, most_bridges
-from verify.layout import SequenceLayout, exactness
+from verify.layout import exactness
 from verify.policies.specification import make_policy
 from verify.ranked import RankedBlocks
 from verify.sequence import DecodeRules, SequenceDecoder
@@ -74,7 +74,7 @@ def replay_states(
         )
     backend = backend or facts["backend"]
     exactness(facts["cache"], backend)
-    most = most_bridges(drafter, facts["cache"], log.offers_copies)
+    most = most_bridges(drafter, facts["cache"], log.offers_copies, facts.get("schedule"))
     bridges = most > 0
     policy = make_policy(facts["policy"], facts["temperature"])
     if policy.ranks > facts["top_j"]:
@@ -130,7 +130,7 @@ class _PromptReplay:
         self._log, self._rules, self._prompt_index = log, rules, prompt_index
         self._cache, self._backend = facts["cache"], backend
         length = log.prompt_length(prompt_index)
-        self._layout = SequenceLayout.make(length, facts["generation_length"], facts["block_length"], facts["cache"])
+        self._layout = log.layout(prompt_index)
         prompt = np.zeros(length, dtype=np.int64)  # nobody looks at it, but for the tail in the first block
         tail = length - self._layout.block_starts[0]
         prompt[length - tail :] = log.first[prompt_index][:tail]
@@ -147,7 +147,7 @@ class _PromptReplay:
             decoder.advance(self._look_up(), query_tokens)
             if not refresh:
                 self.forwards.append((decoder.accepted[-1], width))
-        self.tokens = decoder.start + self._layout.block_length - decoder.prompt_length
+        self.tokens = decoder.start + len(decoder.block) - decoder.prompt_length
         return self
 
     def _pay(self) -> tuple[int, int]:
@@ -161,11 +161,11 @@ class _PromptReplay:
         else:
             drafts, bridges = len(decoder.states) - 1, len(decoder.bridges)
             paid = self._layout.step_query_tokens(
-                self._cache, self._backend, start, drafts, bridges, carried, decoder.copying
+                self._cache, self._backend, start, drafts, bridges, carried, decoder.copying, len(decoder.block)
             )
             width = drafts + 2 * bridges + (carried > 0)
             if self._cache == "dual":  # a copy as the blocks that it fills
-                width = -(-paid // self._layout.block_length) - 1
+                width = -(-paid // len(decoder.block)) - 1
             self.proposed += drafts + bridges
         self._cached = start
         return paid, width

@@ -26,6 +26,7 @@ def run_validity(model: str, model_revision: str | None, policy: Policy, config:
         cache=config.cache,
         temperature=policy.temperature,
         top_j=config.top_j,
+        schedule=config.schedule,
     )
 
 

@@ -17,6 +17,9 @@ from verify.policies.specification import make_policy, stated_block_length
 DEFAULT_BLOCK_LENGTH = 32
 DEFAULT_CACHE = "dual"
 
+#: In the place of the delimiters of a schedule: all tokens that end a line.
+NEWLINE = "newline"
+
 
 @dataclass(frozen=True)
 class DecodeSettings:
@@ -39,6 +42,7 @@ def decode_settings(
     cache: str | None = None,
     generation_length: int = 96,
     ignore_end_tokens: bool = False,
+    schedule: str | None = None,
     **options: Any,
 ) -> DecodeSettings:
     """Choose block length and cache mode where they are None, and check them where they are not.
@@ -54,11 +58,14 @@ def decode_settings(
         cache: ``none``, ``prefix``, ``dual`` or ``block_causal``.
         generation_length: positions to generate.
         ignore_end_tokens: decode the whole length, also after an end token.
+        schedule: how long each block is (``verify.blocks``), None for blocks of one length. Its delimiters may be the
+            word ``newline``, which stands for :func:`newline_tokens`. The block length is then the most of a block.
         options: other fields of :class:`verify.decoding.DecodeConfig`, as they are.
 
     Raises:
-        CheckpointError: a cache mode of another attention, a policy whose steps are counted for other blocks, or a
-            published rule that is another one in the checkpoint's family.
+        CheckpointError: a cache mode of another attention, a policy whose steps are counted for other blocks, a
+            published rule that is another one in the checkpoint's family, or a schedule for block-causal attention.
+        ScheduleError: the schedule cannot be read.
         PolicyError: the policy cannot be read.
     """
     _check_rule(checkpoint, policy)
@@ -74,9 +81,47 @@ def decode_settings(
         generation_length=generation_length,
         cache=cache,
         end_token_ids=() if ignore_end_tokens else checkpoint.end_token_ids,
+        schedule=_with_delimiters(checkpoint, schedule) if schedule is not None else None,
         **options,
     )
-    return DecodeSettings(config, f"blocks of {length} ({why_length}), cache {cache} ({why_cache})")
+    if config.schedule is not None and cache == "block_causal":
+        raise CheckpointError(
+            f"{checkpoint.name} is decoded with block-causal attention, so it has the blocks that it was trained with "
+            f"and no schedule, got {schedule!r}; leave it out"
+        )
+    blocks = f"blocks of {length} ({why_length})"
+    if config.schedule is not None:
+        blocks = f"blocks of at most {length} ({why_length}) under {config.schedule}"
+    return DecodeSettings(config, f"{blocks}, cache {cache} ({why_cache})")
+
+
+def newline_tokens(checkpoint: Checkpoint) -> tuple[int, ...]:
+    """The ids of all tokens whose text ends with a newline, ascending.
+
+    AdaBlock's LLaDA loop takes the one newline token, its Dream loop 24 of those that end with one; give ids for these.
+
+    Raises:
+        CheckpointError: the checkpoint has no tokenizer, or no such token.
+    """
+    tokenizer = checkpoint.tokenizer
+    if tokenizer is None:
+        raise CheckpointError(
+            f"{checkpoint.name} has no tokenizer that knows which tokens end a line; give their ids in the place of "
+            f"{NEWLINE!r}, joined by '+'"
+        )
+    known = range(min(len(tokenizer), checkpoint.denoiser.vocabulary_size))
+    found = tuple(token for token in known if tokenizer.decode([token]).endswith("\n"))
+    if not found:
+        raise CheckpointError(f"no token of {checkpoint.name} ends a line; give the ids of other delimiters")
+    return found
+
+
+def _with_delimiters(checkpoint: Checkpoint, schedule: str) -> str:
+    """``schedule`` with ids in the place of the word ``newline``."""
+    parts = schedule.split(":")
+    if len(parts) > 2 and parts[2] == NEWLINE:
+        parts[2] = "+".join(map(str, newline_tokens(checkpoint)))
+    return ":".join(parts)
 
 
 def _cache(checkpoint: Checkpoint, cache: str | None, of_dream: bool) -> tuple[str, str]:

@@ -89,6 +89,7 @@ def run_facts(
         "policy": policy.spec,
         "temperature": policy.temperature,
         "block_length": config.block_length,
+        "schedule": config.schedule,
         "generation_length": config.generation_length,
         "cache": config.cache,
         "top_j": top_j,

@@ -77,7 +77,8 @@ class StateLogBuilder:
         ends = {}
         for (owner, block), written in sorted(self._commits.items()):
             if owner == prompt_index:
-                ends[block] = first.copy()  # of later blocks every position is written
+                # Of later blocks every position is written.
+                ends[block] = first.copy() if block == 0 else np.empty(len(written), dtype=np.int64)
                 ends[block][list(written)] = list(written.values())
         return ends
 

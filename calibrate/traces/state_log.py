@@ -18,12 +18,15 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from calibrate.traces.table import TraceError, differing_facts, hashes_of_prompts, read_manifest, read_whole
+from verify.blocks import RecordedBlocks
+from verify.layout import SequenceLayout
 
 #: One row per evaluated state, and one per block that tells how it ended, with nothing masked and no ranks. ``behind``
 #: is empty, or the tokens of the block before where a bridge took it to end otherwise than it did. Ranks are those of
-#: the masked positions, offsets ascending, ``top_j`` each.
+#: the masked positions, offsets ascending, ``top_j`` each. Under a schedule a state is as long as its block.
 STATE_SCHEMA = pa.schema(
     [
         ("prompt_index", pa.int32()),
@@ -50,7 +53,7 @@ class BlockStates:
 
     Attributes:
         index: what a state stands behind (empty for the real course) and the state itself, as bytes -> its number.
-        token: int32 [n, L, J], as in :class:`verify.ranked.RankedBlocks`.
+        token: int32 [n, L, J], as in :class:`verify.ranked.RankedBlocks`; ``L`` is the length of this block.
         probability: float64 [n, L, J], NaN at committed positions.
         entropy: float64 [n, L], NaN at committed positions; None in a log without entropies.
     """
@@ -105,6 +108,16 @@ class StateLog:
             for state, number in sorted(block.index.items()):
                 digest.update(state[0] + state[1] + np.ascontiguousarray(block.token[number]).tobytes())
         return digest.hexdigest()
+
+    def layout(self, prompt_index: int) -> SequenceLayout:
+        """Where the blocks of a prompt lie; under a schedule they are as long as they were, nothing is decided again."""
+        facts = self.metadata
+        recorded = None
+        if facts.get("schedule") is not None:
+            ends = sorted((block, end) for (owner, block), end in self.ends.items() if owner == prompt_index)
+            recorded = RecordedBlocks(tuple(len(end) for _, end in ends), facts["generation_length"])
+        lengths = self.prompt_length(prompt_index), facts["generation_length"], facts["block_length"]
+        return SequenceLayout.make(*lengths, facts["cache"], recorded)
 
     def prompt_length(self, prompt_index: int) -> int:
         """Tokens of a prompt."""
@@ -195,13 +208,16 @@ def states_of_table(table: pa.Table, metadata: dict[str, Any]) -> StateLog:
     table = table.combine_chunks()
     prompt, block = table.column("prompt_index").to_numpy(), table.column("block").to_numpy()
     rows = len(prompt)
-    states = _values(table, "state").astype(np.int64)
-    if len(states) != rows * length:
+    values = _values(table, "state").astype(np.int64)
+    own = pc.list_value_length(table.column("state")).to_numpy().astype(np.int64)
+    wrong = own > length if metadata.get("schedule") is not None else own != length
+    if wrong.any():
         raise TraceError(
-            f"a log of {rows} states in blocks of {length} holds {len(states)} tokens, expected {rows * length}; its "
+            f"a log of {rows} states in blocks of {length} holds {len(values)} tokens, expected {rows * length}; its "
             "shards and its manifest do not belong together, record again"
         )
-    states = states.reshape(rows, length)
+    states = np.full((rows, length), -1, dtype=np.int64)  # behind a shorter block stands no token, masked or not
+    states[np.arange(length) < own[:, None]] = values
     token = np.zeros((rows, length, top_j), dtype=np.int32)
     probability = np.full((rows, length, top_j), np.nan)
     masked = states == mask
@@ -225,25 +241,24 @@ def states_of_table(table: pa.Table, metadata: dict[str, Any]) -> StateLog:
     complete = ~masked.any(axis=1)
     for row, (prompt_index, number) in enumerate(zip(prompt.tolist(), block.tolist(), strict=True)):
         if complete[row]:
-            if not np.array_equal(ends.setdefault((prompt_index, number), states[row]), states[row]):
+            end = states[row, : own[row]]
+            if not np.array_equal(ends.setdefault((prompt_index, number), end), end):
                 raise TraceError(
                     f"the logs end block {number} of prompt {prompt_index} differently: they are near-lossless decodes "
                     "that parted, or were made by different versions; read each of them alone"
                 )
             continue
         index = found.setdefault((prompt_index, number), {})
-        key = behind[row], states[row].tobytes()
+        key = behind[row], states[row, : own[row]].tobytes()
         if key not in index:
             index[key] = len(index)
             kept.setdefault((prompt_index, number), []).append(row)
         if number == 0 and prompt_index not in first:  # the refresh forward of the first block comes first
-            first[prompt_index] = states[row]
-    blocks = {
-        key: BlockStates(
-            index, token[kept[key]], probability[kept[key]], None if entropy is None else entropy[kept[key]]
-        )
-        for key, index in found.items()
-    }
+            first[prompt_index] = states[row, : own[row]]
+    blocks = {}
+    for place, index in found.items():
+        part = np.s_[kept[place], : own[kept[place][0]]]
+        blocks[place] = BlockStates(index, token[part], probability[part], None if entropy is None else entropy[part])
     return StateLog(blocks, first, ends, metadata)
 
 

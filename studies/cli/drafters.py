@@ -197,6 +197,7 @@ def settings_for(
     block_length: int | None,
     cache: str | None,
     top_j: int | None = None,
+    schedule: str | None = None,
     **options: Any,
 ) -> DecodeSettings:
     """How a checkpoint is decoded with the drafter: what is not asked for is the drafter's.
@@ -205,7 +206,7 @@ def settings_for(
         asked: the drafter, None for plain decoding.
         checkpoint: the model.
         spec: the policy, as written.
-        block_length, cache: as asked for.
+        block_length, cache, schedule: as asked for.
         top_j: vocabulary ranks to keep; by default those that the drafter was made with, or 8.
         options: as in :func:`calibrate.models.settings.decode_settings`, which tells the errors too.
     """
@@ -218,6 +219,7 @@ def settings_for(
         spec,
         block_length=block_length or (valid.block_length if valid else None),
         cache=cache or (valid.cache if valid else None),
+        schedule=schedule or (valid.schedule if valid else None),
         top_j=top_j if top_j is not None else max(valid.top_j if valid else DEFAULT_TOP_J, read),
         **options,
     )
@@ -228,5 +230,7 @@ def load_of(drafter: Drafter | None, config: DecodeConfig, prompts: Sequence[Seq
     from calibrate.measuring.memory import Load
     from verify.drafters.contract import most_bridges
 
-    drafts, bridges = (drafter.max_drafts, most_bridges(drafter, config.cache)) if drafter is not None else (0, 0)
+    drafts, bridges = 0, 0
+    if drafter is not None:
+        drafts, bridges = drafter.max_drafts, most_bridges(drafter, config.cache, schedule=config.schedule)
     return Load.of_decode(config, [len(prompt) for prompt in prompts], batch_size, drafts, bridges=bridges > 0)

@@ -99,6 +99,15 @@ DrafterCacheOption = Annotated[
         "else as the checkpoint was trained]",
     ),
 ]
+ScheduleOption = Annotated[
+    str | None,
+    typer.Option(
+        "--schedule",
+        help="Blocks of different lengths, at most --block-length: adablock:tau:delimiters[:default[:window]]. "
+        "Delimiters are token ids joined by '+', or 'newline'; for example adablock:0.3:newline:16. "
+        "[default: the drafter's, else all blocks are of one length]",
+    ),
+]
 BackendOption = Annotated[
     str,
     typer.Option(

@@ -21,7 +21,7 @@ from verify.graph.file import Validity
 from verify.policies.specification import step_sizes
 
 _SAME = (
-    "model", "model_revision", "dtype", "policy", "temperature", "block_length", "cache", "top_j",
+    "model", "model_revision", "dtype", "policy", "temperature", "block_length", "schedule", "cache", "top_j",
     "generation_length", "chat", "mask_token_id", "end_token_ids",
 )  # fmt: skip
 

@@ -116,6 +116,7 @@ def _payload(drafter: DrafterFile) -> dict[str, Any]:
     """The JSON object of ``drafter``, unchecked."""
     payload: dict[str, Any] = {"format": DRAFTER_FORMAT, "version": DRAFTER_FORMAT_VERSION}
     payload.update({name: getattr(drafter, name) for name in FIELDS[2:] if name != "nodes"})
+    payload["validity"] = None if drafter.validity is None else drafter.validity.stated()
     payload["nodes"] = [ROOT, *drafter.formulas] if drafter.formulas else None
     return plain_json(to_json({name: payload[name] for name in FIELDS}))
 

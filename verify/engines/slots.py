@@ -360,8 +360,8 @@ class SlotEngine:
         columns = self._columns([slot.cached + slot.carried for slot in slots])
         positions = np.stack([layout.positions(slot.positions, self.drafts) for slot in slots])
         visible = layout.attention_mask(
-            put(np.array(cached), device), put(np.array(live), device), put(np.array(own), device), columns, self.drafts,
-            self.cache == "block_causal",
+            put(np.array(cached), device), put(np.array(live), device), put(np.array(own), device), columns,
+            self.drafts, self.cache == "block_causal",
         )  # fmt: skip
         return Scene(columns, layout, put(positions, device), self.denoiser.prepare_mask(visible))
 

@@ -105,7 +105,7 @@ class GraphFile:
             GraphFileError: the nodes or anything else break the format, as by :func:`load_graph`.
         """
         try:
-            checked = read_validity(plain_json(vars(validity)))
+            checked = read_validity(plain_json(validity.stated()))
             rooted = plain_json([[], *(node for node in nodes if node != ROOT)])
             ordered = read_nodes(rooted, checked.block_length, checked.top_j, MAX_NODES)
             edges = all_edges(ordered, edge_step(checked.policy), MAX_EDGES)
@@ -186,7 +186,7 @@ def _payload(graph: GraphFile) -> dict[str, Any]:
     """The JSON object of ``graph``, unchecked; numpy's numbers and arrays become plain ones."""
     payload: dict[str, Any] = {"format": GRAPH_FORMAT, "version": GRAPH_FORMAT_VERSION}
     payload.update({name: getattr(graph, name) for name in FIELDS[2:]})
-    payload["validity"] = vars(graph.validity)
+    payload["validity"] = graph.validity.stated()
     return plain_json(payload)
 
 

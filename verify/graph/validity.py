@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
+from verify.blocks import ScheduleError, make_schedule
 from verify.files.strict_json import Words, expect_integer, expect_number, expect_object, expect_text, fail
 from verify.policies.confidence import StaticTopK
 from verify.policies.contract import PolicyError
@@ -30,6 +32,8 @@ class Validity:
         cache: one of ``CACHES``.
         temperature: at which tokens were sampled, 0 for argmax.
         top_j: vocabulary ranks that were recorded; no formula names a higher one.
+        schedule: how long each block is (``verify.blocks``), ``block_length`` at most; None where all are as long. A
+            file states it only where there is one.
     """
 
     model: str
@@ -39,10 +43,15 @@ class Validity:
     cache: str
     temperature: float
     top_j: int
+    schedule: str | None = None
 
     def __post_init__(self) -> None:
         """Raise a PolicyError where the policy's text and ``temperature`` contradict each other."""
         object.__setattr__(self, "policy", canonical_policy(self.policy, self.temperature))
+
+    def stated(self) -> dict[str, Any]:
+        """Its fields as a file has them."""
+        return {name: value for name, value in vars(self).items() if name != "schedule" or value is not None}
 
     def mismatches(self, run: Validity, what: str = "the graph was calibrated") -> list[str]:
         """What stands between this graph and a ``run``, one readable line each; empty when the graph fits.
@@ -76,22 +85,46 @@ def read_validity(value: object) -> Validity:
     Raises:
         StrictJsonError: a field that is missing, unknown, of another type or out of range.
     """
-    stated = expect_object(value, "validity", [item.name for item in fields(Validity)])
+    names = [item.name for item in fields(Validity)]
+    scheduled = isinstance(value, dict) and "schedule" in value
+    stated = expect_object(value, "validity", names if scheduled else names[:-1])
     if stated["model_revision"] is not None:
         expect_text(stated["model_revision"], "validity.model_revision")
     temperature = expect_number(stated["temperature"], "validity.temperature", 0.0)
     policy = _read_policy(expect_text(stated["policy"], "validity.policy"), temperature)
     if stated["cache"] not in CACHES:
         fail("validity.cache", f"one of {', '.join(CACHES)}", stated["cache"])
+    length = expect_integer(stated["block_length"], "validity.block_length", 1, MAX_BLOCK_LENGTH)
+    schedule = _read_schedule(stated["schedule"], length, stated["cache"]) if scheduled else None
     return Validity(
         model=expect_text(stated["model"], "validity.model"),
         model_revision=stated["model_revision"],
         policy=policy,
-        block_length=expect_integer(stated["block_length"], "validity.block_length", 1, MAX_BLOCK_LENGTH),
+        block_length=length,
         cache=stated["cache"],
         temperature=temperature,
         top_j=expect_integer(stated["top_j"], "validity.top_j", 1, MAX_TOP_J),
+        schedule=schedule,
     )
+
+
+def _read_schedule(value: object, block_length: int, cache: str) -> str:
+    """The schedule of a file.
+
+    Raises:
+        StrictJsonError: one that cannot be read, or in another spelling than the shortest; or one of block-causal
+            models, which have none.
+    """
+    text = expect_text(value, "validity.schedule")
+    try:
+        complete = make_schedule(text, block_length).spec
+    except ScheduleError as error:
+        fail("validity.schedule", "a schedule with valid parameters", Words(str(error)[:300]))
+    if text != complete:
+        fail("validity.schedule", f'"{complete}"', text)
+    if cache == "block_causal":
+        fail("validity.schedule", "no such field in cache mode block_causal", text)
+    return text
 
 
 def _read_policy(policy: str, temperature: float) -> str:

@@ -13,14 +13,14 @@ from studies.cli.guard import command
 
 #: Facts of a recording in the order shown; others of its manifest (hashes, versions) are for programs.
 _FACTS = (
-    "model", "model_revision", "dtype", "device_name", "policy", "temperature", "block_length", "generation_length",
-    "cache", "top_j", "seed", "batch_size", "chat", "prompt_source", "tool_version",
+    "model", "model_revision", "dtype", "device_name", "policy", "temperature", "block_length", "schedule",
+    "generation_length", "cache", "top_j", "seed", "batch_size", "chat", "prompt_source", "tool_version",
 )  # fmt: skip
 
 #: What a file says about for whom it is valid.
 _VALIDITY = {
     "model": "model", "revision": "model_revision", "policy": "policy", "temperature": "temperature",
-    "block length": "block_length", "cache": "cache", "ranks recorded": "top_j",
+    "block length": "block_length", "schedule": "schedule", "cache": "cache", "ranks recorded": "top_j",
 }  # fmt: skip
 
 

@@ -66,6 +66,7 @@ def record_command(
     block_length: options.DrafterBlockLengthOption = None,
     generation_length: options.GenerationLengthOption = 96,
     cache: options.DrafterCacheOption = None,
+    schedule: options.ScheduleOption = None,
     backend: Annotated[
         str | None,
         typer.Option(
@@ -123,6 +124,7 @@ def record_command(
         spec,
         block_length=block_length,
         cache=cache,
+        schedule=schedule,
         generation_length=generation_length,
         ignore_end_tokens=ignore_end_tokens,
         backend=backend or "packed",

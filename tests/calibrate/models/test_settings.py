@@ -6,6 +6,7 @@ from calibrate.models.checkpoint import CheckpointError, load_checkpoint
 from calibrate.models.settings import decode_settings
 from tests.support.families import save
 from tests.support.models import END_ID, tiny_checkpoint
+from verify.blocks import ScheduleError
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +90,40 @@ def test_end_tokens_can_be_ignored():
 def test_other_fields_pass_through():
     config = decode_settings(tiny_checkpoint(), "static:1", generation_length=16, top_j=3, seed=5).config
     assert (config.block_length, config.generation_length, config.top_j, config.seed) == (8, 16, 3, 5)
+
+
+class _Lines:
+    """A tokenizer of as many tokens as are given."""
+
+    def __init__(self, *texts):
+        self.texts = texts
+
+    def __len__(self):
+        return len(self.texts)
+
+    def decode(self, tokens):
+        return "".join(self.texts[token] for token in tokens)
+
+
+def test_a_schedule_is_kept_in_its_one_text_and_the_note_says_so():
+    checkpoint = tiny_checkpoint()
+    settings = decode_settings(checkpoint, "static:1", schedule="adablock:0.30:7+5+7:8:8", generation_length=21)
+    assert settings.config.schedule == "adablock:0.3:5+7"
+    assert settings.note.startswith(
+        "blocks of at most 8 (the length that tiny was trained for) under adablock:0.3:5+7,"
+    )
+    assert decode_settings(checkpoint, "static:1").config.schedule is None
+
+
+def test_newline_stands_for_all_tokens_that_end_a_line():
+    checkpoint = tiny_checkpoint(tokenizer=_Lines("a", "\n", "}\n", "\n b", "\n\n"))
+    assert decode_settings(checkpoint, schedule="adablock:0.3:newline:4").config.schedule == "adablock:0.3:1+2+4:4"
+    refused(tiny_checkpoint(), "no tokenizer .* give their ids", schedule="adablock:0.3:newline")
+    none = tiny_checkpoint(tokenizer=_Lines("a", "b"))
+    refused(none, "no token of tiny ends a line", schedule="adablock:0.3:newline")
+
+
+def test_a_schedule_is_refused_where_it_has_no_meaning(families):
+    refused(families["sdar"], "block-causal attention, .* no schedule", schedule="adablock:0.3:5")
+    with pytest.raises(ScheduleError, match="window of 64 positions"):
+        decode_settings(families["llada"], schedule="adablock:0.3:5:16:64")

@@ -69,11 +69,11 @@ def same_logits(one, other):
     torch.testing.assert_close(other.logits, one.logits, rtol=1e-4, atol=2e-5)
     np.testing.assert_array_equal(other.unit, one.unit)
     np.testing.assert_array_equal(other.offset, one.offset)
-    assert (other.bounds, other.units, other.query_tokens, other.length) == (
+    assert (other.bounds, other.units, other.query_tokens, other.lengths) == (
         one.bounds,
         one.units,
         one.query_tokens,
-        one.length,
+        one.lengths,
     )
 
 
