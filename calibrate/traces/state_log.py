@@ -110,7 +110,7 @@ class StateLog:
         return digest.hexdigest()
 
     def layout(self, prompt_index: int) -> SequenceLayout:
-        """Where the blocks of a prompt lie; under a schedule they are as long as they were, nothing is decided again."""
+        """Where the blocks of a prompt lie; under a schedule each is as long as it was, nothing is decided again."""
         facts = self.metadata
         recorded = None
         if facts.get("schedule") is not None:

@@ -80,9 +80,9 @@ def test_a_schedule_is_a_fact_of_a_recording_and_of_its_graphs(checkpoint, tmp_p
     policy = make_policy("static:1")
     traces = record(checkpoint, PROMPTS, policy, CONFIG, tmp_path / "trace")
     assert traces.metadata["schedule"] == SPEC
-    with pytest.raises(TraceError, match="schedule: there 'adablock:0.15:.*, now None"):
+    with pytest.raises(TraceError, match=r"schedule: there 'adablock:0.15:.*, now None"):
         fixed = replace(CONFIG, schedule=None, generation_length=24)
-        record(checkpoint, PROMPTS, policy, replace(fixed), tmp_path / "trace")
+        record(checkpoint, PROMPTS, policy, fixed, tmp_path / "trace")
     graph = GraphFile.from_nodes([((1, 1),), ((1, 1), (2, 1))], trace_validity(traces.metadata))
     save_graph(graph, tmp_path / "graph.json")
     read = load_graph(tmp_path / "graph.json")
@@ -90,7 +90,7 @@ def test_a_schedule_is_a_fact_of_a_recording_and_of_its_graphs(checkpoint, tmp_p
     named = dict(model="tiny", model_revision="seed-3")
     found = Verifier(read, checkpoint.denoiser, policy, CONFIG, **named).decode(PROMPTS[0])
     assert found.forwards == replay(read.nodes, AnchorTable.from_traces(traces)).forwards_per_prompt[0]
-    with pytest.raises(ValidityMismatchError, match="schedule: .*, the run has None"):
+    with pytest.raises(ValidityMismatchError, match=r"schedule: .*, the run has None"):
         Verifier(read, checkpoint.denoiser, policy, replace(CONFIG, schedule=None), **named)
 
 
