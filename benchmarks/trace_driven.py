@@ -32,8 +32,8 @@ def recorded_config(traces: Traces | StateLog, backend: str = "packed") -> Decod
     """The lengths, cache mode, end tokens and ranks that ``traces`` (or a state log) were recorded with.
 
     Raises:
-        TraceError: traces without the facts of their run, or of a sampled decode, whose noise is drawn for the recorded
-            model's vocabulary and cannot come out the same for another.
+        TraceError: traces without the facts of their run, of blocks of different lengths, or of a sampled decode, whose
+            noise is drawn for the recorded model's vocabulary and cannot come out the same for another.
     """
     run = traces.metadata
     try:
@@ -50,6 +50,8 @@ def recorded_config(traces: Traces | StateLog, backend: str = "packed") -> Decod
         raise TraceError(
             f"the traces were recorded at temperature {run['temperature']}; only decodes at temperature 0 can drive"
         )
+    if run.get("schedule") is not None:
+        raise TraceError(f"the traces were recorded under {run['schedule']}; only blocks of one length can drive")
     return config
 
 

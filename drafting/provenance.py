@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from typing import Any
 
 from calibrate.version import tool_version
 from verify.graph.file import Validity
+from verify.graph.validity import REQUIRED
 
 
 def trace_validity(run: Mapping[str, Any]) -> Validity:
@@ -16,13 +16,12 @@ def trace_validity(run: Mapping[str, Any]) -> Validity:
     Raises:
         ValueError: a fact that graphs need was not recorded.
     """
-    names = [item.name for item in fields(Validity)]
-    missing = [name for name in names[:-1] if name not in run]
+    missing = [name for name in REQUIRED if name not in run]
     if missing:
         raise ValueError(
-            f"the facts of the recording lack {', '.join(missing)}, expected {', '.join(names[:-1])}; record again"
+            f"the facts of the recording lack {', '.join(missing)}, expected {', '.join(REQUIRED)}; record again"
         )
-    return Validity(**{name: run.get(name) for name in names})  # recordings without a schedule need not say so
+    return Validity(**{name: run[name] for name in REQUIRED}, schedule=run.get("schedule"))
 
 
 #: The field of a provenance that holds the hashes of all prompts that had a part in choosing the graph.

@@ -118,6 +118,8 @@ class AdaBlock:
 class RecordedBlocks:
     """The lengths that the blocks of a recorded sequence had, in order; nothing is decided again.
 
+    Its text is for messages, and cannot be read.
+
     Attributes:
         lengths: of the blocks.
         positions: that were to be generated; where the recording stopped early, the last ones are no block's.

@@ -79,15 +79,18 @@ class Validity:
         return lines
 
 
+#: The fields that every file states.
+REQUIRED = tuple(item.name for item in fields(Validity) if item.name != "schedule")
+
+
 def read_validity(value: object) -> Validity:
     """Check the ``validity`` of a file.
 
     Raises:
         StrictJsonError: a field that is missing, unknown, of another type or out of range.
     """
-    names = [item.name for item in fields(Validity)]
     scheduled = isinstance(value, dict) and "schedule" in value
-    stated = expect_object(value, "validity", names if scheduled else names[:-1])
+    stated = expect_object(value, "validity", [*REQUIRED, *(["schedule"] if scheduled else [])])
     if stated["model_revision"] is not None:
         expect_text(stated["model_revision"], "validity.model_revision")
     temperature = expect_number(stated["temperature"], "validity.temperature", 0.0)
