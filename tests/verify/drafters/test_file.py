@@ -43,7 +43,7 @@ def payload(**changes: Any) -> dict[str, Any]:
         "drafts": 6,
         "settings": {"hedges": 1},
         "nodes": [[], [[1, 1]], [[2, 1]]],
-        "validity": vars(TUNED_FOR),
+        "validity": TUNED_FOR.stated(),
         "values": {},
         "provenance": {},
     }
@@ -112,8 +112,8 @@ HOSTILE = {
     "a position beyond the block": ({"nodes": [[], [[9, 1]]]}, "position rank: expected an integer from 1 to 8"),
     "a token beyond top_j": ({"nodes": [[], [[1, 5]]]}, "vocabulary rank: expected an integer from 1 to 4, found 5"),
     "a rank of true": ({"nodes": [[], [[True, 1]]]}, "position rank: expected an integer from 1 to 8, found true"),
-    "another spelling": ({"validity": {**vars(TUNED_FOR), "policy": "static:01"}}, 'policy: expected "static:1"'),
-    "no cache mode": ({"validity": {**vars(TUNED_FOR), "cache": "all"}}, "validity.cache: expected one of none,"),
+    "another spelling": ({"validity": {**TUNED_FOR.stated(), "policy": "static:01"}}, 'policy: expected "static:1"'),
+    "no cache mode": ({"validity": {**TUNED_FOR.stated(), "cache": "all"}}, "validity.cache: expected one of none,"),
     "validity in words": ({"validity": "static:1"}, 'validity: expected an object, found "static:1"'),
     "an interval backwards": (
         {"values": {"test": {"nfe_reduction_interval": [2, 1]}}},
