@@ -10,8 +10,8 @@ import pytest
 
 from calibrate.recording.recorder import record
 from calibrate.recording.states import StateLogBuilder, record_states
-from calibrate.traces.state_log import read_states, states_of_table
-from calibrate.traces.table import TraceError, read_traces
+from calibrate.traces.state_log import ENTROPY_SCHEMA, read_states, states_of_table
+from calibrate.traces.table import TraceError, read_shard, read_traces, write_shard
 from tests.support.models import END_ID, MASK_ID, tiny_checkpoint
 from verify.decoding import DecodeConfig, ForwardFact, StepFact, decode_batch
 from verify.drafters.informed import InformedDrafter
@@ -187,3 +187,24 @@ def test_logs_whose_decodes_parted_are_not_read_as_one(folder, tmp_path):
     assert read_states(other).states == log.states
     with pytest.raises(TraceError, match="end block 0 of prompt 0 differently"):
         read_states([folder, other])
+
+
+def test_a_log_has_entropies_where_the_policy_reads_them(checkpoint, folder, tmp_path):
+    rule, watching = make_policy("dream:entropy:4"), Watching()
+    log = record_states(checkpoint, PROMPTS[:1], rule, CONFIG, tmp_path / "log", InformedDrafter(5))
+    assert log.metadata["entropies"] is True and "entropies" not in read_states(folder).metadata
+    assert all(block.entropy is None for block in read_states(folder).blocks.values())
+    dict(
+        decode_batch(
+            checkpoint.denoiser, [(0, PROMPTS[0])], rule, CONFIG, InformedDrafter(5), forward_observer=watching
+        )
+    )
+    for fact in watching.facts:
+        block, state = log.blocks[0, fact.block], fact.states[0]
+        row = block.index[b"", state.tobytes()]
+        np.testing.assert_array_equal(block.entropy[row], fact.ranked.entropy[0])
+        assert (np.isnan(block.entropy[row]) == (state != MASK_ID)).all()
+    path = next((tmp_path / "log").glob("shard-*"))
+    write_shard(path, read_shard(path, ENTROPY_SCHEMA).drop_columns(["entropy"]))
+    with pytest.raises(TraceError, match="has columns"):
+        read_states(tmp_path / "log")

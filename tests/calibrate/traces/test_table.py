@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from calibrate.traces.folder import check_folder
 from calibrate.traces.table import (
     MANIFEST_NAME,
     TRACE_FORMAT_VERSION,
@@ -269,3 +270,28 @@ def test_a_shard_is_whole_or_absent(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         write_shard(tmp_path / "shard-000000.parquet", table)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("policy", "temperature", "complete"),
+    [
+        ("static:1", 0.7, "static:1@temperature=0.7"),
+        ("static:1@temperature=0.7,top_k=9", 0.7, "static:1@temperature=0.7,top_k=9"),
+        ("static:1", 0, "static:1"),
+        ("elsewhere:1", 0.7, "elsewhere:1"),
+    ],
+)
+def test_a_policy_is_complete_where_the_temperature_stood_beside_it(folder, policy, temperature, complete):
+    """Manifests were written so before specifications held the sampling; a continued recording must find its own."""
+    manifest = {"version": TRACE_FORMAT_VERSION, "run": {"top_j": TOP_J, "policy": policy, "temperature": temperature}}
+    (folder / MANIFEST_NAME).write_text(json.dumps(manifest), encoding="utf-8")
+    assert read_traces(folder).metadata == {"top_j": TOP_J, "policy": complete, "temperature": temperature}
+    assert check_folder(folder, {"policy": complete, "temperature": temperature})
+
+
+def test_a_policy_with_another_temperature_than_the_manifest_is_refused(folder):
+    run = {"top_j": TOP_J, "policy": "static:1@temperature=1", "temperature": 0}
+    manifest = {"version": TRACE_FORMAT_VERSION, "run": run}
+    (folder / MANIFEST_NAME).write_text(json.dumps(manifest), encoding="utf-8")
+    with pytest.raises(TraceError, match=r"manifest\.json: policy .* has temperature 1, but temperature 0 is stated"):
+        read_traces(folder)

@@ -1,6 +1,7 @@
 """Run directories: what may be deleted, and what may not."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from studies.runs import calibration
 from studies.runs.calibration import calibrate
 from studies.runs.configuration import CalibrationConfig
 from studies.runs.run_directory import RunDirectoryError, open_run
+from tests.support.models import tiny_checkpoint
+from verify.policies.contract import PolicyError
 
 CONFIG: dict[str, Any] = {"policies": ["a"], "methods": ["greedy"], "budgets": [0, 2], "tool_version": "1"}
 FACTS = {"model": "m", "seed": 0, "top_j": 4}
@@ -131,3 +134,26 @@ def test_a_calibration_goes_on_over_its_recordings(
     # In batches the verifier counts the same forwards and rows, and writes the same tokens.
     assert rows[1] == rows[3]
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.parquet")} == before
+
+
+def test_policies_of_a_run_that_has_their_temperature_beside_them_are_the_same_ones(tmp_path: Path) -> None:
+    path = open_run(tmp_path / "run", CONFIG | {"policies": ["static:1"], "temperature": 0.7}, {})
+    now = CONFIG | {"policies": ["static:1@temperature=0.7"], "temperature": 0.7}
+    open_run(path, now, {})
+    with pytest.raises(RunDirectoryError, match=r'results of policies that this run would drop \("static:1@temp'):
+        open_run(path, now | {"policies": ["static:1"], "temperature": 0.0}, {})
+
+
+def test_the_temperature_of_a_settled_run_is_that_of_its_policies() -> None:
+    checkpoint = tiny_checkpoint()
+    base = CalibrationConfig(block_length=8, generation_length=16, cache="dual", methods=("greedy",))
+    for policies, temperature, found, settled in (
+        (("static:1", "threshold:0.90"), None, ("static:1", "threshold:0.9"), 0.0),
+        (("static:1", "static:1@temperature=0.5"), 0.5, ("static:1@temperature=0.5",), 0.5),
+        (("static:1", "static:1@temperature=0.5"), None, ("static:1", "static:1@temperature=0.5"), None),
+    ):
+        config, _ = replace(base, policies=policies, temperature=temperature).settled(checkpoint)
+        assert (config.policies, config.temperature) == (found, settled)
+        assert config.settled(checkpoint)[0] == config
+    with pytest.raises(PolicyError, match=r"has temperature 0\.5, but temperature 0 is stated beside it"):
+        replace(base, policies=("static:1@temperature=0.5",), temperature=0.0).check()
