@@ -14,7 +14,7 @@ from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from verify.policies import confidence, dream, parallel
+from verify.policies import confidence, credit, dream, klass, parallel
 from verify.policies.rule import Rule
 
 if TYPE_CHECKING:
@@ -23,12 +23,11 @@ if TYPE_CHECKING:
 #: The group of entry points that add rules.
 GROUP = "draftgraph.policies"
 
+_OURS = (*confidence.RULES, *dream.RULES, *parallel.RULES, *credit.RULES, *klass.RULES)
+
 #: Our own rules and names, in the order in which they are listed.
 BUILT_IN: Mapping[str, Rule] = MappingProxyType(
-    {
-        rule.name: rule
-        for rule in sorted((*confidence.RULES, *dream.RULES, *parallel.RULES), key=lambda rule: bool(rule.stands_for))
-    }
+    {rule.name: rule for rule in sorted(_OURS, key=lambda rule: bool(rule.stands_for))}
 )
 
 

@@ -91,7 +91,7 @@ def test_a_rule_that_commits_two_needs_two() -> None:
 
 
 def test_a_policy_that_is_not_ours_may_commit_any_number() -> None:
-    graph = GraphFile.from_nodes([AB], dataclasses.replace(STATIC, policy="klass:0.9:0.01"))
+    graph = GraphFile.from_nodes([AB], dataclasses.replace(STATIC, policy="sharp:0.9:0.01"))
     assert graph.edges == ((0, 1),)
 
 

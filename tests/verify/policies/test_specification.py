@@ -162,14 +162,14 @@ def test_filters_beside_the_text_that_are_refused():
         make_policy(with_filters("static:1", top_p=1.5))
 
 
-@pytest.mark.parametrize("text", ["klass:0.9:0.01", "odd", "static:x", "made up"])
+@pytest.mark.parametrize("text", ["sharp:0.9:0.01", "odd", "static:x", "made up"])
 def test_a_text_that_cannot_be_read_is_stored_as_it_is(text):
     assert canonical_policy(text, 0.7) == text
 
 
 def test_an_unknown_rule_is_told_from_a_bad_parameter():
     with pytest.raises(UnknownPolicyError):
-        make_policy("klass:0.9")
+        make_policy("sharp:0.9")
     with pytest.raises(PolicyError) as caught:
         make_policy("dynamic:1.5")
     assert not isinstance(caught.value, UnknownPolicyError)
