@@ -14,7 +14,7 @@ from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from verify.policies import confidence, credit, dream, klass, parallel
+from verify.policies import confidence, credit, dream, klass, learned, parallel
 from verify.policies.rule import Rule
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 #: The group of entry points that add rules.
 GROUP = "draftgraph.policies"
 
-_OURS = (*confidence.RULES, *dream.RULES, *parallel.RULES, *credit.RULES, *klass.RULES)
+_OURS = (*confidence.RULES, *dream.RULES, *parallel.RULES, *credit.RULES, *klass.RULES, *learned.RULES)
 
 #: Our own rules and names, in the order in which they are listed.
 BUILT_IN: Mapping[str, Rule] = MappingProxyType(

@@ -114,7 +114,7 @@ def test_a_block_begins_without_credit():
 
 
 def test_a_state_of_other_positions_is_taken_for_what_fits():
-    """What a chain of drafts may hand over when a step was guessed: no error, and nothing of positions that are gone."""
+    """What a chain of drafts may hand over where a step was guessed: nothing of positions that are gone."""
     distributions = drifting(2, steps=4, length=6, vocabulary=9)
     policy = make_policy("credit:0.9")
     _, states = drive(policy, distributions)
@@ -146,7 +146,7 @@ def test_tokens_are_drawn_from_the_raised_distribution():
     """Near temperature 0 the arg-max of q is drawn, not that of p; its confidence is that under q."""
     before, after = np.full((2, 6), -9.0), np.full((2, 6), -9.0)
     before[:, 3], before[:, 4], before[0, 1] = 2.0, 1.0, 9.0
-    after[:, [4, 3]] = 2.02, 2.0
+    after[:, [4, 5, 3]] = 2.02, 2.01, 2.0
     policy = CreditDecoding(0.99, 1.0, 0.9, sampling=Sampling(1e-4))
     assert drive(policy, [before, after])[0] == [{0: 1}, {1: 3}]
     free = CreditDecoding(0.99, 1.0, 0.9, sampling=Sampling(3.0))

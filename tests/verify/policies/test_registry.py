@@ -47,6 +47,7 @@ def test_forms():
         "entropy_threshold[:nats[:at_most|below]]", "eb_sampler:gamma[:entropy|confidence|margin]",
         "local_leap[:threshold[:relaxed[:radius]]]", "hierarchy[:low[:high]]",
         "credit:tau[:alpha[:beta[:gamma]]]", "klass:tau[:eps[:n]]",
+        "learn2pd:FILE[:tau[:end]]",
         "low_confidence:S/L", "low_confidence_static:S/L", "low_confidence_dynamic:tau[:S/L]",
         "confidence_threshold:tau", "random:S/L", "sequential:S/L", "maskgit_plus:S[:eps]",
         "topk_margin:S[:eps]", "entropy:S[:eps]",

@@ -6,6 +6,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from verify.policies.contract import BlockView, PolicyError, UnknownPolicyError
+from verify.policies.learned import FilterPath
 from verify.policies.parameters import Choice, Number, Steps, Whole
 from verify.policies.randomness import StepRandom
 from verify.policies.registry import BUILT_IN
@@ -23,6 +24,8 @@ def texts_of(parameter):
         return st.floats(parameter.low, top, exclude_min=parameter.low_open, exclude_max=parameter.high_open).map(repr)
     if isinstance(parameter, Choice):
         return st.sampled_from(parameter.options)
+    if isinstance(parameter, FilterPath):
+        return st.sampled_from(["bundled", "a/b.safetensors#0123456789abcdef"])
     assert isinstance(parameter, Steps)
     pair = st.tuples(small, small).map("/".join)
     return pair | small if parameter.lone else pair

@@ -1,0 +1,62 @@
+"""Small safetensors files, read strictly and without the package: float32 arrays, and texts about them.
+
+A file is the length of its header (8 bytes, little-endian), the header (a JSON object: for every array its dtype, shape
+and the bytes that it takes, and under ``__metadata__`` texts), and the bytes of the arrays without gaps.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import numpy as np
+
+from verify.files.strict_json import (
+    Words,
+    expect_integer,
+    expect_list,
+    expect_object,
+    expect_text,
+    fail,
+    parse_json,
+)
+
+MAX_HEADER_BYTES = 2**16
+_LENGTH_BYTES = 8
+_METADATA = "__metadata__"
+
+
+def parse_tensors(data: bytes) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The arrays (float32, read-only) and the metadata of a safetensors file with the content ``data``.
+
+    Raises:
+        verify.files.strict_json.StrictJsonError: the header is cut off, absurdly long or no strict JSON; an array is
+            not float32, or its shape, its bytes and the file do not fit each other; or a number is not finite.
+    """
+    size = int.from_bytes(data[:_LENGTH_BYTES], "little")
+    if len(data) < _LENGTH_BYTES or size > min(MAX_HEADER_BYTES, len(data) - _LENGTH_BYTES):
+        fail("header", f"a length of at most {MAX_HEADER_BYTES} bytes, and as many", Words(f"{len(data)} bytes in all"))
+    header = expect_object(parse_json(data[_LENGTH_BYTES : _LENGTH_BYTES + size], max_keys=1000), "header")
+    metadata = expect_object(header.pop(_METADATA, {}), _METADATA)
+    for name, text in metadata.items():
+        expect_text(text, f"{_METADATA}.{name}")
+    body = data[_LENGTH_BYTES + size :]
+    arrays, spans = {}, [(0, 0), (len(body), len(body))]
+    for name, entry in header.items():
+        stated = expect_object(entry, name, ["dtype", "shape", "data_offsets"])
+        if stated["dtype"] != "F32":
+            fail(f"{name}.dtype", '"F32"', stated["dtype"])
+        shape = [expect_integer(n, f"{name}.shape", 1) for n in expect_list(stated["shape"], f"{name}.shape")]
+        offsets = expect_list(stated["data_offsets"], f"{name}.data_offsets")
+        span = tuple(expect_integer(n, f"{name}.data_offsets", 0, len(body)) for n in offsets)
+        if len(span) != 2 or span[1] - span[0] != 4 * math.prod(shape):
+            fail(
+                f"{name}.data_offsets", f"the begin and the end of {4 * math.prod(shape)} bytes", stated["data_offsets"]
+            )
+        spans.append((span[0], span[1]))
+        arrays[name] = np.frombuffer(body[span[0] : span[1]], dtype="<f4").reshape(shape)
+        if not np.isfinite(arrays[name]).all():
+            fail(name, "finite numbers", Words("NaN or an infinity"))
+    if any(one[1] != other[0] for one, other in pairwise(sorted(spans))):
+        fail("data_offsets", f"arrays that take all {len(body)} bytes, without gaps", Words("others"))
+    return arrays, metadata
