@@ -34,8 +34,8 @@ def same(one: Any, other: Any) -> bool:
         return len(one) == len(other) and all(map(same, one, other))
     if one is other or (isinstance(one, float) and one != one and other != other):
         return True
-    if is_dataclass(one):
+    if is_dataclass(other):
         return all(same(getattr(one, field.name), getattr(other, field.name)) for field in fields(one))
-    if type(one).__eq__ is object.__eq__ and hasattr(one, "__dict__"):
+    if getattr(type(one), "__eq__") is object.__eq__ and hasattr(one, "__dict__"):  # noqa: B009 - mypy takes it for constant
         return same(vars(one), vars(other))
     return bool(one == other)

@@ -124,7 +124,7 @@ def _lossless(drafter: str, context: tuple[str, str], batch: int) -> tuple[str, 
     return name, partial(check_lossless, context=context, drafter=drafter, batch=batch)
 
 
-def _others(context: tuple[str, str], *checks: Callable[[Policy, tuple[str, str]], None]) -> _Checks:
+def _others(context: tuple[str, str], *checks: Callable[..., None]) -> _Checks:
     return [
         (f"{check.__name__.removeprefix('check_')}: {' '.join(context)}", partial(check, context=context))
         for check in checks
