@@ -175,9 +175,9 @@ class Learn2PD(BasePolicy):
         passed = network.log_odds(confidences)[found.positions] > bound
         chosen, tokens = passed.copy(), found.tokens
         chosen[0] = True
-        ends = found.positions[passed & (tokens == self.end)] if self.end is not None else ()
-        if len(ends):
-            behind = found.positions > min(ends)
+        if self.end is not None:
+            ends = found.positions[passed & (tokens == self.end)]
+            behind = found.positions > ends.min(initial=len(network))
             chosen, tokens = chosen | behind, np.where(behind, self.end, tokens)
         return Commits(found.positions[chosen], tokens[chosen]), length
 
