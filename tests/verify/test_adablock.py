@@ -24,7 +24,7 @@ CONFIG = DecodeConfig(block_length=8, generation_length=21, top_j=4, schedule=SP
 CACHES = ("none", "prefix", "dual")
 EXACT = [("dual", "packed"), ("dual", "expanded"), ("none", "expanded"), ("prefix", "expanded")]
 PROMPTS = [[5, 9, 13, 17, 21], [7, 9], list(range(3, 15)), [40, 41, 42]]
-POLICIES = ("static:1", "static:2", "threshold:0.2", "quota:3")
+POLICIES = ("static:1", "static:2", "threshold:0.2", "quota:3", "dream:entropy:4", "static:1@temperature=0.8")
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +34,16 @@ def denoiser():
 
 def shifted():
     return HuggingFaceDenoiser(tiny_llama(3), MASK_ID, logits_shift=1)
+
+
+class FewShapes(HuggingFaceDenoiser):
+    """As where shapes cost something: every block is padded to the longest that there may be."""
+
+    few_shapes = True
+
+
+def few_shapes():
+    return FewShapes(tiny_llama(3), MASK_ID)
 
 
 def block_lengths(facts):
@@ -91,7 +101,7 @@ def test_speculation_is_lossless(denoiser, policy, cache, backend):
 
 
 @pytest.mark.parametrize(("cache", "backend"), [*EXACT, ("none", "packed"), ("prefix", "packed")])
-@pytest.mark.parametrize("model", [tiny_denoiser, shifted], ids=["plain", "shifted"])
+@pytest.mark.parametrize("model", [tiny_denoiser, shifted, few_shapes], ids=["plain", "shifted", "few shapes"])
 def test_slots_of_different_block_lengths_are_decoded_as_alone(model, cache, backend):
     """Four sequences, up to three at a time: their blocks begin and end at different steps."""
     denoiser, policy = model(), make_policy("threshold:0.2")
