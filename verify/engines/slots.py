@@ -21,7 +21,7 @@ import torch
 from verify.denoiser import Denoiser, SlotDenoiser, SlotRows
 from verify.engines.attention_mask import refresh_attention_mask
 from verify.engines.contract import BatchLogits, EngineError, masked_rows, no_bridges
-from verify.engines.step_rows import Scene, SlotState, StepRows, few, refresh_order
+from verify.engines.step_rows import Scene, SlotState, StepRows, cached_by_refresh, few, refresh_order
 from verify.layout import SequenceLayout, exactness
 
 #: Cached columns that a forward reads are rounded up to this, so that few different widths occur.
@@ -149,7 +149,9 @@ class SlotEngine:
         first = np.asarray(starts)[which] == 0  # position 0 has no row before it and keeps its own
         before = np.where(edge[which] < 0, -1, which * width + edge[which])
         before = np.where(offset > 0, logit_rows - 1, np.where(first, logit_rows, before))
-        cache_rows, cache_columns = self._cached_by_refresh(slots, order, starts)
+        cache_rows, cache_columns = cached_by_refresh(
+            [self._slots[slot] for slot in slots], order, starts, self.cache, self.cached_rows + self.live_rows - 1
+        )
         old = [self._slots[slot].cached for slot in slots]
         block_causal = self.cache == "block_causal"
         columns = self._columns(old) if block_causal else 0
@@ -183,30 +185,6 @@ class SlotEngine:
             return np.roll(np.arange(slot.cached, start + self.length), self.length)
         return refresh_order(slot.layout.length, start, slot.layout.reach(start))
 
-    def _cached_by_refresh(
-        self, slots: Sequence[int], order: Sequence[np.ndarray], starts: Sequence[int]
-    ) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """Which rows are cached (int64 [b, f]) and the columns they go to; short ones are padded with a scratch column.
-
-        The rows of the block come first, and what is cached is a run of rows behind them. In dual mode under a schedule
-        the rows that the block may have follow, the last first: once the block's end is known, fewer columns are read.
-        """
-        if self.cache == "none":
-            return None, None
-        kept = []
-        for slot, rows, start in zip(slots, order, starts, strict=True):
-            reach = self._slots[slot].layout.reach(start)
-            behind = np.arange(reach, len(rows)) if self.cache == "dual" else reach + np.arange(np.sum(rows < start))
-            undecided = np.arange(reach - 1, 0, -1) if self.cache == "dual" and self.scheduled else behind[:0]
-            kept.append(np.concatenate([behind, undecided]))
-        rows = np.zeros((len(slots), max(1, *map(len, kept))), dtype=np.int64)
-        columns = np.full(rows.shape, self.cached_rows + self.live_rows - 1, dtype=np.int64)
-        for k, slot in enumerate(slots):
-            first = self._slots[slot].cached if self.cache == "block_causal" else 0
-            rows[k, : len(kept[k])] = kept[k]
-            columns[k, : len(kept[k])] = first + np.arange(len(kept[k]))
-        return rows, columns
-
     def _settle(self, slot: SlotState, rows: np.ndarray, sequence: np.ndarray, start: int) -> None:
         """Note what the refresh left: the cached rows, and the rows that stay live."""
         slot.start, slot.carried, slot.length = start, 0, slot.layout.reach(start)
@@ -216,15 +194,7 @@ class SlotEngine:
 
     def narrow(self, slot: int, length: int) -> None:
         """See :meth:`verify.engines.contract.Engine.narrow`."""
-        there = self._slots[slot]
-        sequence = np.empty(there.layout.length, dtype=np.int64)
-        sequence[there.positions] = there.tokens
-        there.length = length
-        if self.cache == "dual":
-            there.cached, there.positions = there.layout.length - length, there.positions[:length]
-        elif self.cache == "none":
-            there.positions = refresh_order(there.layout.length, there.start, length)
-        there.tokens = sequence[there.positions]
+        self._slots[slot].narrow(length, self.cache)
         self._scenes.clear()
 
     # ---- step --------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ copy has a next block behind it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -165,6 +166,17 @@ class SlotState:
     tokens: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     positions: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
+    def narrow(self, length: int, cache: str) -> None:
+        """The block, begun by the last refresh, has ``length`` positions; those behind it are as other later blocks."""
+        tokens = np.empty(self.layout.length, dtype=np.int64)
+        tokens[self.positions] = self.tokens
+        self.length = length
+        if cache == "dual":
+            self.cached, self.positions = self.layout.length - length, self.positions[:length]
+        elif cache == "none":
+            self.positions = refresh_order(self.layout.length, self.start, length)
+        self.tokens = tokens[self.positions]
+
     def settle(self) -> None:
         """What was carried is cached now; the block stays live."""
         self.cached, self.carried = self.cached + self.carried, 0
@@ -200,6 +212,38 @@ def refresh_order(length: int, start: int, block_length: int) -> np.ndarray:
     """Positions int64 [length] of a whole sequence: those of the block at ``start`` first, the others ascending."""
     every = np.arange(length)
     return np.concatenate([every[start : start + block_length], every[:start], every[start + block_length :]])
+
+
+def cached_by_refresh(
+    slots: Sequence[SlotState], order: Sequence[np.ndarray], starts: Sequence[int], cache: str, scratch: int
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Which rows a refresh caches (int64 [b, f]) and the columns they go to; short ones are padded with ``scratch``.
+
+    The rows of the block come first, and what is cached is a run of rows behind them. In dual mode under a schedule the
+    rows that the block may have follow, the last first: once the block's end is known, fewer columns are read.
+
+    Args:
+        slots: the sequences.
+        order: int64 [R] each, the positions of the rows that are computed.
+        starts: the first positions of their blocks.
+        cache: the cache mode.
+        scratch: a column that nobody looks at.
+    """
+    if cache == "none":
+        return None, None
+    kept = []
+    for slot, rows, start in zip(slots, order, starts, strict=True):
+        reach = slot.layout.reach(start)
+        behind = np.arange(reach, len(rows)) if cache == "dual" else reach + np.arange(np.count_nonzero(rows < start))
+        undecided = cache == "dual" and slot.layout.schedule is not None
+        kept.append(np.concatenate([behind, np.arange(reach - 1, 0, -1) if undecided else behind[:0]]))
+    cached = np.zeros((len(slots), max(1, *map(len, kept))), dtype=np.int64)
+    columns = np.full(cached.shape, scratch, dtype=np.int64)
+    for k, slot in enumerate(slots):
+        first = slot.cached if cache == "block_causal" else 0
+        cached[k, : len(kept[k])] = kept[k]
+        columns[k, : len(kept[k])] = first + np.arange(len(kept[k]))
+    return cached, columns
 
 
 def few(count: int, most: int) -> int:
