@@ -24,6 +24,9 @@ from verify.policies.randomness import StepRandom
 
 #: Prompts of a decode of one sequence at a time; a batch has them all.
 ALONE = 2
+#: How far a policy's state may lie from that of a plain decode: logits that it keeps were computed in a forward of
+#: another shape, whose float32 sums are added in another order.
+_ROUNDING = 1e-3
 #: What single decodes are compared in, for messages.
 _COUNTED = ("tokens", "steps")
 
@@ -115,7 +118,7 @@ def check_rejected_drafts(policy: Policy, context: tuple[str, str], batch: int =
         where = f"with many wrong drafts, {batch} at a time ({' '.join(context)})"
         for key, (count, state) in noting.calls.items():
             before = before_policy.calls.get(key)
-            if before is None or count != before[0] or not same(state, before[1]):
+            if before is None or count != before[0] or not same(state, before[1], _ROUNDING):
                 raise Nonconformance(
                     f"policy {policy.spec} {where}: at (prompt, block, step) {key} its state is {state!r}, but "
                     f"{before[1] if before else None!r} in the plain decode; a rejected draft or a question about one "
