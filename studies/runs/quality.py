@@ -43,6 +43,7 @@ from studies.runs.run_directory import TRACES, open_run, slug
 from studies.statistics.intervals import PromptBootstrap
 from studies.statistics.shares import Share
 from verify.files.writing import write_atomically
+from verify.policies.registry import BUILT_IN
 from verify.policies.specification import make_policy
 
 #: The task of prompts that name none.
@@ -57,11 +58,15 @@ class QualityError(ValueError):
 def all_rules(block_length: int) -> tuple[str, ...]:
     """A rule of every kind that the library has, for blocks of ``block_length``, from few commits a step to many."""
     half, most = max(1, block_length // 2), max(1, 3 * block_length // 4)
-    return (
+    several = (
         "static:1", "static:2", "static:4",
         *(f"threshold:{tau}" for tau in (0.95, 0.9, 0.8, 0.7, 0.6, 0.5)),
         f"quota:{most}", "dynamic:0.9:2", *(f"dream:{order}:{half}" for order in ("confidence", "margin", "entropy")),
     )  # fmt: skip
+    there = {spec.partition(":")[0] for spec in several} | {"learn2pd"}  # a learned filter fits one model only
+    return several + tuple(
+        rule.examples[0] for rule in BUILT_IN.values() if not rule.stands_for and rule.name not in there
+    )
 
 
 def measure_quality(
