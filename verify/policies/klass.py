@@ -28,11 +28,10 @@ class Past:
     positions: np.ndarray
     logits: np.ndarray
 
-    def rows(self, positions: np.ndarray) -> np.ndarray | None:
-        """float64 [c, V], the logits of ``positions`` (int [c]); None where one of them was not seen."""
-        row_of = {position: row for row, position in enumerate(self.positions.tolist())}
-        found = [row_of.get(position, -1) for position in positions.tolist()]
-        return None if -1 in found else self.logits[found]
+    def logits_of(self, position: int) -> np.ndarray | None:
+        """float64 [1, V], the logits of an offset; None where it was not seen."""
+        rows = np.flatnonzero(self.positions == position)
+        return self.logits[rows[0] : rows[0] + 1] if len(rows) else None
 
 
 @dataclass(frozen=True)
@@ -83,18 +82,29 @@ class Klass(BasePolicy):
         ready = np.flatnonzero(found.confidences > self.tau)
         if len(past) < self.n:
             ready = ready[:0]
-        probability = softmax(now.logits[found.rows[ready]])
-        for before in past[: self.n]:
-            if not len(ready):
+        chosen: list[int] = []
+        # One position at a time: its distributions stay in the processor's cache, those of all would not.
+        for index in ready.tolist():
+            stable = self._is_stable(now, past, int(found.positions[index]))
+            if stable is None:  # a draft's state whose steps were guessed: nothing is known to be stable
+                chosen = []
                 break
-            earlier = before.rows(found.positions[ready])
-            if earlier is None:  # a draft's state whose steps were guessed: nothing is known to be stable
-                ready = ready[:0]
-                break
-            earlier = softmax(earlier)
-            stable = divergence(probability, earlier) < self.eps
-            ready, probability = ready[stable], earlier[stable]
-        return ready if len(ready) else np.zeros(1, dtype=np.int64), (now, *past[: self.n - 1])
+            if stable:
+                chosen.append(index)
+        return np.array(chosen or [0]), (now, *past[: self.n - 1])
+
+    def _is_stable(self, now: Past, past: tuple[Past, ...], position: int) -> bool | None:
+        """Whether the last ``n`` steps left a position's distribution as it was; None where one did not see it."""
+        new = None
+        for seen in (now, *past[: self.n]):
+            logits = seen.logits_of(position)
+            if logits is None:
+                return None
+            old = softmax(logits)
+            if new is not None and not divergence(new, old)[0] < self.eps:
+                return False
+            new = old
+        return True
 
 
 def divergence(new: np.ndarray, old: np.ndarray) -> np.ndarray:
