@@ -287,7 +287,8 @@ def main(arguments: list[str] | None = None) -> int:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     content = run(LLADA_MEDIUM, [int(width) for width in options.vocabularies.split(",")], options.rounds)
-    table = Table("vocabulary", "step, ms", "entropies, ms", "dearest, ms", "of a forward", "quartiles", "rule")
+    table = Table("vocabulary", "step, ms", "entropies, ms", "dearest, ms", "of a forward", "quartiles")
+    table.add_column("rule", overflow="fold")
     for row in content["rows"]:
         low, high = row["quartiles"]
         table.add_row(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import Any
 
 import numpy as np
@@ -126,11 +126,12 @@ def test_shares_are_of_the_forward_before_and_entropies_are_charged(
 
 def test_a_run_says_what_missed_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rule_cost, "LENGTH", 8)
-    monkeypatch.setattr(rule_cost, "LIMIT", 0.0)
-    found = run(LLADA_TINY, [80, 90], 2)
+    monkeypatch.setattr(rule_cost, "LIMIT", 0.5)
+    ticks = count()
+    found = run(LLADA_TINY, [80, 90], 2, clock=lambda: next(ticks))  # a step takes as long as a forward
     assert found["masked"][STATES] == [8, 7, 6, 5, 4, 3, 2, 1] and not found["passed"]
     rows = [row for row in found["rows"] if row["registered"]]
     assert found["missed"] == [[row["policy"], row["vocabulary"], row["states_of"]] for row in rows]
     assert {row["vocabulary"] for row in rows if row["reads"] == "logits"} == {80, 90}
     assert {row["states_of"] for row in rows} == {STATES, "credit:0.9", "klass:0.9"}
-    assert all(row["share_of_a_forward"] > 0 and row["quartiles"][0] <= row["quartiles"][1] for row in rows)
+    assert all(row["share_of_a_forward"] == 1.0 and row["entropies_ms"] == 0.0 for row in found["rows"])
