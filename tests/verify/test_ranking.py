@@ -121,8 +121,9 @@ def test_lagged_ranks_are_those_of_the_distribution_used():
     assert LaggedRanker().rank(ranked, 0, np.array([0, 2])).positions.tolist() == [2, 0]
 
 
+@pytest.mark.parametrize("chunk", [1, 3, 5, 6, 99])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_ranks_by_keys_are_those_of_a_stable_sort(dtype, monkeypatch):
+def test_ranks_by_keys_are_those_of_a_stable_sort(dtype, chunk, monkeypatch):
     """Negative scores, zeros of both signs, infinities and ties; in chunks that do not divide the rows."""
     import verify.ranking
 
@@ -133,7 +134,7 @@ def test_ranks_by_keys_are_those_of_a_stable_sort(dtype, monkeypatch):
     logits[2] = -7.5
     logits[3, 4] = torch.finfo(dtype).max
     logits[4] = -logits[4].abs()
-    monkeypatch.setattr(verify.ranking, "RANKING_CHUNK", 5 * 60)
+    monkeypatch.setattr(verify.ranking, "RANKING_CHUNK", chunk * 60)
     for top_j in (1, 4, 59):
         token, probability, entropy = verify.ranking.rank_rows(logits, MASK, top_j, entropies=top_j == 4)
         expected_token, expected, _ = verify.ranking.rank_rows(logits.double(), MASK, top_j)

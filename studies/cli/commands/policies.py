@@ -27,7 +27,7 @@ def policies_command(
         warnings.simplefilter("ignore", PolicyPluginWarning)  # said below, in our own words
         rules = [_described(rule) for rule in registered_rules().values()]
     if as_json:
-        print(json.dumps(rules, indent=2))
+        typer.echo(json.dumps(rules, indent=2))
     else:
         _show(rules)
     for sentence in unusable_plugins():

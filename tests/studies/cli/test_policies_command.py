@@ -35,7 +35,7 @@ def test_json_is_what_programs_need(monkeypatch: pytest.MonkeyPatch) -> None:
     rules = {found["name"]: found for found in json.loads(result.stdout)}
     assert list(rules) == [*BUILT_IN, "mine"]
     dream = rules["dream"]
-    assert dream["form"] == "dream:confidence|margin|entropy:S[:eps]"
+    assert dream["form"] == "dream:confidence|margin|entropy|origin:S[:eps]"
     assert dream["parameters"][2] == {
         "name": "eps", "range": "a number above 0 and at most 1", "required": False, "default": "0.001",
     }  # fmt: skip
