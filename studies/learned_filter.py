@@ -16,7 +16,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from calibrate.traces.table import Traces, read_traces
+from calibrate.traces.table import TraceError, Traces, read_traces
 from verify.files.writing import write_atomically
 from verify.policies.learned import ARRAYS
 
@@ -52,6 +52,11 @@ class Examples:
     @classmethod
     def of(cls, traces: Traces) -> Examples:
         """The examples in ``traces``, of blocks of one length; a position that was never committed is never final."""
+        if traces.metadata.get("schedule") is not None:
+            raise TraceError(
+                f"the traces were recorded under {traces.metadata['schedule']}; a filter needs blocks of one length, "
+                "so record without --schedule"
+            )
         length, steps = int(traces.metadata["block_length"]), traces.n_steps
         _, block = np.unique(np.stack([traces.prompt_index, traces.block]), axis=1, return_inverse=True)
         outcome = np.full((steps, length), -1, dtype=np.int64)  # one row per block, and there are fewer of them

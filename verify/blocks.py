@@ -12,6 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
+from verify.files.strict_json import MAX_TEXT
 from verify.policies.parameters import Number, Parameter, Whole, form_of, read_arguments, write_arguments
 
 
@@ -174,7 +175,13 @@ def make_schedule(spec: str, block_length: int) -> AdaBlock:
                 f"schedule {spec!r} has a {what} of {value} positions, but the block length, which is the most that a "
                 f"block has, is {block_length}; give a block length of at least {max(default, window)}"
             )
-    return AdaBlock(block_length, tau, delimiters, default, window)
+    schedule = AdaBlock(block_length, tau, delimiters, default, window)
+    if len(schedule.spec) > MAX_TEXT:
+        raise ScheduleError(
+            f"a schedule with {len(delimiters)} delimiters is a text of {len(schedule.spec)} characters, expected at "
+            f"most {MAX_TEXT}, which is what a graph file holds; give fewer ids"
+        )
+    return schedule
 
 
 def check_length(schedule: BlockSchedule, length: int, reach: int) -> int:

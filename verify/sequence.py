@@ -16,7 +16,7 @@ from verify.drafters.contract import Drafter, Evidence
 from verify.drafters.memory import KEPT_FORWARDS, KnownState, StateMemory
 from verify.layout import Exactness, SequenceLayout
 from verify.observing import ForwardFact, ForwardObserver, Observer, StepFact
-from verify.policies.contract import Commits, Policy
+from verify.policies.contract import NEEDS, Commits, Policy
 from verify.policies.randomness import StepRandom
 from verify.ranked import RankedBlocks
 
@@ -83,6 +83,11 @@ class DecodeRules:
 
     def __post_init__(self) -> None:
         """Refuse a policy that this loop cannot follow, with a DecodeError."""
+        needs = getattr(self.policy, "needs", None)
+        if needs not in NEEDS:
+            raise DecodeError(
+                f"policy {self.policy.spec} needs {needs!r}, expected one of {', '.join(NEEDS)} (docs/policies.md)"
+            )
         check_monotone(self.policy)
 
 

@@ -219,7 +219,7 @@ def settings_for(
         spec,
         block_length=block_length or (valid.block_length if valid else None),
         cache=cache or (valid.cache if valid else None),
-        schedule=schedule or (valid.schedule if valid else None),
+        schedule=schedule if schedule is not None else (valid.schedule if valid else None),
         top_j=top_j if top_j is not None else max(valid.top_j if valid else DEFAULT_TOP_J, read),
         **options,
     )

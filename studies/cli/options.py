@@ -124,7 +124,7 @@ TopPOption = Annotated[
     float | None,
     typer.Option(
         "--top-p",
-        help="Draw from the best tokens until their probabilities exceed it; short for @top_p=... behind the policy.",
+        help="Draw from the best tokens until their probabilities exceed it, with --temperature; short for @top_p=...",
     ),
 ]
 TopKOption = Annotated[

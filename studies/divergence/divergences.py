@@ -27,7 +27,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from verify.decoding import StepFact
+from verify.policies.confidence import Dynamic, Quota, StaticTopK, Threshold
 from verify.policies.contract import Policy
+from verify.policies.dream import Dream
 
 ANOTHER_TOKEN, ANOTHER_POSITION = "another token", "another position"
 COMMITS_MORE, COMMITS_FEWER = "commits more", "commits fewer"
@@ -183,14 +185,16 @@ def part(prompt_index: int, reference: Decision, other: Decision, policy: Policy
 
 
 def orders_by_confidence(policy: Policy) -> bool:
-    """Whether a rule of ours takes top-1 tokens in the order of their probabilities."""
-    return policy.temperature == 0 and getattr(policy, "order", "confidence") == "confidence"
+    """Whether a rule takes top-1 tokens in the order of their whole probabilities, and their count from nothing else
+    than a schedule or a threshold of these."""
+    if not isinstance(policy, StaticTopK | Quota | Threshold | Dynamic | Dream) or not policy.sampling.plain:
+        return False
+    return getattr(policy, "order", "confidence") == "confidence"
 
 
 def threshold_of(policy: Policy) -> float | None:
-    """The confidence threshold of a rule that has one and takes top-1 tokens."""
-    tau = getattr(policy, "tau", None)
-    return float(tau) if tau is not None and orders_by_confidence(policy) else None
+    """The confidence threshold of a rule that decides by one alone and takes top-1 tokens."""
+    return policy.tau if isinstance(policy, Threshold | Dynamic) and orders_by_confidence(policy) else None
 
 
 def _noise(reference: Decision, other: Decision) -> float:

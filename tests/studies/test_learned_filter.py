@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from calibrate.traces.table import TraceError
 from studies import learned_filter
 from studies.learned_filter import Examples, measure, train
 from tests.support.study_toys import write_folder
@@ -102,3 +103,10 @@ def learned_filter_app():
     app = typer.Typer()
     app.command()(learned_filter.main)
     return app
+
+
+def test_blocks_of_different_lengths_are_refused():
+    traces = traces_of(3)
+    scheduled = replace(traces, metadata={**traces.metadata, "schedule": "adablock:0.3:5"})
+    with pytest.raises(TraceError, match=r"recorded under adablock:0\.3:5; a filter needs blocks of one length"):
+        Examples.of(scheduled)

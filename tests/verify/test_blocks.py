@@ -98,3 +98,9 @@ def test_query_tokens_of_a_shorter_block():
     assert layout.step_query_tokens("dual", "packed", 5, 3, length=2) == 8
     assert layout.step_query_tokens("prefix", "packed", 5, 3, length=2) == 21 + 6
     assert layout.step_query_tokens("none", "expanded", 5, 3, length=2) == 4 * 26
+
+
+def test_a_schedule_that_no_file_could_hold_is_refused():
+    ids = "+".join(map(str, range(10000, 10900)))
+    with pytest.raises(ScheduleError, match=r"900 delimiters is a text of \d+ characters, expected at most 4096"):
+        make_schedule(f"adablock:0.3:{ids}", 32)

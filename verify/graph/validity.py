@@ -140,8 +140,8 @@ def _read_policy(policy: str, temperature: float) -> str:
     if _rule_name(policy) not in BUILT_IN:
         return policy
     try:
-        complete = make_policy(policy, temperature).spec
-        alone = make_policy(policy).spec
+        complete = make_policy(policy, temperature, stored=True).spec
+        alone = make_policy(policy, stored=True).spec
     except PolicyError as error:
         fail("validity.policy", "a policy with valid parameters", Words(str(error)[:300]))
     if policy not in (complete, alone):

@@ -72,11 +72,14 @@ class FilterFile:
 
 def _read(path: str) -> tuple[bytes, str]:
     """The content of a filter file, and its digest."""
+    place = _BUNDLED_FILE if path == BUNDLED else Path(path)
     try:
-        with open(_BUNDLED_FILE if path == BUNDLED else path, "rb") as file:
+        if place.exists() and not place.is_file():
+            raise ValueError("no regular file")
+        with place.open("rb") as file:
             data = file.read(_MAX_BYTES + 1)
-    except OSError as error:
-        reason = (error.strerror or type(error).__name__).lower()
+    except (OSError, ValueError) as error:
+        reason = str(getattr(error, "strerror", None) or error).lower()
         raise PolicyError(f"the filter {path!r} cannot be read ({reason}); train one (docs/policies.md)") from None
     if len(data) > _MAX_BYTES:
         raise PolicyError(f"the filter {path!r} has more than {_MAX_BYTES} bytes; it is none of ours")
@@ -122,6 +125,11 @@ class FilterPath(Parameter):
         if not mark:
             digest = BUNDLED_DIGEST if path == BUNDLED else _read(path)[1]
         return FilterFile(path, digest)
+
+    def check_stored(self, text: str) -> None:
+        """A file from elsewhere must not make us open what it names; with a digest nothing is opened."""
+        if "#" not in text and text != BUNDLED:
+            raise ValueError(f"{self.name} is {text!r}, expected a path with its digest behind '#'")
 
     def write(self, value: FilterFile) -> str:
         return f"{value.path}#{value.digest}"

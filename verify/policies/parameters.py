@@ -63,6 +63,13 @@ class Parameter:
         except ValueError:
             raise ValueError(f"{self.name} is {text!r}, expected {self.range}") from None
 
+    def check_stored(self, text: str) -> None:
+        """Refuse a ``text`` that may be typed but not stored, as it means something else on another machine.
+
+        Raises:
+            ValueError: it is such a text.
+        """
+
     def write(self, value: Any) -> str:
         """The shortest text that :meth:`read` makes ``value`` of."""
         return str(value)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from verify.policies.contract import PolicyError
-from verify.policies.parameters import Number, Whole
+from verify.policies.parameters import Number, Whole, number_text
 
 #: What stands between a rule and its sampling in a specification.
 MARK = "@"
@@ -138,8 +138,8 @@ def with_filters(spec: str, top_p: float | None = None, top_k: int | None = None
     for name, value in {"top_p": top_p, "top_k": top_k}.items():
         if value is not None and stated.setdefault(name, value) != value:
             raise PolicyError(
-                f"policy {spec!r} has {name} {stated[name]:g}, but {name} {value:g} is stated beside it; leave one of "
-                "them out"
+                f"policy {spec!r} has {name} {number_text(stated[name])}, but {name} {number_text(value)} is stated "
+                "beside it; leave one of them out"
             )
     parts = [f"{name}={_PARAMETERS[name].write(value)}" for name, value in stated.items()]
     return text + MARK + ",".join(parts) if parts else text

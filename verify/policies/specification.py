@@ -2,8 +2,7 @@
 
 ``static:4`` is a rule with a parameter, ``static:4@temperature=0.7,top_p=0.9`` the same with drawn tokens. A published
 loop's name is taken wherever a rule is, and stored as the rule that it stands for; where every step commits the same
-count, that is ``static``. ``draftgraph policies`` lists them all. None of our rules looks back: the only history is how
-many positions were masked when the block began.
+count, that is ``static``. ``draftgraph policies`` lists them all.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from verify.policies.contract import Policy, PolicyError, UnknownPolicyError
+from verify.policies.parameters import Steps, number_text
 from verify.policies.registry import BUILT_IN, find_rule, registered_rules, unusable_plugins
 from verify.policies.rule import Rule
 from verify.policies.sampling import ARGMAX, MARK, Sampling, read_sampling
@@ -20,7 +20,7 @@ class TemperatureConflict(PolicyError):
     """A specification with one temperature, and another one beside it."""
 
 
-def make_policy(spec: str, temperature: float | None = None) -> Policy:
+def make_policy(spec: str, temperature: float | None = None, *, stored: bool = False) -> Policy:
     """Make a policy from its specification, or from the name that a published loop gives it.
 
     Args:
@@ -29,6 +29,7 @@ def make_policy(spec: str, temperature: float | None = None) -> Policy:
             ``spec`` is the one text for it that is stored.
         temperature: short for ``@temperature=...``: 0 takes argmax tokens; above 0 tokens are drawn with
             counter-based noise. None takes what ``spec`` says, else 0.
+        stored: ``spec`` comes out of a file, so what may be typed but not stored is refused.
 
     Raises:
         UnknownPolicyError: the first word names no rule.
@@ -39,7 +40,7 @@ def make_policy(spec: str, temperature: float | None = None) -> Policy:
     >>> make_policy("low_confidence:8/32").spec, make_policy("static:4", temperature=0.7).spec
     ('static:4', 'static:4@temperature=0.7')
     """
-    rule, values, sampling = _read(spec, temperature)
+    rule, values, sampling = _read(spec, temperature, stored)
     try:
         return rule.make(*values, sampling=sampling)
     except ValueError as error:
@@ -57,7 +58,7 @@ def canonical_policy(policy: str, temperature: float) -> str:
     if without_sampling(policy).partition(":")[0] not in BUILT_IN:
         return policy
     try:
-        return make_policy(policy, temperature).spec
+        return make_policy(policy, temperature, stored=True).spec
     except TemperatureConflict:
         raise
     except PolicyError:
@@ -79,11 +80,12 @@ def stated_block_length(spec: str) -> int | None:
 
     It is part of the text only: ``low_confidence:8/32`` is stored as ``static:4``. Raises :class:`PolicyError`.
     """
-    _, values, _ = _read(spec, None)
-    return next((value[1] for value in values if isinstance(value, tuple)), None)
+    rule, values, _ = _read(spec)
+    steps = (value for one, value in zip(rule.parameters, values, strict=True) if isinstance(one, Steps))
+    return next((value[1] for value in steps if isinstance(value, tuple)), None)
 
 
-def _read(spec: str, temperature: float | None) -> tuple[Rule, list[Any], Sampling]:
+def _read(spec: str, temperature: float | None = None, stored: bool = False) -> tuple[Rule, list[Any], Sampling]:
     """The rule, the values of its parameters, and the sampling."""
     text, mark, behind = spec.partition(MARK)
     beside = ARGMAX if temperature is None else Sampling(temperature)
@@ -94,6 +96,9 @@ def _read(spec: str, temperature: float | None) -> tuple[Rule, list[Any], Sampli
         unusable = "".join(f"; {sentence}" for sentence in unusable_plugins())
         raise UnknownPolicyError(f"unknown policy {spec!r}; expected one of {forms}{unusable}")
     try:
+        if stored:
+            for parameter, argument in zip(rule.parameters, arguments, strict=False):  # their number is checked below
+                parameter.check_stored(argument)
         values = rule.values(arguments)
         stated = read_sampling(behind) if mark else {}
         sampling = Sampling(**({"temperature": beside.temperature} | stated))
@@ -101,8 +106,8 @@ def _read(spec: str, temperature: float | None) -> tuple[Rule, list[Any], Sampli
         raise _refused(spec, rule, error) from error
     if temperature is not None and sampling.temperature != beside.temperature:
         raise TemperatureConflict(
-            f"policy {spec!r} has temperature {sampling.temperature:g}, but temperature {beside.temperature:g} is "
-            "stated beside it; leave one of them out"
+            f"policy {spec!r} has temperature {number_text(sampling.temperature)}, but temperature "
+            f"{number_text(beside.temperature)} is stated beside it; leave one of them out"
         )
     return rule, values, sampling
 

@@ -12,7 +12,14 @@ import pytest
 
 from figures.records.divergence import load_divergence
 from studies.divergence.arms import ARMS, ArmRun, BlankDrafter, Reference, Setting, run_arm, run_reference
-from studies.divergence.divergences import Decision, DivergenceFinder, decision_margins, part
+from studies.divergence.divergences import (
+    Decision,
+    DivergenceFinder,
+    decision_margins,
+    orders_by_confidence,
+    part,
+    threshold_of,
+)
 from studies.divergence.file import DIVERGENCE_COLUMNS, save_divergence
 from studies.divergence.summary import PATH, TOKENS, Arm, DivergenceReport, compare, summarise
 from studies.statistics.shares import Share
@@ -24,6 +31,7 @@ from verify.drafters.graph import GraphDrafter
 from verify.drafters.informed import InformedDrafter
 from verify.drafters.settings import InformedSettings
 from verify.policies.contract import Policy
+from verify.policies.registry import BUILT_IN
 from verify.policies.specification import make_policy
 
 PROMPTS = [[3 + (7 * n + k * k) % 45 for k in range(5 + n % 3)] for n in range(6)]
@@ -302,3 +310,15 @@ def test_wrong_ways_are_named() -> None:
         run_arm("other", setting, reference)
     with pytest.raises(ValueError, match="a batch of 2 over 1 prompts is no other shape than batch 1"):
         run_arm("batch", setting, reference, batch=2)
+
+
+def test_only_rules_that_decide_by_confidence_alone_have_margins() -> None:
+    """A field called tau says nothing: credit raises confidences, klass asks for stability, a filter learns."""
+    rules = [rule for rule in BUILT_IN.values() if not rule.stands_for]
+    policies = [make_policy(spec) for rule in rules for spec in rule.examples]
+    by_confidence = {policy.spec.partition(":")[0] for policy in policies if orders_by_confidence(policy)}
+    assert by_confidence == {"static", "quota", "threshold", "dynamic", "dream"}
+    assert {policy.spec: threshold_of(policy) for policy in policies if threshold_of(policy) is not None} == {
+        "threshold:0.9": 0.9, "dynamic:0.9": 0.9,
+    }  # fmt: skip
+    assert not orders_by_confidence(make_policy("dream:confidence:8@top_p=0.5"))

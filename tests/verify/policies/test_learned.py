@@ -1,6 +1,7 @@
 """Learn2PD: what a filter lets pass, its file, and how a specification names it."""
 
 import hashlib
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +18,9 @@ from tests.support.models import END_ID, random_formulas, tiny_denoiser
 from tests.support.observing import Facts
 from verify.decoding import DecodeConfig, decode
 from verify.drafters.informed import InformedDrafter
+from verify.files.strict_json import StrictJsonError
 from verify.graph.file import GraphFile, Validity
+from verify.graph.validity import read_validity
 from verify.policies import learned
 from verify.policies.contract import PolicyError
 from verify.policies.learned import ARRAYS, FilterFile, Learn2PD
@@ -274,3 +277,19 @@ def test_the_end_ends_the_sequence_with_its_block(saved, denoiser):
     )
     first = free.tokens.index(end)
     assert cut.tokens == [*free.tokens[:first], *[end] * (8 - first)] and cut.end == first
+
+
+def test_a_file_from_elsewhere_opens_no_path_that_it_names(tmp_path, monkeypatch):
+    """Not a secret, whose digest a message would tell, and not a pipe, which never ends."""
+    secret, pipe = tmp_path / "secret", tmp_path / "pipe"
+    secret.write_text("of nobody's concern", encoding="utf-8")
+    os.mkfifo(pipe)
+    for path in (secret, pipe):
+        stated = {**Validity("toy", None, "static:1", 8, "dual", 0.0, 4).stated(), "policy": f"learn2pd:{path}"}
+        with pytest.raises(StrictJsonError, match="expected a path with its digest behind '#'"):
+            read_validity(stated)
+        assert canonical_policy(f"learn2pd:{path}", 0.0) == f"learn2pd:{path}"
+    with pytest.raises(PolicyError, match=r"cannot be read \(no regular file\)"):
+        make_policy(f"learn2pd:{pipe}")
+    with pytest.raises(PolicyError, match=r"cannot be read \(embedded null byte\)"):
+        make_policy("learn2pd:\0")
