@@ -27,6 +27,7 @@ _X_LABEL = "forward passes per answer (logarithmic)"
 _Y_LABEL = "valid answers (%)"
 SHADE = "#e9e7f5"
 STEP = 6.0  # points between rules of one share that are drawn below each other
+DEEPEST = 24.0  # points that a rule lies below its height at most; with many rules they lie closer
 GAP = 1.06  # the least ratio of forward passes between two lines side by side
 #: Where a rule's name may stand beside its point, in points: x, y, and how it is aligned there.
 _PLACES = (
@@ -47,8 +48,8 @@ def draw_quality(quality: Quality) -> Figure:
     for axes, domain in zip(panels, domains, strict=True):
         axes.set_title(domain, fontsize=TITLE_SIZE, color=INK, loc="left")
         rules = _rules(quality, domain)
-        for policy, level in _levels(rules).items():
-            _draw_rule(axes, rules[policy], drafters, _lowered(axes, level))
+        for policy, drop in _drops(rules).items():
+            _draw_rule(axes, rules[policy], drafters, _lowered(axes, drop))
         _shade(axes, quality.select(domain=domain))
     first = panels[0]
     first.set_xscale("log")
@@ -136,20 +137,21 @@ def _rules(quality: Quality, domain: str) -> dict[str, list[QualityRow]]:
     return found
 
 
-def _levels(rules: Mapping[str, Sequence[QualityRow]]) -> dict[str, int]:
-    """How far below its height each rule is drawn: rules of one share whose lines would overlap lie on each other."""
+def _drops(rules: Mapping[str, Sequence[QualityRow]]) -> dict[str, float]:
+    """How many points below its height each rule is drawn: rules of one share whose lines would overlap."""
     ends = dict[tuple[int, int], float]()  # (valid answers, level) -> where the last line there ends on the right
     levels = {}
     for policy, rows in sorted(rules.items(), key=lambda rule: min(row.forwards for row in rule[1])):
         left, right = (end(row.forwards for row in rows) for end in (min, max))
         levels[policy] = next(n for n in range(len(rules)) if left > GAP * ends.get((rows[0].valid, n), 0.0))
         ends[rows[0].valid, levels[policy]] = right
-    return levels
+    step = min(STEP, DEEPEST / max(1, *levels.values()))
+    return {policy: level * step for policy, level in levels.items()}
 
 
-def _lowered(axes: Axes, level: int) -> Transform:
+def _lowered(axes: Axes, points: float) -> Transform:
     inches = axes.get_figure(root=True).dpi_scale_trans  # type: ignore[union-attr]
-    return axes.transData + ScaledTranslation(0, -level * STEP / 72, inches)
+    return axes.transData + ScaledTranslation(0, -points / 72, inches)
 
 
 def _draw_rule(axes: Axes, rows: Sequence[QualityRow], drafters: Sequence[tuple[str, int]], place: Transform) -> None:
@@ -194,7 +196,7 @@ def _name_rules(axes: Axes, rules: Mapping[str, Sequence[QualityRow]]) -> None:
     """
     scale = axes.get_figure(root=True).dpi / 72  # type: ignore[union-attr]
     inside = axes.get_window_extent()  # titles and tick labels stand outside
-    places = {policy: _lowered(axes, level) for policy, level in _levels(rules).items()}
+    places = {policy: _lowered(axes, drop) for policy, drop in _drops(rules).items()}
     taken = []
     for policy, rows in rules.items():
         points = [places[policy].transform((row.forwards, 100 * row.share)) for row in rows]
