@@ -164,7 +164,9 @@ def make_schedule(spec: str, block_length: int) -> AdaBlock:
     """
     name, *texts = spec.split(":")
     if name != NAME:
-        raise ScheduleError(f"unknown schedule {spec!r}; expected {SCHEDULE_FORM}, or none for blocks of one length")
+        raise ScheduleError(
+            f"unknown schedule {spec!r}; expected {SCHEDULE_FORM}, or nothing at all for blocks of one length"
+        )
     try:
         tau, delimiters, default, window = read_arguments(_parameters(block_length), texts)
     except ValueError as error:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from calibrate.models.checkpoint import Checkpoint, CheckpointError, check_attention
+from verify.blocks import make_schedule
 from verify.decoding import DecodeConfig
 from verify.policies.specification import make_policy, stated_block_length
 
@@ -89,6 +90,13 @@ def decode_settings(
             f"{checkpoint.name} is decoded with block-causal attention, so it has the blocks that it was trained with "
             f"and no schedule, got {schedule!r}; leave it out"
         )
+    if config.schedule is not None:
+        unknown, size = make_schedule(config.schedule, length).delimiters[-1], checkpoint.denoiser.vocabulary_size
+        if unknown >= size:
+            raise CheckpointError(
+                f"delimiter {unknown} of {schedule!r} is outside the vocabulary of {size} tokens, so it would never "
+                "end a block; give ids of tokens, or the word 'newline'"
+            )
     blocks = f"blocks of {length} ({why_length})"
     if config.schedule is not None:
         blocks = f"blocks of at most {length} ({why_length}) under {config.schedule}"

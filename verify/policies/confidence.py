@@ -54,7 +54,7 @@ class Threshold(BasePolicy):
 
 @dataclass(frozen=True)
 class Quota(OrderedPolicy, CountedPolicy):
-    """Commit the most confident positions, as many as a schedule of ``steps`` steps gives this one.
+    """Commit the most confident positions, as many as an even schedule over ``steps`` steps gives this one.
 
     The schedule is :func:`verify.policies.schedules.even_quotas`. ``positions`` is what the steps are counted from;
     None takes what is masked when the block begins. ``order`` is as in :class:`StaticTopK`.

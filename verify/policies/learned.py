@@ -23,7 +23,7 @@ from verify.policies.rule import Rule
 ARRAYS = ("hidden.weight", "hidden.bias", "output.weight", "output.bias")
 
 #: Instead of a path: the filter beside this module, for the bundled model; and its digest, so that naming it reads
-#: nothing. Another model needs another one (docs/policies.md says how it is trained).
+#: nothing. Another model needs another one (docs/rules.md says how it is trained).
 BUNDLED = "bundled"
 BUNDLED_DIGEST = "f3cd6ed1dca0a0a9"
 
@@ -80,7 +80,7 @@ def _read(path: str) -> tuple[bytes, str]:
             data = file.read(_MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = str(getattr(error, "strerror", None) or error).lower()
-        raise PolicyError(f"the filter {path!r} cannot be read ({reason}); train one (docs/policies.md)") from None
+        raise PolicyError(f"the filter {path!r} cannot be read ({reason}); train one (docs/rules.md)") from None
     if len(data) > _MAX_BYTES:
         raise PolicyError(f"the filter {path!r} has more than {_MAX_BYTES} bytes; it is none of ours")
     return data, hashlib.sha256(data).hexdigest()[:16]

@@ -7,6 +7,7 @@ count, that is ``static``. ``draftgraph policies`` lists them all.
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from typing import Any
 
 from verify.policies.contract import Policy, PolicyError, UnknownPolicyError
@@ -92,9 +93,12 @@ def _read(spec: str, temperature: float | None = None, stored: bool = False) -> 
     name, *arguments = text.split(":")
     rule = find_rule(name)
     if rule is None:
-        forms = ", ".join(rule.form for rule in registered_rules().values())
+        known = registered_rules()
+        near = [known[one].form for one in get_close_matches(name.lower(), known, cutoff=0.7)]
+        forms = ", ".join(rule.form for rule in known.values())
+        expected = f"did you mean {' or '.join(near)}? `draftgraph policies` lists all" if near else f"expected {forms}"
         unusable = "".join(f"; {sentence}" for sentence in unusable_plugins())
-        raise UnknownPolicyError(f"unknown policy {spec!r}; expected one of {forms}{unusable}")
+        raise UnknownPolicyError(f"unknown policy {spec!r}; {expected}{unusable}")
     try:
         if stored:
             for parameter, argument in zip(rule.parameters, arguments, strict=False):  # their number is checked below

@@ -80,29 +80,33 @@ def _reading(policy: Policy) -> str:
 def _show(rules: list[dict[str, Any]]) -> None:
     table = printing.plain_table(
         "Unmasking rules",
-        {"policy": "left", "parameters": "left", "reads": "left", "exact": "left", "source": "left"},
+        dict.fromkeys(("policy, and what it commits", "parameters", "reads", "exact", "source"), "left"),
         "exact: commits what its source commits, given the same distributions. Drafts change no token under any rule.",
     )
     for rule in rules:
         if rule["stands_for"] is None:
             reads = "cannot be made" if rule["reads"] is None else ", ".join(rule["reads"])
             source = rule["source"] + (f" [{rule['distribution']}]" if rule["distribution"] else "")
-            table.add_row(rule["form"], _parameters(rule), reads, "yes" if rule["exact"] else "no", source)
+            exact = "yes" if rule["exact"] else "no"
+            table.add_row(f"{rule['form']}\n{rule['summary']}", _parameters(rule), reads, exact, source)
     printing.show(table)
     names = printing.plain_table("Names of published loops", {"policy": "left", "stored as": "left", "what": "left"})
     for rule in rules:
         if rule["stands_for"] is not None:
             names.add_row(rule["form"], rule["stands_for"], rule["summary"])
     printing.show(names)
-    printing.say(
-        "Behind any of them: @temperature=T, perhaps with top_p=P (above 0, at most 1) and top_k=K (at least 1), for "
-        "example static:1@temperature=0.7,top_p=0.9. Drawing tokens reads logits."
-    )
+    printing.say("Behind any of them: @temperature=T, perhaps with top_p=P and top_k=K, for example")
+    printing.say("static:1@temperature=0.7,top_p=0.9. Drawing tokens reads logits.")
+    printing.say("More on each: docs/rules.md.")
+
+
+def _default(parameter: dict[str, Any]) -> str:
+    return "may be left out" if parameter["default"] is None else f"default {parameter['default']}"
 
 
 def _parameters(rule: dict[str, Any]) -> str:
     lines = [
-        f"{one['name']}: {one['range']}" + ("" if one["required"] else f", default {one['default']}")
+        f"{one['name']}: {one['range']}" + ("" if one["required"] else f", {_default(one)}")
         for one in rule["parameters"]
     ]
     return "\n".join(lines) or "none"

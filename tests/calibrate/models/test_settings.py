@@ -124,6 +124,7 @@ def test_newline_stands_for_all_tokens_that_end_a_line():
 
 
 def test_a_schedule_is_refused_where_it_has_no_meaning(families):
+    refused(tiny_checkpoint(), "delimiter 9999 of .* outside the vocabulary", schedule="adablock:0.3:5+9999:4")
     refused(families["sdar"], "block-causal attention, .* no schedule", schedule="adablock:0.3:5")
     with pytest.raises(ScheduleError, match="window of 64 positions"):
         decode_settings(families["llada"], schedule="adablock:0.3:5:16:64")

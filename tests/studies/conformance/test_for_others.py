@@ -52,5 +52,6 @@ def test_the_example_of_the_page(tmp_path):
     assert code == 1
     failed = re.findall(r"^FAILED (\S+?)::\S+?\[(.*?)\]", said, flags=re.MULTILINE)
     assert failed and all("dice:0.5" in case for _, case in failed), said[-3000:]
+    assert len(failed) == said.count("\nFAILED "), said[-3000:]  # the page's own tests, which have no cases, pass
     assert "dice:0.5 purity" in [case for _, case in failed]
     assert "is not pure" in said

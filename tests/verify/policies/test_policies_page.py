@@ -74,5 +74,7 @@ def test_a_graph_of_the_rule_is_readable_without_the_package(installed, site, tm
     assert found == graph == GraphFile.from_nodes(nodes, validity) and found.validity.policy == "leftmost:2"
     assert DraftGraph.from_graph_file(found).step_size is None
     assert "leftmost:2" in run("inspect", tmp_path / "graph.json")
+    with pytest.raises(UnknownPolicyError, match=r"unknown policy 'klas:0.9'; did you mean klass:tau\[:eps\[:n\]\]\?"):
+        make_policy("klas:0.9")
     with pytest.raises(UnknownPolicyError, match="unknown policy 'leftmost:2'"):
         make_policy("leftmost:2")
