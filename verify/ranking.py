@@ -49,6 +49,11 @@ def gather_blocks(
     return RankedBlocks(top_token, top_probability, logits, row_of, entropy)
 
 
+def rows_at_once(device: str, vocabulary: int) -> int:
+    """How many rows of logits are ranked at once on a ``device`` of this type; one more where one would be left."""
+    return max(2, (min(RANKING_CHUNK, CPU_CHUNK) if device == "cpu" else RANKING_CHUNK) // vocabulary)
+
+
 def rank_rows(
     logits: torch.Tensor, mask_token_id: int, top_j: int, entropies: bool = False
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
@@ -70,8 +75,7 @@ def rank_rows(
     Time is one pass for the order and one for the denominators, O(n V); memory beside the logits is bounded by a chunk.
     """
     top_j = min(top_j, logits.shape[-1] - 1)
-    chunk = min(RANKING_CHUNK, CPU_CHUNK) if logits.device.type == "cpu" else RANKING_CHUNK
-    rows = max(2, chunk // logits.shape[1])
+    rows = rows_at_once(logits.device.type, logits.shape[1])
     lows = list(range(0, len(logits), rows))
     if len(lows) > 1 and len(logits) - lows[-1] == 1:  # torch may sum a row that comes alone in another order
         lows.pop()

@@ -20,7 +20,7 @@ import torch
 from verify.decoding import DecodeConfig
 from verify.engines.slots import COLUMN_STEP
 from verify.engines.step_rows import StepRows
-from verify.ranking import RANKING_CHUNK
+from verify.ranking import rows_at_once
 
 if TYPE_CHECKING:
     from calibrate.models.hugging_face import HuggingFaceDenoiser
@@ -255,7 +255,8 @@ def _head(sizes: ModelSizes, batch: int, rows: int, ranked: int) -> int:
     """Logits of the ranked rows and what ranking them needs: scores and keys in 16 bytes a logit, chunk by chunk."""
     logits = batch * ranked * sizes.vocabulary
     hidden = batch * rows * sizes.width * sizes.itemsize
-    return logits * sizes.itemsize + max(hidden, 16 * min(logits, max(RANKING_CHUNK, sizes.vocabulary)))
+    at_once = rows_at_once(sizes.device, sizes.vocabulary) * sizes.vocabulary
+    return logits * sizes.itemsize + max(hidden, 16 * min(logits, at_once))
 
 
 def device_memory(device: torch.device | str) -> int:

@@ -31,7 +31,7 @@ from verify.policies.specification import make_policy
 
 SMALL = Settings(
     steps=3, batch_rows=384, layers=1, width=32, lr=0.02, adam_lr=0.004, weight_decay=0.02, flat=0.5, average=0.99,
-    seed=0, weights=WEIGHTS, device="cpu", threads=1, compiled=False,
+    seed=0, weights=WEIGHTS, late=0.3, device="cpu", threads=1, compiled=False,
 )  # fmt: skip
 
 
