@@ -96,7 +96,9 @@ def _read(spec: str, temperature: float | None = None, stored: bool = False) -> 
         known = registered_rules()
         near = [known[one].form for one in get_close_matches(name.lower(), known, cutoff=0.7)]
         forms = ", ".join(rule.form for rule in known.values())
-        expected = f"did you mean {' or '.join(near)}? `draftgraph policies` lists all" if near else f"expected {forms}"
+        expected = (
+            f"did you mean {' or '.join(near)}? `draftgraph policies` lists all" if near else f"expected one of {forms}"
+        )
         unusable = "".join(f"; {sentence}" for sentence in unusable_plugins())
         raise UnknownPolicyError(f"unknown policy {spec!r}; {expected}{unusable}")
     try:

@@ -1,5 +1,7 @@
 """Policies: their specifications, their borders, and noise that depends on nothing but its address."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -63,7 +65,15 @@ def test_a_bad_parameter_is_named(spec, message):
         step_sizes(spec)
 
 
-@pytest.mark.parametrize("spec", ["", "randomly:1", "Static:1", "1", "origin:8"])
+@pytest.mark.parametrize(
+    ("spec", "form"), [("Static:1", "static:k["), ("randomly:1", "random:S/L"), ("klas", "klass:tau")]
+)
+def test_a_name_that_is_nearly_right_is_told(spec, form):
+    with pytest.raises(PolicyError, match=f"unknown policy '{spec}'; did you mean {re.escape(form)}"):
+        make_policy(spec)
+
+
+@pytest.mark.parametrize("spec", ["", "1", "origin:8"])
 def test_an_unknown_name_lists_what_there_is(spec):
     with pytest.raises(PolicyError) as caught:
         make_policy(spec)
