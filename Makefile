@@ -17,7 +17,7 @@ $(STAMP): pyproject.toml constraints.txt
 install: $(STAMP)
 
 demo: $(STAMP)
-	$(BIN)/draftgraph calibrate --policy static:1 --policy threshold:0.9 --budgets 0,3,5,10 \
+	$(BIN)/draftgraph calibrate --policy static:1 --policy threshold:0.9 --budgets 0,3,10 \
 		--search-prompts 24 --test-prompts 24 --measured-prompts 6 --batch-size 8 --out runs/demo --overwrite
 	$(BIN)/draftgraph latency --drafts 0-5 --repeats 25 --out runs/demo/latency.json --overwrite
 	$(BIN)/draftgraph budget runs/demo/traces/static-1 runs/demo/traces/threshold-0.9 \
