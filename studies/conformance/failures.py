@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -14,11 +13,11 @@ class Nonconformance(AssertionError):
     """A policy breaks its contract; the message says which part, where, and what was seen."""
 
 
-def same(one: Any, other: Any, tolerance: float = 0.0) -> bool:
+def same(one: Any, other: Any) -> bool:
     """Whether two values, for example two states of a policy, are equal in type and in all that they hold.
 
     Arrays and tensors are compared entry by entry (NaN equals NaN), containers item by item, and an object without an
-    equality of its own by its attributes. Numbers that are not whole may differ by ``tolerance``, relatively or in all.
+    equality of its own by its attributes.
     """
     if type(one) is not type(other):
         return False
@@ -27,20 +26,16 @@ def same(one: Any, other: Any, tolerance: float = 0.0) -> bool:
         if first.dtype != second.dtype or first.shape != second.shape:
             return False
         if first.dtype.kind == "O":
-            return same(first.tolist(), second.tolist(), tolerance)
-        if first.dtype.kind in "fc" and tolerance:
-            return np.allclose(first, second, rtol=tolerance, atol=tolerance, equal_nan=True)
+            return same(first.tolist(), second.tolist())
         return np.array_equal(first, second, equal_nan=first.dtype.kind in "fc")
     if isinstance(one, Mapping):
-        return same(list(one.items()), list(other.items()), tolerance)
+        return same(list(one.items()), list(other.items()))
     if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(same(a, b, tolerance) for a, b in zip(one, other, strict=True))
+        return len(one) == len(other) and all(map(same, one, other))
     if one is other or (isinstance(one, float) and one != one and other != other):
         return True
-    if isinstance(one, float) and tolerance:
-        return math.isclose(one, other, rel_tol=tolerance, abs_tol=tolerance)
     if is_dataclass(other):
-        return all(same(getattr(one, field.name), getattr(other, field.name), tolerance) for field in fields(one))
+        return all(same(getattr(one, field.name), getattr(other, field.name)) for field in fields(one))
     if getattr(type(one), "__eq__") is object.__eq__ and hasattr(one, "__dict__"):  # noqa: B009 - mypy takes it for constant
-        return same(vars(one), vars(other), tolerance)
+        return same(vars(one), vars(other))
     return bool(one == other)

@@ -93,6 +93,17 @@ class InPlace(Broken):
         return 1 + len(state) % 2, state
 
 
+class Drifting(Broken):
+    """Moves its state in place by less than float32 rounds, and commits the same."""
+
+    def initial_state(self):
+        return np.zeros(1)
+
+    def count(self, view, state, rng):
+        state += 1e-9
+        return 1, state
+
+
 class NewStateFromNothing(Broken):
     """The same commits, another state every time."""
 
@@ -252,6 +263,7 @@ BROKEN = [
     (Incomparable(), check_purity, "is not equal to its own copy"),
     (InPlace(), check_purity, r"changed the state that it was given, from \[\] to \[1\]"),
     (InPlace(), REJECTED, "must leave no mark"),
+    (Drifting(), REJECTED, "must leave no mark"),
     (Scribbling(), check_purity, "changed the probabilities of the view"),
     (Idle(), check_views_to_the_end, "committed nothing, which it declares it never does"),
     (Idle(), PROGRESS, "committed nothing, which it declares it never does"),
