@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -11,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from calibrate.files import write_csv
 from figures.records.divergence import DivergenceFile, DivergenceRow, Way
 from figures.records.record import save_record
 from studies.divergence.summary import PATH, TOKENS, Arm, DivergenceReport
-from verify.files.writing import write_atomically
 
 DIVERGENCE_COLUMNS = tuple(item.name for item in fields(DivergenceRow))
 #: Of the margins of all decisions: enough for a curve, whatever the number of decisions.
@@ -45,12 +43,7 @@ def save_divergence(report: DivergenceReport, config: Mapping[str, Any], out: Pa
     )
     save_record(record, out)
     table = csv_path(out)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, DIVERGENCE_COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(row) for row in record.divergences)
-    with write_atomically(table) as temporary:
-        temporary.write_text(text.getvalue(), encoding="utf-8")
+    write_csv(table, DIVERGENCE_COLUMNS, record.divergences)
     return out, table
 
 

@@ -7,13 +7,13 @@ the recordings; ``benchmarks/identity.py`` holds replay and runtime together.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from calibrate.bundled import DOMAINS
+from calibrate.files import write_csv
 from calibrate.models.checkpoint import Checkpoint, load_checkpoint
 from calibrate.progress import Reporter, SilentReporter
 from calibrate.version import tool_version
@@ -29,7 +29,6 @@ from studies.runs.configuration import CalibrationConfig, encoded_splits
 from studies.runs.recordings import decode_config, record_split, recording_facts
 from studies.runs.run_directory import TRACES, open_run, slug
 from studies.statistics.intervals import interval_columns
-from verify.files.writing import write_atomically
 from verify.layout import exactness
 from verify.policies.specification import make_policy, without_sampling
 
@@ -183,7 +182,7 @@ def run_study(
     for setting in settings:
         rows += _run_setting(name, setting, checkpoint, path, reporter)
         save_record(Ablation(tuple(rows), facts, study.question), path / RESULTS_NAME)
-        write_csv(path / "study.csv", rows)
+        write_csv(path / "study.csv", COLUMNS, rows)
     return rows
 
 
@@ -253,13 +252,3 @@ def _run_setting(
                 )
                 rows.append(row)
     return rows
-
-
-def write_csv(path: Path, rows: Sequence[AblationRow]) -> None:
-    """Write rows as CSV with :data:`COLUMNS`; numbers with six significant digits, nothing for what is not known."""
-    with write_atomically(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for row in rows:
-            values = [getattr(row, column) for column in COLUMNS]
-            writer.writerow([f"{value:.6g}" if isinstance(value, float) else value for value in values])

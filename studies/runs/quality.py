@@ -11,7 +11,6 @@ One graph per rule and budget is searched on the search prompts of all tasks tog
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from calibrate.files import write_csv
 from calibrate.models.checkpoint import Checkpoint, load_checkpoint
 from calibrate.progress import Reporter, SilentReporter
 from calibrate.prompts.checking import CheckError, checker_for
@@ -42,7 +42,6 @@ from studies.runs.recordings import decode_config, record_split, recording_facts
 from studies.runs.run_directory import TRACES, open_run, slug
 from studies.statistics.intervals import PromptBootstrap
 from studies.statistics.shares import Share
-from verify.files.writing import write_atomically
 from verify.policies.registry import BUILT_IN
 from verify.policies.specification import make_policy
 
@@ -126,7 +125,7 @@ def measure_quality(
     for rule in rules:
         quality = replace(quality, rows=(*quality.rows, *study.rows(rule, config.methods, run_code)))
         save_record(quality, study.path / QUALITY_NAME)
-        write_csv(study.path / CSV_NAME, quality.rows)
+        write_csv(study.path / CSV_NAME, QUALITY_COLUMNS, quality.rows)
     return quality
 
 
@@ -333,13 +332,3 @@ def _folder(spec: str, split: str) -> str:
 
 def _budgets(rule: CalibrationConfig) -> list[int]:
     return sorted({budget for budget in rule.budgets if budget > 0})
-
-
-def write_csv(path: Path, rows: Sequence[QualityRow]) -> None:
-    """Write rows as CSV with their columns; numbers with six significant digits, nothing for what is not known."""
-    with write_atomically(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(QUALITY_COLUMNS)
-        for row in rows:
-            values = [getattr(row, name) for name in QUALITY_COLUMNS]
-            writer.writerow([f"{value:.6g}" if isinstance(value, float) else value for value in values])

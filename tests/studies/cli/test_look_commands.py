@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from calibrate.files import write_csv
 from calibrate.traces.table import shard_paths
 from drafting.graph import DraftGraph
-from studies.runs.ablations import COLUMNS, write_csv
+from studies.runs.ablations import COLUMNS
 from tests.support.command_line import run
 from tests.support.study_toys import write_folder
 from tests.support.synthetic_run import write_run
@@ -106,7 +107,7 @@ def test_a_graph_is_drawn(graph: Path) -> None:
 def test_csv_of_a_study_keeps_quotes_and_newlines(tmp_path: Path) -> None:
     facts = dict.fromkeys(COLUMNS) | {COLUMNS[0]: 'say "a", then\nb', COLUMNS[2]: 0.123456789}
     row: Any = SimpleNamespace(**facts)
-    write_csv(tmp_path / "study.csv", [row])
+    write_csv(tmp_path / "study.csv", COLUMNS, [row])
     with (tmp_path / "study.csv").open(newline="", encoding="utf-8") as stream:
         read = list(csv.reader(stream))
     assert read == [list(COLUMNS), ['say "a", then\nb', "", "0.123457", *[""] * (len(COLUMNS) - 3)]]
