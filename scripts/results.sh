@@ -39,3 +39,4 @@ with open(sys.argv[2], "w", newline="") as stream:
     writer.writerow(columns)
     writer.writerows([["" if row[c] is None else row[c] for c in columns] for row in rows])
 PYTHON
+"$BIN/python" -m scripts.results_tables  # the text around the tables is for somebody to read again
