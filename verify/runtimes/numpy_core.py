@@ -62,13 +62,13 @@ class Accepted(NamedTuple):
 
     Attributes:
         path: int64 [B, N], the rows whose distributions were used, row 0 first; -1 behind them.
-        count: int64 [B], accepted drafts: rows of the path without row 0.
+        accepted: int64 [B], accepted drafts: rows of the path without row 0.
         last: int64 [B], the last row of the path; its logits produced ``state``.
         state: int64 [B, L], the state reached, which is the next anchor, or the whole block.
     """
 
     path: np.ndarray
-    count: np.ndarray
+    accepted: np.ndarray
     last: np.ndarray
     state: np.ndarray
 
@@ -199,7 +199,7 @@ def match(drafts: np.ndarray, usable: np.ndarray, following: np.ndarray) -> np.n
 
 
 def walk(successor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Follow ``successor`` (int [B, N]) from row 0: path and count of :class:`Accepted`."""
+    """Follow ``successor`` (int [B, N]) from row 0: ``path`` and ``accepted`` of :class:`Accepted`."""
     path = np.full(successor.shape, -1, dtype=np.int64)
     path[:, 0] = 0
     everyone = np.arange(len(successor))
@@ -212,9 +212,9 @@ def walk(successor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def accept(logits: np.ndarray, drafts: np.ndarray, usable: np.ndarray, mask_token: int, rule: Rule) -> Accepted:
     """Use the distributions of a forward as far as they reach; arguments as in :func:`next_states`."""
     following = next_states(logits, drafts, usable, mask_token, rule)
-    path, count = walk(match(drafts, usable, following))
-    last = take(path, count)
-    return Accepted(path, count, last, take(following, last))
+    path, accepted = walk(match(drafts, usable, following))
+    last = take(path, accepted)
+    return Accepted(path, accepted, last, take(following, last))
 
 
 def take(values: np.ndarray, index: np.ndarray) -> np.ndarray:
