@@ -40,20 +40,18 @@ def decided(core: Any, array: Callable[[np.ndarray], Any], case: Mapping[str, An
     numbers[~np.array(usable.tolist())] = np.nan
     rows = array(numbers)
     found = core.accept(rows, drafts, usable, mask, rule)
-    following = core.next_states(rows, drafts, usable, mask, rule)
-    following = (following[0] if isinstance(following, tuple) else following).tolist()[1]
-    path = [row for row in found.path.tolist()[1] if row >= 0]
-    states = [case["state"], *(following[row] for row in path)]
+    filled, path = drafts.tolist()[1], [row for row in found.path.tolist()[1] if row >= 0]
+    states = [*(filled[row] for row in path), found.state.tolist()[1]]
     return {
         "order": ranks.order.tolist()[1],
         "tokens": ranks.tokens.tolist()[1],
         "usable": usable.tolist()[1],
-        "drafts": drafts.tolist()[1],
+        "drafts": filled,
         "path": path if found.accepted.tolist()[1] == len(path) - 1 else None,
         "commits": [
             [[position, token] for position, token in enumerate(after) if before[position] != token]
             for before, after in pairwise(states)
             if mask in before
         ],
-        "state": found.state.tolist()[1],
+        "state": states[-1],
     }

@@ -66,6 +66,17 @@ def test_it_decides_a_batch_as_numpy_does(rule, seed: int) -> None:
     assert ranks.sound.all() and found.sound.all()
 
 
+@pytest.mark.parametrize("core", [numpy_core, torch_core], ids=["numpy", "torch"])
+def test_neither_the_root_nor_an_unusable_row_is_a_successor(core) -> None:
+    """Row 2 equals what follows row 0, but is not usable; row 3 is; what follows row 3 is the state itself again."""
+    drafts = np.array([[[7, 7], [5, 7], [7, 6], [7, 6]]])
+    following = np.array([[[7, 6], [5, 6], [7, 6], [7, 7]]])
+    usable = np.array([[True, True, False, True]])
+    given = (drafts, usable, following)
+    found = core.match(*(map(torch.from_numpy, given) if core is torch_core else given))
+    assert found.tolist() == [[3, -1, -1, -1]]
+
+
 def test_fewer_gathers_are_enough_where_formulas_are_small() -> None:
     successor = torch.tensor([[2, -1, 3, 1], [1, 2, -1, -1]])
     whole = torch_core.walk(successor)
