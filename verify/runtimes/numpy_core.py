@@ -101,14 +101,17 @@ def rank(logits: np.ndarray, state: np.ndarray, mask_token: int, top_j: int) -> 
     rows = logits[where].astype(np.float32) + np.float32(0)  # -0.0 becomes 0.0
     # Keys that are never equal: the float32 as an integer of the same order above, the token counted downwards below.
     bits = rows.view(np.int32)
-    key = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).astype(np.int64) << 32
+    key = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).astype(np.int64)
+    key <<= 32
     key += np.arange(vocabulary - 1, -1, -1)
     key[:, mask_token] = _LOWEST
-    best = np.partition(key, vocabulary - top_j, axis=1)[:, vocabulary - top_j :]
-    token = vocabulary - 1 - (np.sort(best, axis=1)[:, ::-1] & 0xFFFFFFFF)
+    key.partition(vocabulary - top_j, axis=1)
+    token = vocabulary - 1 - (np.sort(key[:, vocabulary - top_j :], axis=1)[:, ::-1] & 0xFFFFFFFF)
+    del key
     highest = np.take_along_axis(rows, token[:, :1], axis=1).astype(np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
-        terms = np.exp(rows - highest)
+        terms = rows - highest
+        np.exp(terms, out=terms)
     terms[:, mask_token] = 0.0
     total = terms.sum(axis=1)
     if not (np.isfinite(highest[:, 0]) & np.isfinite(total)).all():

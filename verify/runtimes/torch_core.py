@@ -103,11 +103,12 @@ def rank(logits: torch.Tensor, state: torch.Tensor, mask_token: int, top_j: int)
     # order above, the token counted downwards below.
     token = torch.arange(vocabulary, device=logits.device)
     bits = rows.view(torch.int32)
-    key = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).to(torch.int64) << 32
-    key = (key + (vocabulary - 1 - token)).masked_fill(token == mask_token, torch.iinfo(torch.int64).min)
+    key = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).to(torch.int64).bitwise_left_shift_(32).add_(vocabulary - 1 - token)
+    key.masked_fill_(token == mask_token, torch.iinfo(torch.int64).min)
     tokens = vocabulary - 1 - (torch.topk(key, top_j, dim=-1).values & 0xFFFFFFFF)
+    del key
     highest = torch.gather(rows, 2, tokens[:, :, :1]).to(torch.float64)
-    terms = torch.exp(rows.to(torch.float64) - highest).masked_fill(token == mask_token, 0.0)
+    terms = rows.to(torch.float64).sub_(highest).exp_().masked_fill_(token == mask_token, 0.0)
     total = terms.sum(dim=-1)
     sound = (torch.isfinite(highest[:, :, 0]) & torch.isfinite(total)) | ~where
     confidence = (1.0 / total).masked_fill(~where, -1.0)
