@@ -33,6 +33,7 @@ _HOMES = {
     "save_graph": "verify.graph.file",
     "make_policy": "verify.policies.specification",
     "static_buffers": "verify.graph.buffers",
+    "load_buffers": "verify.runtimes.buffers",
 }
 
 __getattr__, __dir__, __all__ = public_names(__name__, _HOMES)

@@ -9,6 +9,12 @@ import numpy as np
 
 from verify.graph.file import GraphFile
 from verify.graph.formulas import Formula
+from verify.graph.truncation import truncation
+
+BUFFERS_FORMAT = "draftgraph-buffers"
+BUFFERS_VERSION = 2
+#: The largest file of them that is written or read.
+MAX_BUFFER_BYTES = 2**26
 
 
 def pad_formulas(formulas: Sequence[Formula]) -> tuple[np.ndarray, np.ndarray]:
@@ -59,20 +65,31 @@ class FillLimits:
 
 
 def static_buffers(graph: GraphFile) -> dict[str, np.ndarray]:
-    """The graph as flat int32 arrays; ``N`` nodes with the root at 0, ``E`` edges, ``S`` the largest formula.
+    """The graph as flat arrays; ``N`` nodes with the root at 0, ``E`` edges, ``S`` the largest formula.
 
     Returns:
+        int32 arrays, but for the last one.
+
         formulas: [N, S, 2], (position rank, vocabulary rank) pairs, padded as :func:`pad_formulas` says.
         lengths: [N], pairs in each formula.
         depth: [N], fewest edges from the root.
         parent_ptr: [N + 1], parent_index: [E]; the parents of node ``n`` are
             ``parent_index[parent_ptr[n]:parent_ptr[n + 1]]``, ascending.
         child_ptr: [N + 1], child_index: [E]; its children, likewise.
+        max_i, max_j: [N], the highest position rank and vocabulary rank of each formula, 0 for the root.
+        min_masked: [N], the fewest masked positions at which the node is worth filling: more than it has pairs, and
+            as many as its highest position rank.
+        completes_at: [N], the number of masked positions at which it completes the block: its pairs.
+        truncation: [N], an order of the nodes, root first, of which every beginning is a graph.
+        truncation_value: float32 [N], the accepted drafts to expect of the nodes up to there; NaN where the graph's
+            values do not tell (:func:`verify.graph.truncation.truncation`).
     """
     formulas, lengths = pad_formulas(graph.nodes)
     edges = np.array(graph.edges, dtype=np.int32).reshape(-1, 2)
     parent_ptr, parent_index = _rows(edges[:, 1], edges[:, 0], len(graph.nodes))
     child_ptr, child_index = _rows(edges[:, 0], edges[:, 1], len(graph.nodes))
+    max_i, max_j = formulas[:, :, 0].max(axis=1), formulas[:, :, 1].max(axis=1)
+    order, value, _ = truncation(graph)
     return {
         "formulas": formulas,
         "lengths": lengths,
@@ -81,7 +98,32 @@ def static_buffers(graph: GraphFile) -> dict[str, np.ndarray]:
         "parent_index": parent_index,
         "child_ptr": child_ptr,
         "child_index": child_index,
+        "max_i": max_i,
+        "max_j": max_j,
+        "min_masked": np.maximum(lengths + 1, max_i).astype(np.int32),
+        "completes_at": lengths.copy(),
+        "truncation": order,
+        "truncation_value": value,
     }
+
+
+def buffer_metadata(graph: GraphFile) -> dict[str, str]:
+    """What is written beside the static buffers: the format, for whom the graph is valid, and scalars; texts all.
+
+    ``max_formula`` is the number of pairs of the largest formula, 0 where the graph is its root; ``truncation_split``,
+    where the graph states it, the split that ``truncation_value`` is of. What is None in the graph is left out.
+    """
+    _, _, split = truncation(graph)
+    stated = {
+        "format": BUFFERS_FORMAT,
+        "version": BUFFERS_VERSION,
+        "rank_origin": graph.rank_origin,
+        "tie_rule": graph.tie_rule,
+        "max_formula": max(map(len, graph.nodes)),
+        "truncation_split": split,
+        **graph.validity.stated(),
+    }
+    return {name: str(value) for name, value in stated.items() if value is not None}
 
 
 def _rows(key: np.ndarray, value: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from drafting.export import export_static_buffers
 from tests.support.paths import DOCS
 from verify import ranked
-from verify.graph.buffers import static_buffers
+from verify.graph.buffers import FillLimits, buffer_metadata, static_buffers
 from verify.graph.file import (
     GRAPH_FORMAT_VERSION,
     GraphFile,
@@ -159,7 +159,8 @@ def test_from_nodes_round_trips_and_its_edges_are_the_definition(
 def test_static_buffers_say_what_the_graph_says(drawn: tuple[list[Formula], Validity]) -> None:
     graph = GraphFile.from_nodes(*drawn)
     buffers = static_buffers(graph)
-    assert all(array.dtype == np.int32 for array in buffers.values())
+    kinds = {name: array.dtype for name, array in buffers.items()}
+    assert kinds.pop("truncation_value") == np.float32 and set(kinds.values()) == {np.dtype(np.int32)}
     for index, node in enumerate(graph.nodes):
         length = buffers["lengths"][index]
         assert tuple(map(tuple, buffers["formulas"][index, :length].tolist())) == node
@@ -169,6 +170,14 @@ def test_static_buffers_say_what_the_graph_says(drawn: tuple[list[Formula], Vali
             found = buffers[f"{name}_index"][pointer[index] : pointer[index + 1]].tolist()
             assert found == sorted(edge[other] for edge in graph.edges if edge[own] == index)
     assert buffers["depth"].tolist() == list(graph.depths)
+    assert buffers["max_i"].tolist() == [max((i for i, _ in node), default=0) for node in graph.nodes]
+    assert buffers["max_j"].tolist() == [max((j for _, j in node), default=0) for node in graph.nodes]
+    limits = FillLimits.of(graph.nodes)
+    for masked in range(1, graph.validity.block_length + 1):
+        deep = graph.validity.top_j
+        np.testing.assert_array_equal(buffers["min_masked"] <= masked, limits.usable(masked, deep))
+        completing = limits.usable(masked, deep, complete=True) & ~limits.usable(masked, deep)
+        np.testing.assert_array_equal(completing, (buffers["completes_at"] == masked) & (buffers["max_i"] <= masked))
 
 
 def test_static_buffers_are_exported_as_safetensors(tmp_path: Path) -> None:
@@ -181,7 +190,8 @@ def test_static_buffers_are_exported_as_safetensors(tmp_path: Path) -> None:
         assert set(file.keys()) == set(buffers)
         for name, array in buffers.items():
             np.testing.assert_array_equal(file.get_tensor(name), array)
-        assert file.metadata()["policy"] == "static:1"
+        assert file.metadata() == buffer_metadata(DIAMOND)
+        assert file.metadata()["policy"] == "static:1" and file.metadata()["max_formula"] == "2"
         assert file.metadata()["tie_rule"] == ranked.TIE_RULE
     assert sorted(path.name for path in tmp_path.iterdir()) == ["graph.json", "graph.safetensors"]
 
@@ -199,6 +209,8 @@ def test_the_buffers_of_a_diamond() -> None:
     assert buffers["parent_index"].tolist() == [0, 0, 1, 2]
     assert buffers["child_ptr"].tolist() == [0, 2, 3, 4, 4]
     assert buffers["child_index"].tolist() == [1, 2, 3, 3]
+    assert buffers["max_i"].tolist() == [0, 1, 2, 2] and buffers["max_j"].tolist() == [0, 1, 1, 1]
+    assert buffers["min_masked"].tolist() == [1, 2, 2, 3] and buffers["completes_at"].tolist() == [0, 1, 1, 2]
 
 
 def test_numbers_of_numpy_are_written_as_plain_ones(tmp_path: Path) -> None:
