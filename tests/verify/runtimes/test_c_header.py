@@ -158,9 +158,9 @@ ARRAYS = (
 
 
 def test_what_is_exported_is_loaded(driver: Path) -> None:
-    other = Validity(
-        'toy "2" é', "ab\\12", "threshold:0.9@temperature=0.5", 32, "none", 0.5, 8, "adablock:0.3:10+13:16"
-    )
+    spec = "threshold:0.9@temperature=0.5"
+    other = Validity('toy "2" é', "ab\\12", spec, 32, "none", 0.5, 8, "adablock:0.3:10+13:16")
+    by_two = Validity("m", None, "static:2", 8, "none", 0.0, 2)
     graphs = [
         GRAPH,
         GraphFile.from_nodes([], GRAPH.validity),
