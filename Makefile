@@ -1,11 +1,12 @@
-# make install | demo | test | lint | format | clean. Each target first brings the virtual environment up to date.
+# make install | demo | test | lint | format | fuzz-c | clean. Each first brings the virtual environment up to date.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PACKAGES := verify calibrate drafting studies figures
+FUZZ_SECONDS ?= 3600
 
-.PHONY: install demo test lint format clean
+.PHONY: install demo test lint format fuzz-c clean
 .DEFAULT_GOAL := test
 
 # One pip call, with the constraints in force: a call without them would fetch another torch, with gigabytes of CUDA.
@@ -34,6 +35,15 @@ lint: $(STAMP)
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Hostile input for draftgraph.h, under both sanitizers (docs/runtime-c.md); needs clang with libFuzzer.
+fuzz-c: $(STAMP)
+	mkdir -p runs/fuzz-c/found
+	$(BIN)/python -m tests.verify.runtimes.test_c_header runs/fuzz-c/seeds
+	clang -std=c99 -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -I verify/runtimes/c \
+		tests/verify/runtimes/c/fuzz.c -o runs/fuzz-c/fuzz -lm
+	runs/fuzz-c/fuzz -max_len=4096 -timeout=60 -use_value_profile=1 -max_total_time=$(FUZZ_SECONDS) \
+		-artifact_prefix=runs/fuzz-c/ runs/fuzz-c/found runs/fuzz-c/seeds
 
 clean:
 	rm -rf runs/demo build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
