@@ -70,7 +70,8 @@ COMMANDS = {
     ),
     "decode": Entry(RUN, "Decode prompts, plainly, with a draft graph or with informed drafts, into JSONL."),
     "export": Entry(
-        RUN, "Write a graph for another runtime: checked JSON, static buffers as safetensors, or Graphviz DOT."
+        RUN,
+        "Write a graph for another runtime or tool: checked JSON, static buffers, DOT, GraphML, CSV, or Medusa paths.",
     ),
     "inspect": Entry(
         LOOK,
