@@ -284,7 +284,7 @@ class DraftGraph(nx.DiGraph):
             per_node = {name: [of_node[node][key] for node in (ROOT, *nodes)] for name, key in _NODE_VALUES}
             worth = stated.get("search")
             if worth is None:  # literal chains belong to no decode that could be replayed
-                worth = replay(self, trie.anchors).row() if trie.anchors.n_blocks else {"accepted_drafts": self.value}
+                worth = _replayed(self, trie) if trie.anchors.n_blocks else {"accepted_drafts": self.value}
             stated["search"] = worth | proof | per_node
         provenance = self.graph.get("provenance") if provenance is None else provenance
         return GraphFile.from_nodes(nodes, validity, provenance=provenance, values=stated, latency=latency)
@@ -307,6 +307,11 @@ class DraftGraph(nx.DiGraph):
             if per_node is not None:
                 nx.set_node_attributes(graph, dict(zip(file.nodes, per_node, strict=True)), attribute)
         return graph
+
+
+def _replayed(graph: DraftGraph, trie: PrefixTrie) -> dict[str, Any]:
+    found = replay(graph, trie.anchors)
+    return {**found.row(), "per_prompt": found.per_prompt()}
 
 
 def _step_size(policy: str, unknown: int | None) -> int | None:

@@ -269,7 +269,8 @@ def _export(
 ) -> None:
     draft_graph = DraftGraph.from_formulas(graph.found.nodes, run.policy.step_size).annotate(run.trie)
     values: dict[str, dict[str, Any]] = {
-        split: found.row() | interval_fields(found, seed=config.seed) for split, found in counts.items()
+        split: found.row() | interval_fields(found, seed=config.seed) | {"per_prompt": found.per_prompt()}
+        for split, found in counts.items()
     }
     if graph.found.bound is not None:
         values["search"] |= {"bound": graph.found.bound, "gap": graph.found.gap}

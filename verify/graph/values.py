@@ -16,6 +16,9 @@ from verify.files.strict_json import (
     member,
 )
 
+#: What ``per_prompt`` holds: anchors visited and drafts accepted at them, of every prompt.
+PER_PROMPT = ("anchors", "accepted_drafts")
+
 
 def check_values(value: object, nodes: int) -> None:
     """Check what a graph of ``nodes`` nodes is worth, per split: free fields, of which some have a fixed form.
@@ -42,12 +45,26 @@ def _check_field(name: str, item: object, place: str, nodes: int) -> None:
             fail(place, f"a list of {nodes} numbers, one a node", Words(f"{len(per_node)} items"))
         for index, number in enumerate(per_node):
             expect_number(number, f"{place}[{index}]", 0.0)
+    elif name == "per_prompt":
+        _check_per_prompt(item, place)
     elif name.endswith("interval"):
         ends = expect_list(item, place, "an interval [low, high]")
         if len(ends) != 2:
             fail(place, "an interval [low, high]", ends)
         if expect_number(ends[0], place) > expect_number(ends[1], place):
             fail(place, "an interval with low <= high", ends)
+
+
+def _check_per_prompt(item: object, place: str) -> None:
+    lengths = []
+    for name in PER_PROMPT:
+        where = member(place, name)
+        counts = expect_list(expect_field(expect_object(item, place, PER_PROMPT), name, place), where)
+        lengths.append(len(counts))
+        for index, count in enumerate(counts):
+            expect_integer(count, f"{where}[{index}]", 0, MAX_INTEGER)
+    if len(set(lengths)) > 1:
+        fail(place, "lists of one count a prompt", Words(f"lists of {' and '.join(map(str, lengths))}"))
 
 
 def check_latency(value: object) -> None:

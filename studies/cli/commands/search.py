@@ -34,7 +34,8 @@ def search_command(
     except NothingToDraftError as error:
         raise ValueError(f"{traces}: {error}") from None
     value = replay(graph, graph.graph["trie"].anchors)
-    save_graph(graph.to_graph_file(values={"search": value.row() | interval_fields(value)}), out)
+    worth = value.row() | interval_fields(value) | {"per_prompt": value.per_prompt()}
+    save_graph(graph.to_graph_file(values={"search": worth}), out)
     chosen = graph.graph["search"].chosen
     assert graph.gap is not None  # a searched graph carries its bound
     proof = "proved optimal" if graph.gap == 0 else f"NOT proved optimal: gap {100 * graph.gap:.2f} %"
