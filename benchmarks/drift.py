@@ -10,7 +10,8 @@ are also decoded with a counter beside them, and the exit code is 1 where a coun
 
 * ``runs``: 20 watches without a shift (reference and served prompts of a domain, dealt out anew for each), and 20
   shuffled watches per pair of domains and kind of shift.
-* ``simulated``: watches of 100 made-up requests, normal numbers that are shifted by so many standard deviations.
+* ``simulated``: the test of accepted drafts alone on 100 made-up requests, normal numbers that are shifted by so many
+  standard deviations.
 * ``alarms_of_deals``: as ``runs`` without a shift, many times: how many watches raise an alarm, beside the stated rate.
   The deals are of the same prompts, so they are not independent.
 
@@ -41,10 +42,11 @@ from calibrate.recording.recorder import record
 from calibrate.traces.table import Traces
 from calibrate.version import tool_version
 from drafting.anchors import AnchorTable
-from drafting.replay import replay
+from drafting.replay import node_visits, replay
 from drafting.searching import search
 from studies.statistics.drift import FALSE_ALARMS, watch
-from verify.counting import AcceptanceCounter
+from studies.statistics.served import Promise, Watch
+from verify.counting import AcceptanceCounter, AcceptanceCounts
 from verify.decoding import DecodeConfig, decode_batch
 from verify.graph.formulas import Formula
 from verify.policies.specification import make_policy
@@ -82,33 +84,53 @@ def recorded(options: argparse.Namespace, domain: str, split: str) -> Traces:
 
 
 class Requests:
-    """What the requests of a domain cost with a graph: anchors, accepted drafts and forwards, one each."""
+    """What the requests of a domain cost with a graph: forwards, anchors and accepted nodes, one row each."""
 
-    def __init__(self, nodes: tuple[Formula, ...], traces: Traces) -> None:
-        counted = replay(nodes, AnchorTable.from_traces(traces, max_depth=None))
-        self.forwards = counted.forwards_per_prompt
-        self.anchors, self.accepted = counted.anchors_visited, counted.accepted_visited
-        self.ratio = self.accepted / self.anchors
+    def __init__(self, forwards: np.ndarray, anchors: np.ndarray, nodes: np.ndarray) -> None:
+        self.forwards, self.anchors, self.nodes = forwards, anchors, nodes
+        self.accepted = nodes.sum(axis=1)
+
+    @classmethod
+    def of(cls, nodes: tuple[Formula, ...], traces: Traces) -> Requests:
+        """Those of recorded prompts, as a decode with the graph ``nodes`` would count them."""
+        table = AnchorTable.from_traces(traces, max_depth=None)
+        counted = replay(nodes, table)
+        return cls(counted.forwards_per_prompt, counted.anchors_visited, node_visits(nodes, table))
+
+    def chosen(self, order: np.ndarray) -> Requests:
+        """Some of them, in this order."""
+        return Requests(self.forwards[order], self.anchors[order], self.nodes[order])
+
+    def then(self, other: Requests) -> Requests:
+        """These, and ``other`` behind them."""
+        names = ("forwards", "anchors", "nodes")
+        return Requests(*(np.concatenate([getattr(self, name), getattr(other, name)]) for name in names))
+
+    def mean(self) -> float:
+        """Accepted drafts per anchor over all requests."""
+        return float(self.accepted.sum() / self.anchors.sum())
 
 
-def one_watch(reference: np.ndarray, served: np.ndarray, forwards: np.ndarray, seed: int) -> dict[str, Any]:
-    """A watch as a row; ``forwards`` are those of the served requests."""
-    found = watch(reference, served, seed=seed)
-    seen = len(served) if found.alarm is None else found.alarm + 1
+def one_watch(reference: Requests, served: Requests, seed: int) -> dict[str, Any]:
+    """A watch as a row."""
+    counts = AcceptanceCounts(None, "node", served.forwards, served.anchors, served.nodes)
+    promise = Promise("prompts", reference.anchors, reference.accepted, reference.nodes)
+    found = Watch.of(promise, counts, seed=seed)
     return {
-        "alarm": found.alarm is not None, "requests": seen, "forwards": int(forwards[:seen].sum()),
-        "direction": found.direction, "since": found.since, "largest_capital": float(found.capital.max()),
+        "alarm": found.alarm is not None, "requests": found.alarm or counts.requests,
+        "forwards": found.forwards_to_alarm or int(served.forwards.sum()), "by_profile": found.by_profile,
+        "direction": found.drift.direction, "since": found.since,
+        "largest_capital": float(found.drift.capital.max()),
     }  # fmt: skip
 
 
 def without_shift(reference: Requests, served: Requests, runs: int) -> list[dict[str, Any]]:
     """Watches over prompts of one domain, each time dealt out anew into reference and served."""
-    ratio, forwards = (np.concatenate([getattr(reference, n), getattr(served, n)]) for n in ("ratio", "forwards"))
+    both, kept = reference.then(served), len(reference.anchors)
     rows = []
     for run in range(runs):
-        order = np.random.default_rng([run, 0]).permutation(len(ratio))
-        kept, new = order[: len(reference.ratio)], order[len(reference.ratio) :]
-        rows.append(one_watch(ratio[kept], ratio[new], forwards[new], run))
+        order = np.random.default_rng([run, 0]).permutation(len(both.anchors))
+        rows.append(one_watch(both.chosen(order[:kept]), both.chosen(order[kept:]), run))
     return rows
 
 
@@ -117,10 +139,9 @@ def with_shift(reference: Requests, own: Requests, other: Requests, before: int)
     rows = []
     for run in range(RUNS):
         rng = np.random.default_rng([run, 1])
-        first, then = rng.permutation(len(own.ratio))[:before], rng.permutation(len(other.ratio))
-        ratio = np.concatenate([own.ratio[first], other.ratio[then]])
-        row = one_watch(reference.ratio, ratio, np.concatenate([own.forwards[first], other.forwards[then]]), run)
-        late = int(own.forwards[first].sum())
+        first = own.chosen(rng.permutation(len(own.anchors))[:before])
+        row = one_watch(reference, first.then(other.chosen(rng.permutation(len(other.anchors)))), run)
+        late = int(first.forwards.sum())
         rows.append(row | {"requests_after": row["requests"] - before, "forwards_after": row["forwards"] - late})
     return rows
 
@@ -155,8 +176,8 @@ def decoded(nodes: tuple[Formula, ...], domain: str, served: Requests, options: 
     ):  # fmt: skip
         pass
     found = counter.counts()
-    counted = (found.forwards, found.anchors, found.accepted_drafts)
-    replayed = (served.forwards, served.anchors, served.accepted)
+    counted = (found.forwards, found.anchors, found.accepted)
+    replayed = (served.forwards, served.anchors, served.nodes)
     return all(np.array_equal(one, other[:count]) for one, other in zip(counted, replayed, strict=True))
 
 
@@ -172,7 +193,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--budget", type=int, default=10, help="draft nodes")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--decoded", type=int, default=4, help="served prompts per domain that are decoded too")
-    parser.add_argument("--deals", type=int, default=1000, help="watches behind the share of false alarms")
+    parser.add_argument("--deals", type=int, default=200, help="watches behind the share of false alarms")
     options = parser.parse_args(arguments)
     traces = {(domain, split): recorded(options, domain, split) for domain in options.domains for split in SPLITS}
     graphs = {
@@ -182,27 +203,27 @@ def main(arguments: list[str] | None = None) -> None:
     cells, differing = [], []
     for domain in options.domains:
         nodes = graphs[domain]
-        reference, own = (Requests(nodes, traces[domain, split]) for split in SPLITS[1:])
+        reference, own = (Requests.of(nodes, traces[domain, split]) for split in SPLITS[1:])
         if options.decoded and not decoded(nodes, domain, own, options):
             differing.append(domain)
         rows = without_shift(reference, own, RUNS // len(options.domains))
         deals = [row["alarm"] for row in without_shift(reference, own, options.deals)]
         cells.append(
             {"calibrated_on": domain, "served": domain, "shift_after": None,
-             "accepted_drafts_promised": mean(reference), "accepted_drafts_served": mean(own),
+             "accepted_drafts_promised": reference.mean(), "accepted_drafts_served": own.mean(),
              "runs": len(rows), "alarms": sum(row["alarm"] for row in rows),
              "deals": len(deals), "alarms_of_deals": sum(deals), "rows": rows}
         )  # fmt: skip
     for domain, other in permutations(options.domains, 2):
-        reference, own = (Requests(graphs[domain], traces[domain, split]) for split in SPLITS[1:])
-        served = Requests(graphs[domain], traces[other, "test"])
+        reference, own = (Requests.of(graphs[domain], traces[domain, split]) for split in SPLITS[1:])
+        served = Requests.of(graphs[domain], traces[other, "test"])
         for before in (0, options.prompts // 2):
             rows = with_shift(reference, own, served, before)
             alarms = [row for row in rows if row["alarm"]]
             cells.append(
                 {"calibrated_on": domain, "served": other, "shift_after": before,
-                 "accepted_drafts_promised": mean(reference), "accepted_drafts_served": mean(served),
-                 "runs": len(rows), "alarms": len(alarms),
+                 "accepted_drafts_promised": reference.mean(), "accepted_drafts_served": served.mean(),
+                 "runs": len(rows), "alarms": len(alarms), "by_profile": sum(row["by_profile"] for row in alarms),
                  "alarms_too_early": sum(row["requests_after"] < 1 for row in alarms),
                  "requests_to_alarm": summary(rows, "requests_after"),
                  "forwards_to_alarm": summary(rows, "forwards_after"), "rows": rows}
@@ -221,11 +242,6 @@ def main(arguments: list[str] | None = None) -> None:
     write_json(options.out, {**facts, "cells": cells, "simulated": simulations})
     if differing:
         sys.exit(f"counts of decodes differ from the replay in {', '.join(differing)}")
-
-
-def mean(requests: Requests) -> float:
-    """Accepted drafts per anchor over all requests."""
-    return float(requests.accepted.sum() / requests.anchors.sum())
 
 
 if __name__ == "__main__":

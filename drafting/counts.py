@@ -89,10 +89,6 @@ class DecodeCounts:
         """[M], drafts accepted at the anchors visited: the forward passes that they saved each prompt."""
         return self.plain_per_prompt - self.forwards_per_prompt
 
-    def per_prompt(self) -> dict[str, list[int]]:
-        """The two of every prompt, as the values of a graph file hold them: what served requests are compared with."""
-        return {"anchors": self.anchors_visited.tolist(), "accepted_drafts": self.accepted_visited.tolist()}
-
     def row(self) -> dict[str, Any]:
         """The totals, under the names that rows of results and the values of graph files have."""
         return {

@@ -14,7 +14,7 @@ import networkx as nx
 
 from drafting.anchors import AnchorTable
 from drafting.annotation import trace_attributes
-from drafting.replay import replay
+from drafting.replay import per_prompt, replay
 from drafting.searches.result import SearchResult
 from drafting.trie import PrefixTrie
 from drafting.values import path_value
@@ -310,8 +310,7 @@ class DraftGraph(nx.DiGraph):
 
 
 def _replayed(graph: DraftGraph, trie: PrefixTrie) -> dict[str, Any]:
-    found = replay(graph, trie.anchors)
-    return {**found.row(), "per_prompt": found.per_prompt()}
+    return {**replay(graph, trie.anchors).row(), "per_prompt": per_prompt(graph.draft_nodes(), trie.anchors)}
 
 
 def _step_size(policy: str, unknown: int | None) -> int | None:

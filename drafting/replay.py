@@ -22,6 +22,9 @@ from drafting.ragged import ranges
 from drafting.values import accepted_per_anchor
 from verify.graph.formulas import Formula
 
+#: A file holds counts per prompt and node as long as they are not more than this: they would be most of it.
+MAX_NODE_COUNTS = 1 << 16
+
 
 @dataclass(frozen=True, eq=False)
 class ReplayResult(DecodeCounts):
@@ -184,6 +187,21 @@ def node_visits(nodes: Sequence[Formula], anchors: AnchorTable) -> np.ndarray:
     prompt = np.searchsorted(prompts, anchors.prompt_index[visited][owner])
     flat = np.bincount(prompt * len(codes) + node, minlength=len(prompts) * len(codes))
     return flat.reshape(len(prompts), len(codes))
+
+
+def per_prompt(nodes: Sequence[Formula], anchors: AnchorTable) -> dict[str, Any]:
+    """``per_prompt`` of the values of a graph file (docs/graph-format.md): what served requests are compared with.
+
+    Arguments and errors are those of :func:`node_visits`; ``nodes`` in the order of the file.
+    """
+    found = replay(nodes, anchors)
+    counts: dict[str, Any] = {
+        "anchors": found.anchors_visited.tolist(),
+        "accepted_drafts": found.accepted_visited.tolist(),
+    }
+    if len(nodes) * found.prompts <= MAX_NODE_COUNTS:
+        counts["accepted_nodes"] = node_visits(nodes, anchors).tolist()
+    return counts
 
 
 def _check_blocks(anchors: AnchorTable) -> None:

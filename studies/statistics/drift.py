@@ -61,6 +61,12 @@ class Drift:
         return 1 / self.false_alarms
 
 
+def check_rate(false_alarms: float) -> None:
+    """Raise :class:`DriftError` unless ``false_alarms`` is a rate between 0 and 1."""
+    if not 0 < false_alarms < 1:
+        raise DriftError(f"the rate of false alarms must lie between 0 and 1, for example 0.01, got {false_alarms}")
+
+
 def conformal_ranks(reference: np.ndarray, served: np.ndarray, seed: int = 0) -> np.ndarray:
     """The p-values of ``served`` [R], each among ``reference`` [M] and all served before: float64 [R] in (0, 1).
 
@@ -94,8 +100,7 @@ def watch(reference: np.ndarray, served: np.ndarray, *, false_alarms: float = FA
         DriftError: no reference prompt, numbers that are not finite, or a rate outside (0, 1).
     """
     reference, served = np.asarray(reference, dtype=np.float64), np.asarray(served, dtype=np.float64)
-    if not 0 < false_alarms < 1:
-        raise DriftError(f"the rate of false alarms must lie between 0 and 1, for example 0.01, got {false_alarms}")
+    check_rate(false_alarms)
     if not len(reference):
         raise DriftError("a watch needs prompts to compare with, got none; give a recording of some dozens")
     if not (np.isfinite(reference).all() and np.isfinite(served).all()):

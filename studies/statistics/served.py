@@ -10,11 +10,13 @@ import numpy as np
 
 from drafting.anchors import AnchorTable
 from drafting.replay import node_visits, replay
-from studies.statistics.drift import FALSE_ALARMS, HIGHER, Drift, DriftError, watch
+from studies.statistics.drift import FALSE_ALARMS, HIGHER, Drift, DriftError, check_rate, watch
 from studies.statistics.intervals import Interval, PromptBootstrap
+from studies.statistics.profile import profile_alarm
 from verify.counting import AcceptanceCounts
 from verify.graph.file import GraphFile
 from verify.graph.formulas import format_formula
+from verify.graph.validity import edge_step
 
 #: The splits of a graph file from which a promise is taken, the best first: prompts that no search saw.
 SPLITS = ("test", "validation", "search")
@@ -30,16 +32,13 @@ class Promise:
         source: where the numbers are from, in words.
         anchors: int64 [M], anchors that a decode with the graph visits.
         accepted: int64 [M], drafts accepted at them.
-        columns: float64 [C], the share of anchors at which each column of the counts is promised to be accepted; None
-            where that is not known.
-        all_anchors: whether ``columns`` are shares of all anchors, visited or not, as ``node_reach`` is.
+        columns: int64 [M, C], at how many of them each column of the counts was accepted; None where it is not known.
     """
 
     source: str
     anchors: np.ndarray
     accepted: np.ndarray
     columns: np.ndarray | None = None
-    all_anchors: bool = False
 
     @classmethod
     def of_file(cls, file: GraphFile, counts: AcceptanceCounts) -> Promise:
@@ -54,64 +53,94 @@ class Promise:
                 "the graph file states no values per prompt (values.SPLIT.per_prompt), as files of this release do; "
                 "give --traces FOLDER, a recording of prompts like those that it was calibrated on"
             )
-        stated = file.values[split]["per_prompt"]
-        reach = file.values.get("search", {}).get("node_reach") if counts.by == "node" else None
+        stated = {name: np.array(values, dtype=np.int64) for name, values in file.values[split]["per_prompt"].items()}
         return cls(
             f"{split} prompts of the graph file",
-            np.array(stated["anchors"], dtype=np.int64),
-            np.array(stated["accepted_drafts"], dtype=np.int64),
-            None if reach is None else np.array(reach[1:], dtype=np.float64),
-            all_anchors=reach is not None,
+            stated["anchors"],
+            stated["accepted_drafts"],
+            _columns(stated["accepted_nodes"], file, counts) if "accepted_nodes" in stated else None,
         )
 
     @classmethod
     def of_traces(cls, file: GraphFile, counts: AcceptanceCounts, anchors: AnchorTable) -> Promise:
         """The promise as a replay of recorded prompts counts it."""
-        found = replay(file.nodes[1:], anchors)
-        visited = max(int(found.anchors_visited.sum()), 1)
-        if counts.by == "node":
-            columns = node_visits(file.nodes[1:], anchors).sum(axis=0) / visited
-        else:
-            deeper = found.visited_histogram[::-1].cumsum()[::-1][1:] / visited
-            columns = np.pad(deeper, (0, max(counts.accepted.shape[1] - len(deeper), 0)))[: counts.accepted.shape[1]]
+        nodes = file.nodes[1:]
+        found = replay(nodes, anchors)
+        columns = _columns(node_visits(nodes, anchors), file, counts)
         return cls("replayed traces", found.anchors_visited, found.accepted_visited, columns)
+
+
+def _columns(accepted: np.ndarray, file: GraphFile, counts: AcceptanceCounts) -> np.ndarray | None:
+    """Counts of nodes, int64 [M, D], in the columns of the counts.
+
+    By depth they are the sums over the nodes of that depth. Where steps have no fixed size the depth of a node says
+    nothing about when it is accepted, and the columns are not known.
+    """
+    if counts.by == "node":
+        return accepted
+    if edge_step(file.validity.policy) is None:
+        return None
+    depths = np.array(file.depths[1:])
+    return np.stack([accepted[:, depths == depth + 1].sum(axis=1) for depth in range(counts.accepted.shape[1])], axis=1)
 
 
 @dataclass(frozen=True, eq=False)
 class Watch:
-    """Served requests beside the promise.
+    """Served requests beside the promise: two tests, each with half of the rate of false alarms.
 
     Attributes:
         promise: of the reference prompts.
         counts: of the served requests.
         kept: int64 [R'], the requests that visited an anchor; only these are tested.
-        drift: what the test found in them; its requests count within ``kept``.
+        drift: of accepted drafts per anchor (``studies.statistics.drift``); its requests count within ``kept``.
+        profile: the request, within ``kept``, at which another profile was seen (``studies.statistics.profile``); None
+            where none was.
+        false_alarms: at most this share of watches ever raises an alarm where there is no drift.
     """
 
     promise: Promise
     counts: AcceptanceCounts
     kept: np.ndarray
     drift: Drift
+    profile: int | None
+    false_alarms: float
 
     @classmethod
     def of(
         cls, promise: Promise, counts: AcceptanceCounts, *, false_alarms: float = FALSE_ALARMS, seed: int = 0
     ) -> Watch:
         """Test ``counts`` against ``promise``; raises DriftError as :func:`studies.statistics.drift.watch`."""
-        known, kept = promise.anchors > 0, np.flatnonzero(counts.anchors)
+        check_rate(false_alarms)
+        known, kept = np.flatnonzero(promise.anchors), np.flatnonzero(counts.anchors)
         reference = promise.accepted[known] / promise.anchors[known]
         served = counts.accepted_drafts[kept] / counts.anchors[kept]
-        return cls(promise, counts, kept, watch(reference, served, false_alarms=false_alarms, seed=seed))
+        drift, profile = watch(reference, served, false_alarms=false_alarms / 2, seed=seed), None
+        if promise.columns is not None and len(kept):
+            profile = profile_alarm(
+                promise.columns[known] / promise.anchors[known, None],
+                counts.accepted[kept] / counts.anchors[kept, None],
+                false_alarms / 2,
+                seed,
+            )
+        return cls(promise, counts, kept, drift, profile, false_alarms)
 
     @property
     def alarm(self) -> int | None:
-        """The request, from 1, that raised the alarm; None without one."""
-        return None if self.drift.alarm is None else int(self.kept[self.drift.alarm]) + 1
+        """The request, from 1, that raised the first alarm; None without one."""
+        found = [request for request in (self.drift.alarm, self.profile) if request is not None]
+        return int(self.kept[min(found)]) + 1 if found else None
+
+    @property
+    def by_profile(self) -> bool:
+        """Whether the profile alone raised an alarm: about as much is accepted as promised, of other drafts."""
+        return self.profile is not None and self.drift.alarm is None
 
     @property
     def since(self) -> int | None:
-        """The request, from 1, since which requests drifted, about; None without an alarm."""
-        return None if self.drift.since is None else int(self.kept[self.drift.since]) + 1
+        """The request, from 1, since which requests drifted, about; None without an alarm, or where it is not known."""
+        if self.drift.since is None or self.alarm is None:
+            return None
+        return min(int(self.kept[self.drift.since]) + 1, self.alarm)
 
     @property
     def forwards_to_alarm(self) -> int | None:
@@ -137,14 +166,23 @@ class Watch:
             names = [f"node {number + 1}" for number in range(len(served))]
         else:
             names = list(map(format_formula, self.counts.nodes[1:]))
-        promised: Sequence[Any] = [None] * len(names) if self.promise.columns is None else self.promise.columns.tolist()
+        promised: Sequence[Any] = [None] * len(names)
+        if self.promise.columns is not None:
+            promised = (self.promise.columns.sum(axis=0) / max(int(self.promise.anchors.sum()), 1)).tolist()
         return list(zip(names, promised, served.tolist(), strict=True))
 
     def sentence(self) -> str:
         """Whether to calibrate again, and why."""
-        promised, served, rate = _estimate(self.promised()), _estimate(self.served()), self.drift.false_alarms
-        sure = f"at most {100 * rate:g} % of watches without a drift ever raise an alarm"
+        promised, served = _estimate(self.promised()), _estimate(self.served())
+        sure = f"at most {100 * self.false_alarms:g} % of watches without a drift ever raise an alarm"
         numbers = f"{served:.2f} drafts per anchor where {promised:.2f} were promised"
+        if self.by_profile:
+            name, before, now = max(self.columns(), key=lambda column: abs((column[1] or 0.0) - column[2]))
+            return (
+                f"Calibrate again: other drafts are accepted than promised ({name} at {100 * now:.0f} % of anchors for "
+                f"{100 * (before or 0.0):.0f} %; {numbers}), so the requests are others and another graph may win more "
+                f"(seen at request {self.alarm}, after {self.forwards_to_alarm} forward passes; {sure})."
+            )
         if self.alarm is not None:
             what = "fewer: the graph was made for other requests"
             if self.drift.direction == HIGHER:

@@ -46,7 +46,7 @@ def _check_field(name: str, item: object, place: str, nodes: int) -> None:
         for index, number in enumerate(per_node):
             expect_number(number, f"{place}[{index}]", 0.0)
     elif name == "per_prompt":
-        _check_per_prompt(item, place)
+        _check_per_prompt(item, place, nodes)
     elif name.endswith("interval"):
         ends = expect_list(item, place, "an interval [low, high]")
         if len(ends) != 2:
@@ -55,16 +55,28 @@ def _check_field(name: str, item: object, place: str, nodes: int) -> None:
             fail(place, "an interval with low <= high", ends)
 
 
-def _check_per_prompt(item: object, place: str) -> None:
-    lengths = []
+def _check_per_prompt(item: object, place: str, nodes: int) -> None:
+    stated = expect_object(item, place)
+    more = ["accepted_nodes"] if "accepted_nodes" in stated else []
+    expect_object(stated, place, [*PER_PROMPT, *more])
+    prompts = len(expect_list(stated[PER_PROMPT[0]], member(place, PER_PROMPT[0])))
     for name in PER_PROMPT:
-        where = member(place, name)
-        counts = expect_list(expect_field(expect_object(item, place, PER_PROMPT), name, place), where)
-        lengths.append(len(counts))
-        for index, count in enumerate(counts):
-            expect_integer(count, f"{where}[{index}]", 0, MAX_INTEGER)
-    if len(set(lengths)) > 1:
-        fail(place, "lists of one count a prompt", Words(f"lists of {' and '.join(map(str, lengths))}"))
+        _check_counts(stated[name], member(place, name), prompts, "one a prompt")
+    if more:
+        where = member(place, more[0])
+        rows = expect_list(stated[more[0]], where)
+        if len(rows) != prompts:
+            fail(where, f"{prompts} lists of counts, one a prompt", Words(f"{len(rows)}"))
+        for index, row in enumerate(rows):
+            _check_counts(row, f"{where}[{index}]", nodes - 1, "one a draft node")
+
+
+def _check_counts(value: object, place: str, length: int, each: str) -> None:
+    counts = expect_list(value, place)
+    if len(counts) != length:
+        fail(place, f"{length} counts, {each}", Words(f"{len(counts)}"))
+    for index, count in enumerate(counts):
+        expect_integer(count, f"{place}[{index}]", 0, MAX_INTEGER)
 
 
 def check_latency(value: object) -> None:

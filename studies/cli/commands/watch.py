@@ -54,7 +54,8 @@ def watch_command(
         "counts": str(counts), "graph": str(graph), "promise": promise.source,
         "requests": served.requests, "forwards": int(served.forwards.sum()), "false_alarms": false_alarms,
         "alarm": found.alarm, "since": found.since, "forwards_to_alarm": found.forwards_to_alarm,
-        "direction": found.drift.direction, "capital": found.drift.capital.tolist(),
+        "direction": found.drift.direction, "by_profile": found.by_profile,
+        "capital": found.drift.capital.tolist(),
     }  # fmt: skip
     for name, mean in means.items():
         row[f"accepted_drafts_{name}"] = mean.estimate if isinstance(mean, Interval) else mean
@@ -119,8 +120,6 @@ def _show(found: Watch) -> None:
     counts, promise = found.counts, found.promise
     rest = "" if found.since is None else f" since request {found.since}"
     caption = f"95 % intervals over {len(promise.anchors)} reference prompts and {counts.requests} requests"
-    if promise.all_anchors:
-        caption += "; of nodes the promise is over all anchors, and served are those visited"
     headings = {"": "left", "promised": "right", "served": "right"}
     table = printing.plain_table(f"per anchor: {promise.source}, and requests{rest}", headings, caption)
     table.add_row("accepted drafts", shown(found.promised()), shown(found.served()))

@@ -51,7 +51,7 @@ def served(folder: Path, seed: int, noise: float, by: str = "node", **changes: o
 def test_requests_like_the_prompts_raise_no_alarm(folder: Path, by: str) -> None:
     counts = served(folder, 3, 0.1, by)
     said = run("watch", counts, folder / "graph.json", "--traces", folder / "held-out")
-    assert f"No sign of a drift: {PROMPTS} requests (" in said and "of the 100 that an alarm takes" in said
+    assert f"No sign of a drift: {PROMPTS} requests (" in said and "of the 200 that an alarm takes" in said
     assert "at most 1 % of watches without a drift ever raise an alarm" in said
 
 
@@ -64,18 +64,25 @@ def test_other_requests_do(folder: Path, by: str, tmp_path: Path) -> None:
     assert "fewer: the graph was made for other requests (seen at request" in said
     assert found["alarm"] <= 15 and found["since"] <= 4 and found["direction"] == "lower"
     assert found["forwards_to_alarm"] == load_counts(counts).forwards[: found["alarm"]].sum()
-    assert found["capital"][found["alarm"] - 1] >= 100 > max(found["capital"][: found["alarm"] - 1], default=0)
+    assert max(found["capital"]) >= 200 > max(found["capital"][: found["alarm"] - 1], default=0)
     table = AnchorTable.from_traces(read_traces(folder / "held-out"), max_depth=None)
     promised = replay(load_graph(folder / "graph.json").nodes[1:], table)
     assert found["accepted_drafts_promised"] == pytest.approx(promised.accepted_drafts_visited)
 
 
 def test_requests_that_accept_more_are_a_drift_too(folder: Path) -> None:
-    file = load_graph(folder / "graph.json")
-    counts = served(folder, 4, 0.8)
-    said = run("watch", counts, folder / "graph.json", "--traces", write_folder(decoded(9, 1.5), folder / "w"), code=3)
+    promised = write_folder(decoded(9, 0.8), folder / "wild")
+    said = run("watch", served(folder, 3, 0.1, "depth"), folder / "graph.json", "--traces", promised, code=3)
     assert "more: it keeps its promise, but a graph made for these requests may win more" in said
-    assert file.budget == 6
+
+
+def test_another_profile_is_seen_where_as_much_is_accepted(folder: Path, tmp_path: Path) -> None:
+    """What was accepted of each node is turned round, the sums stay."""
+    counts = load_counts(served(folder, 3, 0.1))
+    turned = served(folder, 3, 0.1, accepted=counts.accepted[:, ::-1].copy())
+    said = run("watch", turned, folder / "graph.json", "--traces", folder / "held-out", code=3)
+    assert "Calibrate again: other drafts are accepted than promised ({" in said
+    assert "so the requests are others and another graph may win more (seen at request 8, after" in said
 
 
 def test_a_graph_file_states_the_promise(folder: Path) -> None:
@@ -83,7 +90,6 @@ def test_a_graph_file_states_the_promise(folder: Path) -> None:
     said = run("watch", counts, folder / "graph.json", code=3)
     assert "per anchor: search prompts of the graph file" in said
     assert "the promise is from the prompts that chose the graph, and so too good" in said
-    assert "of nodes the promise is over all anchors" in said
 
 
 def test_a_held_out_promise_comes_first(folder: Path, tmp_path: Path) -> None:
