@@ -1,12 +1,13 @@
 """How soon does a watch see that requests changed, and how often does it cry wolf?
 
-    python benchmarks/drift.py --out benchmarks/results/drift.json [--work runs/drift] [--prompts 64]
+    python benchmarks/drift.py --out benchmarks/results/drift.json [--work runs/drift] [--prompts 64] [--served 64]
 
 The bundled model, float32, dual cache, blocks of 32, ``static:1``. Per domain a graph is searched on calibration
-prompts; its promise is from validation prompts, and test prompts are served. Served prompts are those of the same
-domain (no shift) or of another one (a shift, from the first request on, or after half of the domain's own). What a
-request accepts is replayed from its plain trace, which is what a decode with the graph counts; the first served prompts
-are also decoded with a counter beside them, and the exit code is 1 where a count differs.
+prompts; its promise is from validation prompts, and test prompts are served. A shift begins with the first request or
+after half of the domain's own, and goes on for all held-out prompts of the other domain. Where it begins with the
+first, all held-out prompts of the domain make the promise. What a request accepts is replayed from its plain trace,
+which is what a decode with the graph counts; the first served prompts are also decoded with a counter beside them, and
+the exit code is 1 where a count differs.
 
 * ``runs``: 20 watches without a shift (reference and served prompts of a domain, dealt out anew for each), and 20
   shuffled watches per pair of domains and kind of shift.
@@ -76,7 +77,7 @@ def decoding(options: argparse.Namespace) -> DecodeConfig:
 
 def recorded(options: argparse.Namespace, domain: str, split: str) -> Traces:
     """The traces of a domain and split, recorded where they are not there."""
-    count = options.search_prompts if split == SPLITS[0] else options.prompts
+    count = dict(zip(SPLITS, (options.search_prompts, options.prompts, options.served), strict=True))[split]
     prompts = prompts_of(domain, split, count)
     folder = options.work / f"{domain}-{split}-{count}-{options.generation}"
     print(f"record {domain} {split}: {len(prompts)} prompts", flush=True)
@@ -152,7 +153,7 @@ def simulated(references: int, shift: float) -> dict[str, Any]:
     for run in range(SIMULATIONS):
         rng = np.random.default_rng([references, run])
         reference, served = rng.normal(size=references), rng.normal(size=100) - shift
-        alarms.append(watch(reference, served, seed=run).alarm)
+        alarms.append(watch(reference, served, false_alarms=FALSE_ALARMS / 2, seed=run).alarm)
     found = sorted(alarm + 1 for alarm in alarms if alarm is not None)
     half = found[SIMULATIONS // 2 - 1] if len(found) >= SIMULATIONS / 2 else None
     return {"references": references, "shift": shift, "watches": len(alarms), "alarms": len(found),
@@ -187,7 +188,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="JSON file for the rows")
     parser.add_argument("--work", type=Path, default=Path("runs/drift"), help="folder for the recordings")
     parser.add_argument("--domains", nargs="+", default=["code", "lists"])
-    parser.add_argument("--prompts", type=int, default=64, help="reference prompts, and served ones, per domain")
+    parser.add_argument("--prompts", type=int, default=64, help="reference prompts per domain")
+    parser.add_argument("--served", type=int, default=64, help="served prompts per domain")
     parser.add_argument("--search-prompts", type=int, default=32, help="prompts per domain that a graph is searched on")
     parser.add_argument("--generation", type=int, default=64, help="tokens generated per prompt")
     parser.add_argument("--budget", type=int, default=10, help="draft nodes")
@@ -216,13 +218,17 @@ def main(arguments: list[str] | None = None) -> None:
         )  # fmt: skip
     for domain, other in permutations(options.domains, 2):
         reference, own = (Requests.of(graphs[domain], traces[domain, split]) for split in SPLITS[1:])
-        served = Requests.of(graphs[domain], traces[other, "test"])
-        for before in (0, options.prompts // 2):
-            rows = with_shift(reference, own, served, before)
+        first, second = (Requests.of(graphs[domain], traces[other, split]) for split in SPLITS[1:])
+        served = first.then(second)
+        for before in (0, options.served // 2):
+            # Where none of the domain's own requests are served, all its held-out prompts make the promise.
+            promised = reference if before else reference.then(own)
+            rows = with_shift(promised, own, served, before)
             alarms = [row for row in rows if row["alarm"]]
             cells.append(
                 {"calibrated_on": domain, "served": other, "shift_after": before,
-                 "accepted_drafts_promised": reference.mean(), "accepted_drafts_served": served.mean(),
+                 "reference_prompts": len(promised.anchors), "shifted_requests": len(served.anchors),
+                 "accepted_drafts_promised": promised.mean(), "accepted_drafts_served": served.mean(),
                  "runs": len(rows), "alarms": len(alarms), "by_profile": sum(row["by_profile"] for row in alarms),
                  "alarms_too_early": sum(row["requests_after"] < 1 for row in alarms),
                  "requests_to_alarm": summary(rows, "requests_after"),
@@ -233,7 +239,8 @@ def main(arguments: list[str] | None = None) -> None:
         print(", ".join(f"{name} {value}" for name, value in shown.items()), flush=True)
     facts = {
         "tool_version": tool_version(), "model_revision": model().revision, "policy": POLICY, "budget": options.budget,
-        "prompts": options.prompts, "generation_length": options.generation, "false_alarms": FALSE_ALARMS,
+        "prompts": options.prompts, "served": options.served, "search_prompts": options.search_prompts,
+        "generation_length": options.generation, "false_alarms": FALSE_ALARMS,
         "decoded_prompts": options.decoded * len(options.domains), "decoded_differing": differing,
     }  # fmt: skip
     simulations = [simulated(references, shift) for references in (24, 48, 96) for shift in (0.0, 1.0, 2.0, 4.0)]
