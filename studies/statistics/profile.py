@@ -6,8 +6,9 @@ differ in it and yet accept as many drafts in all; then the graph keeps its prom
 At every look the profiles of the requests are compared with those of the reference prompts: by the squared distance of
 their means in units of the pooled spread (Hotelling's statistic, with a ridge, so that it exists for more nodes than
 prompts). Its distribution without a drift is not assumed but made: labels "reference" and "request" are dealt out anew,
-thousands of times, which is exact for any distribution (a permutation test). Look ``k`` may raise a false alarm with a
-probability of ``f / (k (k + 1))``; so all looks together do with at most ``f``, however many there are.
+thousands of times, which is exact for any distribution (a permutation test). A look compares all requests, and the
+newer half of them, as a drift may have begun late. Look ``k`` may raise a false alarm with a probability of
+``f / (k (k + 1))``; so all looks together do with at most ``f``, however many there are.
 """
 
 from __future__ import annotations
@@ -42,14 +43,15 @@ def profile_alarm(reference: np.ndarray, served: np.ndarray, false_alarms: float
         false_alarms: at most this share of watches without a drift ever raises an alarm.
         seed: of the deals. A look depends on its requests alone, so a longer watch repeats those of a shorter one.
 
-    Complexity: per look up to ``5 k (k + 1) / false_alarms`` deals of M + R labels, most often some hundreds, as a look
-    is given up as soon as its deals forbid an alarm.
+    Complexity: per look up to ``20 k (k + 1) / false_alarms`` deals of M + R labels; most often some hundreds, as a
+    look is given up as soon as its deals forbid an alarm.
     """
     for number, seen in looks(len(served)):
-        level = false_alarms / (number * (number + 1))
-        newest = served[max(0, seen - MOST_REQUESTS) : seen]
-        if _differs(reference, newest, level, np.random.default_rng([seed, number])):
-            return seen - 1
+        level = false_alarms / (2 * number * (number + 1))
+        for part, count in enumerate((seen, seen // 2)):
+            newest = served[seen - min(count, MOST_REQUESTS) : seen]
+            if _differs(reference, newest, level, np.random.default_rng([seed, number, part])):
+                return seen - 1
     return None
 
 

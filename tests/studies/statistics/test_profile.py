@@ -40,6 +40,16 @@ def test_another_profile_with_the_same_sum_is_seen() -> None:
         assert profile_alarm(reference, served[:alarm], 0.005, run) is None
 
 
+def test_a_late_drift_is_seen_in_the_newer_half() -> None:
+    """Among all requests it hides: the same requests in another order raise no alarm."""
+    other = SHARES + np.array([-0.07, 0.07, 0.035, 0.0, 0.0])
+    rng = np.random.default_rng(3)
+    reference, before, after = profiles(rng, 96, SHARES), profiles(rng, 64, SHARES), profiles(rng, 64, other)
+    assert profile_alarm(reference, np.concatenate([before, after]), 0.005) == 127
+    mixed = rng.permutation(np.concatenate([before, after]))
+    assert profile_alarm(reference, mixed, 0.005) is None
+
+
 def test_columns_without_a_spread_and_more_columns_than_prompts() -> None:
     rng = np.random.default_rng(0)
     same = np.ones((20, 3))
