@@ -79,6 +79,16 @@ class DecodeCounts:
         blocks = self.widths_per_prompt.sum(axis=0) @ np.arange(self.widths_per_prompt.shape[1])
         return float(blocks / max(self.forwards, 1))
 
+    @property
+    def anchors_visited(self) -> np.ndarray:
+        """[M], step forwards of each prompt: all but its refresh forwards."""
+        return self.forwards_per_prompt - self.refreshes_per_prompt
+
+    @property
+    def accepted_visited(self) -> np.ndarray:
+        """[M], drafts accepted at the anchors visited: the forward passes that they saved each prompt."""
+        return self.plain_per_prompt - self.forwards_per_prompt
+
     def row(self) -> dict[str, Any]:
         """The totals, under the names that rows of results and the values of graph files have."""
         return {

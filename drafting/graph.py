@@ -14,7 +14,7 @@ import networkx as nx
 
 from drafting.anchors import AnchorTable
 from drafting.annotation import trace_attributes
-from drafting.replay import replay
+from drafting.replay import per_prompt, replay
 from drafting.searches.result import SearchResult
 from drafting.trie import PrefixTrie
 from drafting.values import path_value
@@ -284,7 +284,7 @@ class DraftGraph(nx.DiGraph):
             per_node = {name: [of_node[node][key] for node in (ROOT, *nodes)] for name, key in _NODE_VALUES}
             worth = stated.get("search")
             if worth is None:  # literal chains belong to no decode that could be replayed
-                worth = replay(self, trie.anchors).row() if trie.anchors.n_blocks else {"accepted_drafts": self.value}
+                worth = _replayed(self, trie) if trie.anchors.n_blocks else {"accepted_drafts": self.value}
             stated["search"] = worth | proof | per_node
         provenance = self.graph.get("provenance") if provenance is None else provenance
         return GraphFile.from_nodes(nodes, validity, provenance=provenance, values=stated, latency=latency)
@@ -307,6 +307,10 @@ class DraftGraph(nx.DiGraph):
             if per_node is not None:
                 nx.set_node_attributes(graph, dict(zip(file.nodes, per_node, strict=True)), attribute)
         return graph
+
+
+def _replayed(graph: DraftGraph, trie: PrefixTrie) -> dict[str, Any]:
+    return {**replay(graph, trie.anchors).row(), "per_prompt": per_prompt(graph.draft_nodes(), trie.anchors)}
 
 
 def _step_size(policy: str, unknown: int | None) -> int | None:

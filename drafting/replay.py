@@ -9,16 +9,21 @@ The count equals, forward for forward, what the runtime verifier measures on the
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from drafting.anchors import AnchorTable
+from drafting.codes import formula_codes
 from drafting.counts import DecodeCounts, ReplayError, check_paired, pad_last, sum_padded, width_counts
+from drafting.ragged import ranges
 from drafting.values import accepted_per_anchor
 from verify.graph.formulas import Formula
+
+#: A file holds counts per prompt and node as long as they are not more than this: they would be most of it.
+MAX_NODE_COUNTS = 1 << 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,6 +167,41 @@ def walk(nodes: Iterable[Formula], anchors: AnchorTable) -> tuple[np.ndarray, np
     _check_blocks(anchors)
     accepted = accepted_per_anchor(nodes, anchors)
     return accepted, visited_anchors(accepted[None, :], anchors.block_ptr)[0]
+
+
+def node_visits(nodes: Sequence[Formula], anchors: AnchorTable) -> np.ndarray:
+    """At how many of the anchors visited each node is accepted, per prompt: int64 [M, D], as a runtime counts it.
+
+    Args:
+        nodes: ``D`` distinct formulas, the root left out.
+        anchors: a table from traces, its ``M`` prompts ascending.
+
+    Errors are those of :func:`replay`.
+    """
+    accepted, visited = walk(nodes, anchors)
+    prompts = np.unique(anchors.block_prompt)
+    owner, state = ranges(anchors.chain_ptr[:-1][visited], accepted[visited])
+    codes = formula_codes(nodes)
+    order = np.argsort(codes)
+    node = order[np.searchsorted(codes[order], anchors.code[state])]
+    prompt = np.searchsorted(prompts, anchors.prompt_index[visited][owner])
+    flat = np.bincount(prompt * len(codes) + node, minlength=len(prompts) * len(codes))
+    return flat.reshape(len(prompts), len(codes))
+
+
+def per_prompt(nodes: Sequence[Formula], anchors: AnchorTable) -> dict[str, Any]:
+    """``per_prompt`` of the values of a graph file (docs/graph-format.md): what served requests are compared with.
+
+    Arguments and errors are those of :func:`node_visits`; ``nodes`` in the order of the file.
+    """
+    found = replay(nodes, anchors)
+    counts: dict[str, Any] = {
+        "anchors": found.anchors_visited.tolist(),
+        "accepted_drafts": found.accepted_visited.tolist(),
+    }
+    if len(nodes) * found.prompts <= MAX_NODE_COUNTS:
+        counts["accepted_nodes"] = node_visits(nodes, anchors).tolist()
+    return counts
 
 
 def _check_blocks(anchors: AnchorTable) -> None:

@@ -69,8 +69,12 @@ COMMANDS = {
         "Decode prompts plainly and with drafts; compare tokens, and forwards counted with forwards predicted.",
     ),
     "decode": Entry(RUN, "Decode prompts, plainly, with a draft graph or with informed drafts, into JSONL."),
+    "watch": Entry(
+        RUN, "Test whether served requests still accept what the traces promised; exit code 3 says: calibrate again."
+    ),
     "export": Entry(
-        RUN, "Write a graph for another runtime: checked JSON, static buffers as safetensors, or Graphviz DOT."
+        RUN,
+        "Write a graph for another runtime or tool: checked JSON, static buffers, DOT, GraphML, CSV, or Medusa paths.",
     ),
     "inspect": Entry(
         LOOK,

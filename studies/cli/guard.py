@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from calibrate.recording.workers import Workers
 
 EXIT_BAD_INPUT = 1
-EXIT_NOT_IDENTICAL = 3
+EXIT_BROKEN_PROMISE = 3
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
 

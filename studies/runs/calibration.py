@@ -16,6 +16,7 @@ from drafting.anchors import AnchorTable
 from drafting.counts import DecodeCounts
 from drafting.graph import DraftGraph
 from drafting.provenance import search_provenance, trace_validity
+from drafting.replay import per_prompt
 from drafting.searches.methods import SearchInput, find_graphs
 from drafting.searches.readings import READINGS
 from drafting.searches.result import SearchResult
@@ -269,7 +270,10 @@ def _export(
 ) -> None:
     draft_graph = DraftGraph.from_formulas(graph.found.nodes, run.policy.step_size).annotate(run.trie)
     values: dict[str, dict[str, Any]] = {
-        split: found.row() | interval_fields(found, seed=config.seed) for split, found in counts.items()
+        split: found.row()
+        | interval_fields(found, seed=config.seed)
+        | {"per_prompt": per_prompt(draft_graph.draft_nodes(), run.search if split == "search" else run.test)}
+        for split, found in counts.items()
     }
     if graph.found.bound is not None:
         values["search"] |= {"bound": graph.found.bound, "gap": graph.found.gap}

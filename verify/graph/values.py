@@ -16,6 +16,9 @@ from verify.files.strict_json import (
     member,
 )
 
+#: What ``per_prompt`` holds: anchors visited and drafts accepted at them, of every prompt.
+PER_PROMPT = ("anchors", "accepted_drafts")
+
 
 def check_values(value: object, nodes: int) -> None:
     """Check what a graph of ``nodes`` nodes is worth, per split: free fields, of which some have a fixed form.
@@ -42,12 +45,38 @@ def _check_field(name: str, item: object, place: str, nodes: int) -> None:
             fail(place, f"a list of {nodes} numbers, one a node", Words(f"{len(per_node)} items"))
         for index, number in enumerate(per_node):
             expect_number(number, f"{place}[{index}]", 0.0)
+    elif name == "per_prompt":
+        _check_per_prompt(item, place, nodes)
     elif name.endswith("interval"):
         ends = expect_list(item, place, "an interval [low, high]")
         if len(ends) != 2:
             fail(place, "an interval [low, high]", ends)
         if expect_number(ends[0], place) > expect_number(ends[1], place):
             fail(place, "an interval with low <= high", ends)
+
+
+def _check_per_prompt(item: object, place: str, nodes: int) -> None:
+    stated = expect_object(item, place)
+    more = ["accepted_nodes"] if "accepted_nodes" in stated else []
+    expect_object(stated, place, [*PER_PROMPT, *more])
+    prompts = len(expect_list(stated[PER_PROMPT[0]], member(place, PER_PROMPT[0])))
+    for name in PER_PROMPT:
+        _check_counts(stated[name], member(place, name), prompts, "one a prompt")
+    if more:
+        where = member(place, more[0])
+        rows = expect_list(stated[more[0]], where)
+        if len(rows) != prompts:
+            fail(where, f"{prompts} lists of counts, one a prompt", Words(f"{len(rows)}"))
+        for index, row in enumerate(rows):
+            _check_counts(row, f"{where}[{index}]", nodes - 1, "one a draft node")
+
+
+def _check_counts(value: object, place: str, length: int, each: str) -> None:
+    counts = expect_list(value, place)
+    if len(counts) != length:
+        fail(place, f"{length} counts, {each}", Words(f"{len(counts)}"))
+    for index, count in enumerate(counts):
+        expect_integer(count, f"{place}[{index}]", 0, MAX_INTEGER)
 
 
 def check_latency(value: object) -> None:

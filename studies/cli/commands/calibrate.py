@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from studies.cli import options, printing
-from studies.cli.guard import EXIT_NOT_IDENTICAL, command
+from studies.cli.guard import EXIT_BROKEN_PROMISE, command
 from studies.cli.lists import parse_list
 from studies.cli.outputs import draw
 
@@ -146,7 +146,7 @@ def calibrate_command(
             printing.red(f"{len(failed)} rows break the promise"),
             " (tokens differ, or forwards counted are not those predicted); see results.json",
         )
-        raise typer.Exit(EXIT_NOT_IDENTICAL)
+        raise typer.Exit(EXIT_BROKEN_PROMISE)
 
 
 def results_table(rows: Sequence[ResultRow], policy: str) -> Table:

@@ -6,7 +6,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from studies.cli import options, printing
 from studies.cli.drafters import load_of, read_drafter, rule_for, settings_for
@@ -49,6 +51,10 @@ def decode_command(
     mask_token_id: options.MaskOption = None,
     compiled: options.CompileOption = False,
     cuda_graphs: options.GraphsOption = False,
+    counts: Annotated[
+        Path | None,
+        typer.Option("--counts", help="With --graph: write what the graph accepted, for `draftgraph watch`."),
+    ] = None,
     overwrite: options.OverwriteOption = False,
 ) -> None:
     """Decode prompts, plainly, with a draft graph or with informed drafts, into JSONL."""
@@ -57,12 +63,17 @@ def decode_command(
     from calibrate.progress import RichReporter
     from calibrate.prompts.encoding import encode_for
     from calibrate.prompts.source import load_prompt_set
+    from verify.counting import AcceptanceCounter, save_counts
     from verify.decoding import decode_batch
     from verify.drafters.graph import GraphDrafter
     from verify.verifier import run_validity
 
     check_output(out, overwrite)
     asked = read_drafter(drafter, graph, drafts)
+    if counts is not None:
+        if asked is None or asked.graph is None:
+            raise ValueError("--counts counts the nodes of a graph; give --graph GRAPH.json, or leave --counts out")
+        check_output(counts, overwrite)
     spec, rule = rule_for(asked, policy, temperature, top_p, top_k)
     prompt_set = load_prompt_set(prompts, split, limit, fraction=split_fraction, default="test")
     checkpoint = load_checkpoint(
@@ -83,8 +94,9 @@ def decode_command(
         seed=seed,
     )
     config = settings.config
+    validity = run_validity(checkpoint.name, checkpoint.revision, rule, config)
     if asked is not None:
-        asked.check(run_validity(checkpoint.name, checkpoint.revision, rule, config), policy)
+        asked.check(validity, policy)
     if asked is None or asked.validity is None:
         printing.say(f"policy {rule.spec}, {settings.note}")
     proposed = asked.drafter if asked is not None else GraphDrafter()
@@ -93,7 +105,13 @@ def decode_command(
         "temperature": rule.temperature, "drafter": None if asked is None else asked.description(), **asdict(config),
     }  # fmt: skip
     done: dict[int, dict[str, Any]] = {}  # in the order in which a batch finishes them
-    results = decode_batch(checkpoint.denoiser, list(enumerate(encoded)), rule, config, proposed, batch_size=batch_size)
+    counter = None
+    if counts is not None and asked is not None and asked.graph is not None:
+        counter = AcceptanceCounter(asked.graph.nodes[1:], checkpoint.denoiser.mask_token_id)
+    results = decode_batch(
+        checkpoint.denoiser, list(enumerate(encoded)), rule, config, proposed,
+        batch_size=batch_size, observer=counter, forward_observer=counter,
+    )  # fmt: skip
     try:
         with (
             explained(checkpoint.denoiser, load_of(proposed, config, encoded, batch_size)),
@@ -110,6 +128,8 @@ def decode_command(
         raise
     lines = [done[prompt_index] for prompt_index in sorted(done)]
     _write_lines(out, lines)
+    if counts is not None and counter is not None:
+        save_counts(counter.counts(validity), counts)
     steps, forwards = sum(line["steps"] for line in lines), sum(line["forwards"] for line in lines)
     printing.say(
         f"{len(lines)} prompts in ",

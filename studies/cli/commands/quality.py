@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from studies.cli import options, printing
-from studies.cli.guard import EXIT_NOT_IDENTICAL, command
+from studies.cli.guard import EXIT_BROKEN_PROMISE, command
 from studies.cli.lists import parse_list
 from studies.cli.outputs import draw
 
@@ -119,7 +119,7 @@ def quality_command(
             printing.red(f"{len(failed)} rows break the promise"),
             " (tokens differ, or forwards counted are not those predicted); see quality.json",
         )
-        raise typer.Exit(EXIT_NOT_IDENTICAL)
+        raise typer.Exit(EXIT_BROKEN_PROMISE)
 
 
 def quality_table(quality: Quality, domain: str) -> Table:

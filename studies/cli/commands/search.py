@@ -23,7 +23,7 @@ def search_command(
 ) -> None:
     """Find a draft graph for a budget in recorded traces."""
     from calibrate.traces.table import read_traces
-    from drafting.replay import replay
+    from drafting.replay import per_prompt, replay
     from drafting.searching import NothingToDraftError, search
     from studies.statistics.intervals import interval_fields
     from verify.graph.file import save_graph
@@ -34,7 +34,9 @@ def search_command(
     except NothingToDraftError as error:
         raise ValueError(f"{traces}: {error}") from None
     value = replay(graph, graph.graph["trie"].anchors)
-    save_graph(graph.to_graph_file(values={"search": value.row() | interval_fields(value)}), out)
+    prompts = per_prompt(graph.draft_nodes(), graph.graph["trie"].anchors)
+    worth = value.row() | interval_fields(value) | {"per_prompt": prompts}
+    save_graph(graph.to_graph_file(values={"search": worth}), out)
     chosen = graph.graph["search"].chosen
     assert graph.gap is not None  # a searched graph carries its bound
     proof = "proved optimal" if graph.gap == 0 else f"NOT proved optimal: gap {100 * graph.gap:.2f} %"

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from studies.cli import options, printing
 from studies.cli.drafters import read_drafter, read_file, rule_for, settings_for
-from studies.cli.guard import EXIT_NOT_IDENTICAL, command
+from studies.cli.guard import EXIT_BROKEN_PROMISE, command
 from studies.cli.outputs import check_output
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ def _keep_promises(report: DivergenceReport, exact: bool, predicted: int | None)
         broken.append(f"forwards: {predicted} predicted, {drafts.forwards} counted")
     if broken:
         printing.complain(printing.red("not identical"), f" ({'; '.join(broken)})")
-        raise typer.Exit(EXIT_NOT_IDENTICAL)
+        raise typer.Exit(EXIT_BROKEN_PROMISE)
 
 
 def _show(report: DivergenceReport) -> None:

@@ -395,3 +395,25 @@ def test_edges_follow_from_the_name_of_the_policy_alone(monkeypatch: pytest.Monk
         GraphFile.from_nodes(pairs, dataclasses.replace(STATIC, policy="static:2", temperature=0.5))
     monkeypatch.setattr(registry, "_added", lambda: pytest.fail("a package was asked while a file was read"))
     check_graph(foreign)
+
+
+@pytest.mark.parametrize(
+    ("stated", "message"),
+    [
+        ([], "values.test.per_prompt: expected an object"),
+        ({"anchors": [1]}, 'values.test.per_prompt: expected the field "accepted_drafts"'),
+        ({"anchors": [1], "accepted_drafts": [0], "x": 1}, "values.test.per_prompt: expected no field but"),
+        ({"anchors": [1, 2], "accepted_drafts": [0]}, "accepted_drafts: expected 2 counts, one a prompt, found 1"),
+        ({"anchors": [1.5], "accepted_drafts": [0]}, "anchors[0]: expected an integer of at least 0, found 1.5"),
+        ({"anchors": [1], "accepted_drafts": [0], "accepted_nodes": []}, "expected 1 lists of counts, one a prompt"),
+        ({"anchors": [1], "accepted_drafts": [0], "accepted_nodes": [[0]]}, "expected 2 counts, one a draft node"),
+    ],
+)
+def test_counts_per_prompt_have_their_form(stated: object, message: str) -> None:
+    validity = Validity("toy", None, "static:1", block_length=8, cache="dual", temperature=0.0, top_j=4)
+    nodes = [((1, 1),), ((2, 1),)]
+    with pytest.raises(GraphFileError) as caught:
+        GraphFile.from_nodes(nodes, validity, values={"test": {"per_prompt": stated}})
+    assert message in str(caught.value)
+    good = {"anchors": [3, 0], "accepted_drafts": [2, 0], "accepted_nodes": [[1, 1], [0, 0]]}
+    assert GraphFile.from_nodes(nodes, validity, values={"test": {"per_prompt": good}}).values["test"]["per_prompt"]
