@@ -42,8 +42,8 @@ from verify.drafters.file import DrafterFile, save_drafter
 from verify.files.writing import write_atomically
 from verify.runtimes.sglang import algorithm_class
 
-SETTINGS = [(4, 0.3), (4, 0.6), (4, 0.9), (8, 0.3), (8, 0.6), (8, 1.0), (16, 0.5)]
-DRAFTS, LIMIT, MASK = 6, 24, sglang_real.MASK
+SETTINGS = [(4, 0.3), (4, 0.9), (8, 0.4), (8, 0.7), (8, 1.0)]
+DRAFTS, LIMIT, MASK = 6, 16, sglang_real.MASK
 
 
 def main() -> None:
@@ -70,7 +70,10 @@ def runs_of(size: int, threshold: float, folder: Path) -> list[dict[str, Any]]:
     prompts = prompts_of(size, 4)
     recorded = {tuple(prompt): record(size, threshold, prompt) for prompt in [*prompts, *prompts_of(99, 8)]}
     others = [block for prompt in prompts_of(99, 8) for block in recorded[tuple(prompt)]]
-    graphs = {"random": random_graph(size, size, DRAFTS), "frequent": frequent_graph(others, DRAFTS)}
+    graphs = {
+        "random": random_graph(size, size, DRAFTS, single=threshold >= 1),
+        "frequent": frequent_graph(others, DRAFTS),
+    }
     drafter = folder / "drafter.json"
     save_drafter(DrafterFile(DRAFTS), drafter)
     runs = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from sglang.srt.dllm.algorithm.low_confidence import LowConfidence  # noqa: E402
 
 from verify.drafters.file import DrafterFile, save_drafter  # noqa: E402
 from verify.runtimes import sglang  # noqa: E402
+from verify.runtimes.sglang_config import RuntimeConfigError  # noqa: E402
 
 LIMIT = 12
 
@@ -44,7 +46,7 @@ def test_tokens_are_those_of_the_plain_loop_and_forwards_as_predicted(
     size: int, threshold: float, together: int, fdfo: bool, tmp_path: Path
 ) -> None:
     for seed in range(2):
-        prompts, nodes = prompts_of(seed, together), random_graph(seed, size, 6)
+        prompts, nodes = prompts_of(seed, together), random_graph(seed, size, 6, single=threshold >= 1)
         plain = serve(RealRunner(seed=seed), LowConfidence(plain_config(size, threshold, MASK, fdfo=fdfo)), prompts)
         runner = RealRunner(seed=seed)
         algorithm = sglang.algorithm_class()(draft_config(tmp_path, nodes, size, threshold, MASK, fdfo=fdfo))
@@ -80,3 +82,38 @@ def test_sglang_finds_the_plug_in_by_its_entry_point() -> None:
     plugins.load_plugins()
     assert get_algorithm_cls("DraftGraph") is sglang.algorithm_class()
     assert issubclass(sglang.algorithm_class(), LowConfidence) and TOP_J
+
+
+def server_args(folder: Path, **facts: Any) -> Any:
+    """A server's arguments for a checkpoint folder without weights and a configuration written by us."""
+    from sglang.srt.server_args import ServerArgs
+
+    config = {
+        "model_type": "qwen3", "architectures": ["SDARForCausalLM"], "vocab_size": 151936, "hidden_size": 32,
+        "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "head_dim": 8, **facts,
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    draft_config(folder, random_graph(0, 4, 6), 4, 0.9, MASK, fdfo=True)
+    return ServerArgs(
+        model_path=str(folder), device="cpu", dllm_algorithm="DraftGraph",
+        dllm_algorithm_config=str(folder / "server.yaml"),
+    )  # fmt: skip
+
+
+def test_a_server_reads_the_file_that_was_written(tmp_path: Path) -> None:
+    """By SGLang's own reader of YAML and of the model's configuration."""
+    from sglang.srt.dllm.algorithm.base import DllmAlgorithm
+
+    sglang.register()
+    args = server_args(tmp_path)
+    sglang.algorithm_class().configure_server_args(args)
+    algorithm = DllmAlgorithm.from_server_args(args)
+    assert type(algorithm) is sglang.algorithm_class()
+    assert (algorithm.block_size, algorithm.threshold, algorithm.drafts.drafts, algorithm.fdfo) == (4, 0.9, 6, True)
+
+
+def test_a_server_does_not_start_on_experts_with_a_capacity(tmp_path: Path) -> None:
+    sglang.register()
+    with pytest.raises(RuntimeConfigError, match="experts have a capacity"):
+        sglang.algorithm_class().configure_server_args(server_args(tmp_path, expert_capacity=8, block_size=4))

@@ -95,15 +95,20 @@ def predicted(block: PlainBlock, nodes: Collection[Formula]) -> tuple[int, bool]
     return forwards + 1, False
 
 
-def random_graph(seed: int, size: int, count: int, top_j: int = 2) -> list[Formula]:
-    """``count`` formulas over blocks of ``size``: the likeliest chain, and what random steps add to what is there."""
+def random_graph(seed: int, size: int, count: int, *, single: bool = False) -> list[Formula]:
+    """``count`` formulas over blocks of ``size``: a likely chain, and what random steps add to what is there.
+
+    ``single``: a step commits one position, as under a threshold of 1.
+    """
     rng = random.Random(seed)
     nodes: list[Formula] = [()]
     while len(nodes) <= count:
         parent = nodes[-1] if len(nodes) <= size // 2 else rng.choice(nodes)
         free = [i for i in range(1, size) if i not in {place for place, _ in parent}]
-        picked = rng.sample(free[: 3 if rng.random() < 0.7 else None], min(len(free), rng.choice([1, 1, 1, 2])))
-        node = formula([*parent, *((i, 1 if rng.random() < 0.85 else rng.randint(1, top_j)) for i in picked)])
+        picked = rng.sample(
+            free[: 3 if rng.random() < 0.7 else None], min(len(free), 1 if single else rng.choice([1, 1, 1, 2]))
+        )
+        node = formula([*parent, *((i, 1 if rng.random() < 0.85 else rng.randint(1, 2)) for i in picked)])
         if len(node) < size and node not in nodes:
             nodes.append(node)
     return nodes[1:]

@@ -73,7 +73,7 @@ def test_tokens_are_those_of_the_plain_loop_and_forwards_as_predicted(
 ) -> None:
     saved = 0
     for seed in range(3 if together > 1 else 6):
-        prompts, nodes = prompts_of(seed, together), random_graph(seed, size, 6)
+        prompts, nodes = prompts_of(seed, together), random_graph(seed, size, 6, single=threshold >= 1)
         plain = serve(StubRunner(seed=seed), StubLowConfidence(plain_config(size, threshold, MASK, fdfo=fdfo)), prompts)
         runner = StubRunner(seed=seed)
         algorithm = Drafting(draft_config(tmp_path, nodes, size, threshold, MASK, fdfo=fdfo))
