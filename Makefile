@@ -1,4 +1,5 @@
-# make install | demo | test | lint | format | fuzz-c | clean. Each first brings the virtual environment up to date.
+# make install | demo | test | test-sglang | lint | format | fuzz-c | clean. Each first brings the virtual environment up
+# to date.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -6,7 +7,7 @@ STAMP := $(VENV)/.installed
 PACKAGES := verify calibrate drafting studies figures
 FUZZ_SECONDS ?= 3600
 
-.PHONY: install demo test lint format fuzz-c clean
+.PHONY: install demo test test-sglang lint format fuzz-c clean
 .DEFAULT_GOAL := test
 
 # One pip call, with the constraints in force: a call without them would fetch another torch, with gigabytes of CUDA.
@@ -26,6 +27,19 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -q -n auto --dist loadfile
+
+# Against the real package, in an environment of its own: sglang's CUDA packages stay out (its own list would draw
+# them), and tests/support/sglang_real.py stands in for the two that are imported and not used.
+SGLANG_VENV ?= .venv-sglang
+$(SGLANG_VENV)/.installed: pyproject.toml constraints.txt tests/sglang/requirements.txt
+	test -x $(SGLANG_VENV)/bin/python || $(PYTHON) -m venv $(SGLANG_VENV)
+	$(SGLANG_VENV)/bin/python -m pip install --quiet -c constraints.txt torch numpy transformers safetensors pytest setuptools
+	$(SGLANG_VENV)/bin/python -m pip install --quiet --no-deps -r tests/sglang/requirements.txt
+	$(SGLANG_VENV)/bin/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+test-sglang: $(SGLANG_VENV)/.installed
+	$(SGLANG_VENV)/bin/python -m pytest -q tests/sglang
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
