@@ -144,7 +144,8 @@ def through_generate(
             before += plain[index].forwards
         rows.append(
             {
-                "model": name, "cache": config.cache, "backend": config.backend, "policy": spec,
+                "model": name, "model_revision": checkpoint.revision, "cache": config.cache,
+                "backend": config.backend, "policy": spec,
                 "block_length": config.block_length, "drafts": f"{kind}, {DRAFTS}", "runs": len(prompts),
                 "tokens_identical": equal, "forwards_plain": before, "forwards_counted": sum(counted),
                 "forwards_predicted": sum(predicted[kind]), "as_predicted": counted == predicted[kind],
