@@ -3,7 +3,7 @@
 A denoiser maps rows (a token at a position, and the rows it may look at) to logits. Everything the runtime knows of
 attention is in the attention mask it passes: prefix caching, dual caching, block-causal models and packed drafts are
 all query tokens, an attention mask and a cache. An implementation for Hugging Face models is in
-``calibrate.models.hugging_face``.
+``verify.runtimes.transformers_model``.
 """
 
 from __future__ import annotations

@@ -21,9 +21,9 @@ from calibrate.models.chat import chat_ids
 from calibrate.models.facts import CheckpointError, end_tokens, mask_token, read_facts, trained_block_length
 from calibrate.models.families import FamilySpec, family_of
 from calibrate.models.families.loader import load_native
-from calibrate.models.families.probe import probe_mask
 from calibrate.models.folder import folder_digest
 from calibrate.models.hugging_face import HuggingFaceDenoiser
+from verify.runtimes.transformers_probe import probe_mask
 
 BUNDLED = "bundled"
 #: Parameters below which a CPU forward is faster in one thread.

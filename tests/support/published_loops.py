@@ -52,11 +52,11 @@ def llada(model, mask, prompt, steps, length, block):
 
 
 @torch.no_grad()
-def fast_dllm(model, mask, prompt, length, block, cache="none", threshold=None, steps=None):
+def fast_dllm(model, mask, prompt, length, block, cache="none", threshold=None, steps=None, looks_first=True):
     """Fast-dLLM's generate, with prefix cache, with dual cache (its LLaDA files): by threshold, or ``steps`` per block.
 
-    With a cache, the published loop calls the model once more when a block is complete after its first call; that
-    call commits nothing and is left out here.
+    As first published, the loop with a cache makes a block's second call before it looks whether masks are left, so a
+    block that its first call completed costs a call that commits nothing: ``looks_first`` off. Later it looks first.
     """
     n = len(prompt)
     x = torch.tensor([*prompt, *[mask] * length])
@@ -66,7 +66,7 @@ def fast_dllm(model, mask, prompt, length, block, cache="none", threshold=None, 
         counts = transfer_counts(block, steps) if steps else None
         kept = None
         step = 0
-        while (x[start:stop] == mask).any():
+        while (x[start:stop] == mask).any() or (step == 1 and cache != "none" and not looks_first):
             if kept is None or cache == "none":
                 visible = torch.ones(len(x), len(x), dtype=torch.bool)
                 out = forward(model, x, visible, rows, use_cache=True)
@@ -88,7 +88,8 @@ def fast_dllm(model, mask, prompt, length, block, cache="none", threshold=None, 
             order = confidence.topk(int(masked.sum()) if counts is None else counts[step]).indices
             chosen = [k for rank, k in enumerate(order.tolist()) if counts or rank == 0 or confidence[k] >= threshold]
             for k in chosen:
-                x[start + k] = token[k]
+                if masked[k]:
+                    x[start + k] = token[k]
             step += 1
     return x.tolist(), calls
 

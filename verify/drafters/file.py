@@ -6,13 +6,16 @@ loader of graph files this one trusts nothing, and the writer sends what it writ
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from verify.drafters.contract import Drafter
+from verify.drafters.graph import GraphDrafter
 from verify.drafters.informed import DEFAULTS, InformedDrafter
 from verify.drafters.settings import InformedSettings
+from verify.drafts import DraftFiller
 from verify.files.json_text import format_json, plain_json
 from verify.files.strict_json import (
     StrictJsonError,
@@ -22,12 +25,13 @@ from verify.files.strict_json import (
     expect_object,
     expect_plain,
     fail,
+    parse_json,
     read_json,
     show,
 )
 from verify.files.typed_json import from_json, to_json
 from verify.files.writing import write_atomically
-from verify.graph.file import MAX_BYTES, MAX_KEYS, MAX_NODES
+from verify.graph.file import MAX_BYTES, MAX_KEYS, MAX_NODES, GraphFile, GraphFileError, load_graph, parse_graph
 from verify.graph.formulas import ROOT, Formula
 from verify.graph.structure import read_nodes
 from verify.graph.validity import MAX_BLOCK_LENGTH, MAX_TOP_J, Validity, read_validity
@@ -93,6 +97,53 @@ def load_drafter(path: str | Path) -> DrafterFile:
         raise DrafterFileError(f"{path}: {error}") from None
 
 
+def load_drafts(path: str | Path) -> GraphFile | DrafterFile:
+    """Read what is at ``path``, a graph file or a drafter file; errors as of their own loaders."""
+    try:
+        return load_graph(path)
+    except GraphFileError as error:
+        if f'found "{DRAFTER_FORMAT}"' not in str(error):
+            raise
+    return load_drafter(path)
+
+
+def drafter_of(
+    drafts: str | Path | GraphFile | DrafterFile | Drafter | DraftFiller | Iterable[Sequence[Sequence[int]]],
+) -> tuple[Drafter, Validity | None]:
+    """The drafter that ``drafts`` are, and for whom they were made, None where nothing says so.
+
+    Args:
+        drafts: a graph file or a drafter file, loaded or by its path; a drafter; or draft formulas, also none.
+
+    Raises:
+        The errors of :func:`load_drafts`.
+    """
+    found = load_drafts(drafts) if isinstance(drafts, str | Path) else drafts
+    if isinstance(found, GraphFile):
+        return GraphDrafter(found.nodes[1:]), found.validity
+    if isinstance(found, DrafterFile):
+        return found.make(), found.validity
+    return (cast(Drafter, found) if hasattr(found, "for_sequence") else GraphDrafter(cast(Any, found))), None
+
+
+def parse_drafts(text: str) -> GraphFile | DrafterFile:
+    """What is in the ``text`` of a graph file or a drafter file; errors as of :func:`load_drafts`."""
+    try:
+        return parse_graph(text)
+    except GraphFileError as error:
+        if f'found "{DRAFTER_FORMAT}"' not in str(error):
+            raise
+    try:
+        return _drafter(parse_json(text.encode("utf-8"), MAX_KEYS))
+    except StrictJsonError as error:
+        raise DrafterFileError(f"drafter: {error}") from None
+
+
+def format_drafter(drafter: DrafterFile) -> str:
+    """The text of the drafter's file."""
+    return format_json(_payload(drafter), by_row=("nodes",))
+
+
 def save_drafter(drafter: DrafterFile, path: str | Path) -> None:
     """Write ``drafter`` to ``path``: whole or not at all, and only when :func:`load_drafter` would take it.
 
@@ -105,7 +156,7 @@ def save_drafter(drafter: DrafterFile, path: str | Path) -> None:
         _drafter(payload)
     except StrictJsonError as error:
         raise DrafterFileError(f"{path}: {error}") from None
-    data = format_json(payload, by_row=("nodes",)).encode("utf-8")
+    data = format_drafter(drafter).encode("utf-8")
     if len(data) > MAX_BYTES:
         raise DrafterFileError(f"{path}: size: expected at most {MAX_BYTES} bytes, found {len(data)} bytes")
     with write_atomically(path) as temporary:

@@ -18,6 +18,7 @@ from verify.files.strict_json import (
     expect_object,
     expect_plain,
     fail,
+    parse_json,
     read_json,
 )
 from verify.files.writing import write_atomically
@@ -149,6 +150,14 @@ def load_graph(path: str | Path) -> GraphFile:
         return _graph(read_json(path, MAX_BYTES, MAX_KEYS))
     except StrictJsonError as error:
         raise GraphFileError(f"{path}: {error}") from None
+
+
+def parse_graph(text: str) -> GraphFile:
+    """The graph in the ``text`` of a graph file; the errors are those of :func:`load_graph`, about ``graph``."""
+    try:
+        return _graph(parse_json(text.encode("utf-8"), MAX_KEYS))
+    except StrictJsonError as error:
+        raise GraphFileError(f"graph: {error}") from None
 
 
 def save_graph(graph: GraphFile, path: str | Path) -> None:

@@ -1,7 +1,7 @@
 """Families of checkpoints that transformers' own classes compute, though they ship code of their own.
 
-One module per family holds its :class:`~calibrate.models.families.spec.FamilySpec`; ``loader`` does what the specs say,
-and ``probe`` asks a loaded model whether it uses its mask. docs/models.md tells how to add a family.
+One module per family holds its :class:`~calibrate.models.families.spec.FamilySpec`; ``loader`` does what the specs say.
+docs/models.md tells how to add a family.
 """
 
 from __future__ import annotations

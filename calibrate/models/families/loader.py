@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 
 from calibrate.models.families.spec import AdapterError, FamilySpec
 from calibrate.models.folder import WeightFilesError, weight_files
-from calibrate.models.hugging_face import check_vocabulary
+from verify.runtimes.transformers_model import check_vocabulary
 
 #: Fields that native configs take though they are not among their declared ones.
 _EXTRA_FIELDS = {"head_dim", "rope_theta", "rope_scaling", "partial_rotary_factor"}

@@ -34,6 +34,10 @@ def evaluate_command(
     graph: options.DrafterGraphOption = None,
     drafter: options.DrafterOption = None,
     drafts: options.DraftsOption = None,
+    runtime: Annotated[
+        str | None,
+        typer.Option("--runtime", help="Count as this runtime counts (docs/runtimes.md), for graphs over a trace."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Replay drafts over what was recorded: accepted drafts and forward passes, without a model.
@@ -44,6 +48,10 @@ def evaluate_command(
     from calibrate.traces.state_log import is_state_log, read_states
 
     asked = read_drafter(drafter, graph, drafts)
+    if runtime is not None and (asked is not None or traces is None or is_state_log(traces)):
+        raise ValueError(
+            "--runtime counts for graphs over a trace of plain decoding; give graph files and --traces FOLDER"
+        )
     if asked is not None:
         if traces is not None:
             raise ValueError("with --drafter or --graph the state logs are the arguments; leave --traces out")
@@ -53,19 +61,26 @@ def evaluate_command(
     elif is_state_log(traces):
         _over_states(read_states(traces), [traces], list(map(read_file, paths)), short_names(*paths), as_json)
     else:
-        _over_traces(traces, list(map(read_file, paths)), short_names(*paths), as_json)
+        _over_traces(traces, list(map(read_file, paths)), short_names(*paths), runtime, as_json)
 
 
-def _over_traces(traces: Path, asked: Sequence[AskedDrafter], names: Sequence[str], as_json: bool) -> None:
+def _over_traces(
+    traces: Path, asked: Sequence[AskedDrafter], names: Sequence[str], runtime: str | None, as_json: bool
+) -> None:
     """Graphs over a trace of plain decoding."""
     from calibrate.traces.table import read_traces
     from drafting.anchors import AnchorTable
     from drafting.provenance import trace_validity
     from drafting.replay import replay
+    from drafting.runtime_replay import runtime_count
     from studies.runs.splits import searched_note
+    from verify.runtimes.profiles import find_profile
 
     found = read_traces(traces)
     run = trace_validity(found.metadata)
+    profile = find_profile(runtime) if runtime is not None else None
+    if profile is not None:
+        profile.check(run.policy, run.cache)
     anchors = AnchorTable.from_traces(found, max_depth=None)
     table = printing.plain_table(
         f"replay on {found.metadata['prompts']} prompts, {run.policy}, {run.cache} cache",
@@ -77,6 +92,7 @@ def _over_traces(traces: Path, asked: Sequence[AskedDrafter], names: Sequence[st
             "forwards\ngraph": "right",
             "nfe\nreduction": "right",
             "tokens per\nforward": "right",
+            **({} if profile is None else {f"{profile.name}\nplain": "right", f"{profile.name}\ngraph": "right"}),
         },
     )
     notes, rows = [], []
@@ -89,7 +105,13 @@ def _over_traces(traces: Path, asked: Sequence[AskedDrafter], names: Sequence[st
         one.check_recording(run, traces)
         notes += [note] if (note := searched_note(one.said, one.provenance or {}, found)) else []
         value = replay(one.graph.nodes[1:], anchors)
-        rows.append({"graph": one.said, "drafts": one.graph.budget, **value.row()})
+        row: dict[str, Any] = {"graph": one.said, "drafts": one.graph.budget, **value.row()}
+        counted: list[str] = []
+        if profile is not None:
+            count = runtime_count(one.graph.nodes[1:], found, profile, anchors)
+            row["runtime"] = {"forwards_plain": count.plain_forwards, "forwards_predicted": count.forwards}
+            counted = [str(count.plain_forwards), str(count.forwards)]
+        rows.append(row)
         table.add_row(
             name,
             str(one.graph.budget),
@@ -98,9 +120,19 @@ def _over_traces(traces: Path, asked: Sequence[AskedDrafter], names: Sequence[st
             str(value.forwards),
             f"{value.nfe_reduction:.3f}",
             f"{value.tokens_per_forward:.2f}",
+            *counted,
+        )
+    if profile is not None:
+        extra = profile.added_per_prompt
+        saved = ", but to none that an accepted draft completes" if profile.adopts_complete else ""
+        notes.append(
+            f"{profile.name} counts at least {profile.least_per_block} forwards in a block and adds "
+            f"{profile.added_per_block} to each{saved} ({profile.source})"
+            + ("" if extra == "none" else f"; not counted here: {extra}")
         )
     if as_json:
         facts = {"traces": str(traces), "trace_hash": found.trace_hash(), "validity": asdict(run), "rows": rows}
+        facts |= {} if profile is None else {"runtime": profile.name}
         printing.say(json.dumps(facts, indent=2))
     else:
         printing.show(table)

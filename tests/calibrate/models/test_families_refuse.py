@@ -9,10 +9,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from calibrate.models.checkpoint import CheckpointError, load_checkpoint
-from calibrate.models.families.probe import MaskIgnoredError, probe_mask
 from calibrate.models.hugging_face import HuggingFaceDenoiser
 from tests.support.families import MASK, VOCABULARY, save, weights
 from tests.support.models import MASK_ID, tiny_llama
+from verify.runtimes.transformers_probe import MaskIgnoredError, probe_mask
 
 WEIGHTS = "model.safetensors"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from calibrate.models.hugging_face import HuggingFaceDenoiser
+from verify.runtimes.transformers_model import TransformersDenoiser
 
 #: How far a hidden row may move the logits, relative to how far a visible one does. Zero in a dense model; experts
 #: group their rows, so that in half precision a row's bits may depend on its neighbours.
@@ -20,7 +20,7 @@ class MaskIgnoredError(ValueError):
     """A model whose output does not follow its attention mask."""
 
 
-def probe_mask(denoiser: HuggingFaceDenoiser) -> None:
+def probe_mask(denoiser: TransformersDenoiser) -> None:
     """Perturb a row that the others may not see, and one that they may; one forward of 3 x 6 rows.
 
     The hidden row stands first, where a causal model would look, and the visible one last, where it would not.
@@ -56,6 +56,6 @@ def probe_mask(denoiser: HuggingFaceDenoiser) -> None:
         )
 
 
-def logits_dtype(denoiser: HuggingFaceDenoiser) -> torch.dtype:
+def logits_dtype(denoiser: TransformersDenoiser) -> torch.dtype:
     """The dtype a model computes in."""
     return next(denoiser.model.parameters()).dtype
