@@ -1041,7 +1041,7 @@ static inline int dg_accept(const float *logits, const int32_t *row_of, const in
                             dg_accepted *accepted, dg_error *error) {
     int32_t at = 0, step;
     for (step = 0; step < nodes; step++) path[step] = -1;
-    accepted->accepted = -1;
+    accepted->accepted = accepted->last = -1;
     accepted->committed = 0;
     for (step = 0; step < nodes && at >= 0; step++) {
         int32_t row = row_of ? row_of[at] : at;
@@ -1141,7 +1141,7 @@ static inline void dg_informed_start_block(dg_informed *informed) {
 
 /*
  * A drafter of up to `drafts` states a forward, for one sequence. It takes memory that an empty arena counts; with the
- * usual settings, L = 32 and 10 drafts it is under 0.5 MB.
+ * usual settings, L = 32 and 10 drafts it is some 0.5 MB.
  *
  * DG_ARGUMENT: sizes or settings out of range, a rule that may commit nothing, or a tau outside 0 < tau <= 1.
  */
