@@ -84,15 +84,15 @@ def stories_prompt(rng: random.Random) -> str:
     things = rng.sample(THINGS, rng.randint(len(people), 3))
     parts = [f"{name} {rng.choice(PRONOUNS)}" for name in people]
     parts += [f"{rng.choice(tuple(NUMBERS))} {thing}" for thing in things]
-    parts += rng.sample(PLACES, rng.randint(2, 4))
+    parts += rng.sample(PLACES, rng.choice((2, 3)))
     return f"stories : {' ; '.join(parts)} \n"
 
 
 def lines_prompt(rng: random.Random) -> str:
     """Draw a prompt of `lines`. No letter occurs twice."""
     while True:
-        operations = [rng.choice(LINE_OPERATIONS) for _ in range(rng.choice((3, 4)))]
-        sizes = [rng.choice((4, 5, 6)) for _ in operations]
+        operations = [rng.choice(LINE_OPERATIONS) for _ in range(3)]
+        sizes = [rng.choice((3, 4)) for _ in operations]
         needed = sum(sizes) + sum(operation in NEWCOMERS for operation in operations)
         if needed <= len(LETTERS):
             break
