@@ -32,7 +32,7 @@ from scripts.bundled_model.tasks import MAKERS
 from verify.files.writing import write_atomically
 
 WARM_UP = 60
-WEIGHTS = "lists=1,code=1,stories=2,lines=2,totals=1"
+WEIGHTS = "lists=1,code=1,stories=2,lines=2"
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,7 @@ def test_vocabulary_goes_on_from_that_of_the_committed_weights():
     assert VOCABULARY[: len(FIRST_VOCABULARY)] == FIRST_VOCABULARY
     assert len(set(VOCABULARY)) == len(VOCABULARY)
     used = {symbol for domain in DOMAINS for e in some(domain, 300) for symbol in f"{e.prompt} {e.answer}".split(" ")}
-    assert used == set(VOCABULARY[2:])
+    assert used == set(VOCABULARY[2:]) - {"totals", "9"}
 
 
 def test_tokenizer_round_trip():
