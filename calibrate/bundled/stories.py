@@ -69,8 +69,8 @@ class StoryGrammar:
         whole = head == "stories" and text.endswith(" \n") and known == len(parts)
         if not whole or len(people) < 2 or len(things) < len(people) or len(places) < 2:
             raise ValueError(
-                f"not a prompt of the domain stories: {text!r}; expected at least two people, a thing for each of them, all "
-                "with a pronoun, and two places"
+                f"not a prompt of the domain stories: {text!r}; expected at least two people, a thing for each of them, "
+                "all with a pronoun, and two places"
             )
         return cls(people, things, places)
 
@@ -108,4 +108,3 @@ class StoryGrammar:
 
 def _but(those: tuple[str, ...], one: str) -> tuple[str, ...]:
     return tuple(each for each in those if each != one)
-
