@@ -69,7 +69,7 @@ class StoryGrammar:
         whole = head == "stories" and text.endswith(" \n") and known == len(parts)
         if not whole or len(people) < 2 or len(things) < len(people) or len(places) < 2:
             raise ValueError(
-                f"not a prompt of the domain stories: {text!r}; expected at least two people, a thing for each of them, "
+                f"not a prompt of the domain stories: {text!r}; expected at least two people, a thing for each, "
                 "all with a pronoun, and two places"
             )
         return cls(people, things, places)

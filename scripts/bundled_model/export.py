@@ -15,8 +15,8 @@ from verify.files.writing import write_atomically
 
 HEAD_WIDTH = 32
 #: Spread of the initial embeddings, and the final norm's initial weight, which keeps the first logits small all the
-#: same. With transformers' 0.02 the steps that Adam takes in common for all names, or all things, soon hide by what they
-#: differ: a model did not tell the things of a prompt from others in 3,400 steps. So it does within 400.
+#: same. With transformers' 0.02 the steps that Adam takes in common for all names, or all things, soon hide what makes
+#: them differ: a model did not tell the things of a prompt from others in 3,400 steps. So it does within 400.
 EMBEDDING_SPREAD, FINAL_NORM = 0.6, 0.05
 
 

@@ -9,8 +9,8 @@ found by *content* (the letters, variables and names of a prompt are distinct), 
 Harder forms of the first two were tried first, on two CPU cores. `lists` with one list for the whole prompt, operations
 applied one after another or each to the original: after ten minutes the model used letters of the prompt, in no order,
 because the same letter stands in every line and nothing says which of its neighbours comes next. `code` with
-digits in the prompt (`add p 3`): after twenty-four minutes everything was right but the digits. `stories` with scenes of
-two to four lines, and `lines` of four to six persons: after 2,900 steps hardly an answer was valid (README.md).
+digits in the prompt (`add p 3`): after twenty-four minutes everything was right but the digits. `stories` with scenes
+of two to four lines, and `lines` of four to six persons: after 2,900 steps hardly an answer was valid (README.md).
 
 A prompt belongs to one split for ever, by a stable hash of its text: training rejects the held-out buckets.
 """
