@@ -1,6 +1,6 @@
 """All valid answers to a prompt of the bundled domains, as a grammar; no model and no reference answer is needed.
 
-The domains ``stories`` and ``lines`` have many valid answers, the others have one.
+The domains ``stories`` and ``lines`` have many valid answers, ``lists`` and ``code`` have one.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from calibrate.bundled.grammar import Grammar, OneText, bits
 from calibrate.bundled.lines import LineGrammar
-from calibrate.bundled.rules import solve_code, solve_lists, solve_totals
+from calibrate.bundled.rules import solve_code, solve_lists
 from calibrate.bundled.stories import StoryGrammar
 
 #: The symbol that ends an answer.
@@ -26,7 +26,6 @@ GRAMMARS: dict[str, Callable[[str], Grammar]] = {
     "code": _one_right_answer(solve_code),
     "stories": StoryGrammar.of_prompt,
     "lines": LineGrammar.of_prompt,
-    "totals": _one_right_answer(solve_totals),
 }
 
 

@@ -1,16 +1,11 @@
-r"""The domains with one right answer each: ``lists``, ``code`` and ``totals``; and what that answer is.
+r"""The domains with one right answer each, ``lists`` and ``code``, and what that answer is.
 
-    prompt   lists : reverse c a f ; rest m b x y ; swap k d e \n
-    answer   reverse c a f = f a c \n rest m b x y = b x y \n swap k d e = e d k \n
+prompt   lists : reverse c a f ; rest m b x y ; swap k d e \n
+answer   reverse c a f = f a c \n rest m b x y = b x y \n swap k d e = e d k \n
 
-    prompt   code : add p ; clamp w ; double m \n
-    answer   def f ( p , w , m ) : \n p = p + 1 \n w = min ( max ( w , 2 ) , 8 ) \n m = m + m \n
-             return p + w + m \n
-
-    prompt   totals : 3 ; p + 4 ; k - 9 ; c + 5 \n
-    answer   p 3 + 4 = 7 \n k 7 - 9 = 8 \n c 8 + 5 = 3 \n
-
-In ``totals`` each line goes on from the result of the one before, of which the last digit is kept.
+prompt   code : add p ; clamp w ; double m \n
+answer   def f ( p , w , m ) : \n p = p + 1 \n w = min ( max ( w , 2 ) , 8 ) \n m = m + m \n
+         return p + w + m \n
 """
 
 from __future__ import annotations
@@ -69,18 +64,6 @@ def solve_code(prompt: str) -> str:
     lines = [f"def f ( {' , '.join(names)} ) : \n"]
     lines += [STATEMENTS[operation].format(v=name) + " \n" for operation, name in steps]
     return " ".join([*lines, f"return {' + '.join(names)} \n"])
-
-
-def solve_totals(prompt: str) -> str:
-    """The answer to a prompt of ``totals``: every step with the total before it and the one after it."""
-    (first, *_), *steps = _steps("totals", prompt)
-    lines, total = [], int(first)
-    for label, sign, digit in steps:
-        if sign not in ("+", "-"):
-            raise ValueError(f"expected + or -, found {sign!r} in {prompt!r}")
-        before, total = total, (total + int(digit) if sign == "+" else total - int(digit)) % 10
-        lines.append(f"{label} {before} {sign} {digit} = {total} \n")
-    return " ".join(lines)
 
 
 def _steps(domain: str, prompt: str) -> list[list[str]]:

@@ -1,12 +1,11 @@
 r"""The domain ``stories``: many valid answers, which differ in genuine choices and must agree with themselves.
 
-    prompt   stories : ada she ; bo he ; one key ; two cup ; hill ; mill \n
-    answer   bo went to mill \n he took two cup \n he gave them to ada \n ada kept them \n
-             ada went to mill \n she took one key \n she went to hill \n ada lost it at hill \n
+    prompt   stories : ada she ; bo he ; key it ; cup them ; hill ; mill \n
+    answer   bo went to mill \n he took cup \n he gave them to ada \n she lost them \n
+             ada went to mill \n she took key \n she gave it to bo \n he kept it \n
 
-Everybody of the prompt has one scene. Who comes next, where to, what is taken, whether it is given away or carried
-on, and how the scene ends is free. Pronouns and numbers are those of the prompt; nothing is taken twice; the last line
-of a scene names who holds the thing, and the place where it is lost or the thing that is sold.
+Everybody of the prompt has one scene. Who comes next, where to, what is taken, who gets it, and what becomes of it is
+free. Pronouns are those of the prompt, of people and of things; nothing is taken twice, and nobody gives to themselves.
 """
 
 from __future__ import annotations
@@ -18,32 +17,26 @@ from calibrate.bundled.grammar import Node, Option, uniform
 
 NAMES = ("ada", "bo", "cy", "dee", "eli", "fay", "gus", "hal")
 PRONOUNS = ("she", "he")
-#: Number of a thing -> its pronoun.
-NUMBERS = {"one": "it", "two": "them"}
 THINGS = ("key", "cup", "coin", "rope", "lamp", "drum")
+THING_PRONOUNS = ("it", "them")
 PLACES = ("hill", "mill", "cave", "lake", "farm", "town")
 STORY_SYMBOLS = (
-    *("stories", *NAMES, *PRONOUNS, *NUMBERS, *NUMBERS.values(), *THINGS, *PLACES),
-    *("went", "to", "took", "gave", "kept", "lost", "at", "sold"),
+    *("stories", *NAMES, *PRONOUNS, *THINGS, *THING_PRONOUNS, *PLACES),
+    *("went", "to", "took", "gave", "kept", "lost", "sold"),
 )
-#: Lines between the taking of a thing and the end of a scene: at most so many, and each comes with this probability.
-_MOST_TURNS, _TURN, _GIFT = 2, 0.7, 0.5
-_KEPT, _LOST, _SOLD = 0.5, 0.3, 0.2
-
-People = tuple[str, ...]
+#: What becomes of a thing, with its probability.
+ENDS = {"kept": 0.5, "lost": 0.3, "sold": 0.2}
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Where a scene stands: who and what is left for later scenes, and who holds what, where, after how many turns."""
+    """Where a scene stands: who and what is left for later scenes, whose scene it is, and the pronoun of what was
+    taken."""
 
-    people: People
+    people: tuple[str, ...]
     things: tuple[str, ...]
     who: str = ""
-    place: str = ""
-    number: str = ""
-    thing: str = ""
-    turns: int = 0
+    what: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,7 +45,7 @@ class StoryGrammar:
 
     Attributes:
         people: name -> pronoun.
-        things: thing -> number.
+        things: thing -> pronoun.
         places: where one can go.
     """
 
@@ -62,7 +55,7 @@ class StoryGrammar:
 
     @classmethod
     def of_prompt(cls, text: str) -> StoryGrammar:
-        r"""Read a prompt such as ``stories : ada she ; one key ; hill ; mill \n``.
+        r"""Read a prompt such as ``stories : ada she ; bo he ; key it ; cup them ; hill ; mill \n``.
 
         Raises:
             ValueError: something else.
@@ -70,14 +63,14 @@ class StoryGrammar:
         head, _, rest = text.partition(" : ")
         parts = [part.split(" ") for part in rest.removesuffix(" \n").split(" ; ")]
         people = {p[0]: p[1] for p in parts if len(p) == 2 and p[0] in NAMES and p[1] in PRONOUNS}
-        things = {p[1]: p[0] for p in parts if len(p) == 2 and p[1] in THINGS and p[0] in NUMBERS}
+        things = {p[0]: p[1] for p in parts if len(p) == 2 and p[0] in THINGS and p[1] in THING_PRONOUNS}
         places = tuple(p[0] for p in parts if len(p) == 1 and p[0] in PLACES)
         known = len(people) + len(things) + len(set(places))
         whole = head == "stories" and text.endswith(" \n") and known == len(parts)
         if not whole or len(people) < 2 or len(things) < len(people) or len(places) < 2:
             raise ValueError(
-                f"not a prompt of the domain stories: {text!r}; expected at least two people with a pronoun, a thing "
-                "with a number for each of them, and two places"
+                f"not a prompt of the domain stories: {text!r}; expected at least two people, a thing for each, "
+                "all with a pronoun, and two places"
             )
         return cls(people, things, places)
 
@@ -96,50 +89,22 @@ class StoryGrammar:
         return uniform([((n, "went", "to"), ("where", Scene(_but(s.people, n), s.things, n))) for n in s.people])
 
     def _where(self, s: Scene) -> list[Option]:
-        pronoun = self.people[s.who]
-        return uniform([((p, "\n", pronoun, "took"), ("number", _with(s, place=p))) for p in self.places])
-
-    def _number(self, s: Scene) -> list[Option]:
-        counts = {n: sum(self.things[thing] == n for thing in s.things) for n in NUMBERS}
-        return [
-            Option(count / len(s.things), (number,), ("thing", _with(s, number=number)))
-            for number, count in counts.items()
-            if count
-        ]
+        return uniform([((place, "\n", self.people[s.who], "took"), ("thing", s)) for place in self.places])
 
     def _thing(self, s: Scene) -> list[Option]:
-        there = [thing for thing in s.things if self.things[thing] == s.number]
-        return uniform([((t, "\n"), ("turn", _with(s, thing=t, things=_but(s.things, t)))) for t in there])
+        return uniform([self._taken(s, thing) for thing in s.things])
 
-    def _turn(self, s: Scene) -> list[Option]:
-        going_on = _TURN if s.turns < _MOST_TURNS else 0.0
-        ending = Option(1 - going_on, (s.who,), ("ending", s))
-        return [Option(going_on, (self.people[s.who],), ("verb", s)), ending] if going_on else [ending]
-
-    def _verb(self, s: Scene) -> list[Option]:
-        gift = Option(_GIFT, ("gave", NUMBERS[s.number], "to"), ("whom", s))
-        return [gift, Option(1 - _GIFT, ("went", "to"), ("whither", s))]
+    def _taken(self, s: Scene, thing: str) -> tuple[tuple[str, ...], Node]:
+        then = "whom", replace(s, things=_but(s.things, thing), what=self.things[thing])
+        return (thing, "\n", self.people[s.who], "gave", self.things[thing], "to"), then
 
     def _whom(self, s: Scene) -> list[Option]:
-        return uniform([((n, "\n"), ("turn", _with(s, who=n, turns=s.turns + 1))) for n in self.people if n != s.who])
-
-    def _whither(self, s: Scene) -> list[Option]:
-        return uniform(
-            [((p, "\n"), ("turn", _with(s, place=p, turns=s.turns + 1))) for p in self.places if p != s.place]
-        )
+        return uniform([((n, "\n", self.people[n]), ("ending", s)) for n in self.people if n != s.who])
 
     def _ending(self, s: Scene) -> list[Option]:
-        pronoun, then = NUMBERS[s.number], ("who", Scene(s.people, s.things))
-        return [
-            Option(_KEPT, ("kept", pronoun, "\n"), then),
-            Option(_LOST, ("lost", pronoun, "at", s.place, "\n"), then),
-            Option(_SOLD, ("sold", s.number, s.thing, "\n"), then),
-        ]
+        then = "who", Scene(s.people, s.things)
+        return [Option(share, (end, s.what, "\n"), then) for end, share in ENDS.items()]
 
 
 def _but(those: tuple[str, ...], one: str) -> tuple[str, ...]:
     return tuple(each for each in those if each != one)
-
-
-def _with(scene: Scene, **changes: object) -> Scene:
-    return replace(scene, **changes)  # type: ignore[arg-type]

@@ -32,7 +32,7 @@ from scripts.bundled_model.tasks import MAKERS
 from verify.files.writing import write_atomically
 
 WARM_UP = 60
-WEIGHTS = "lists=1,code=1,stories=2,lines=2,totals=1"
+WEIGHTS = "lists=1,code=1,stories=1.5,lines=1.5"
 
 
 @dataclass(frozen=True)
@@ -240,7 +240,7 @@ def run(settings: Settings, out: Path, work: Path, look_every: int, look_prompts
 def main(
     out: Path = typer.Option(..., help="Folder of the exported model; not the bundled one until it is evaluated."),
     work: Path = typer.Option(Path("runs/bundled/work"), help="Folder of the checkpoint and the logs."),
-    steps: int = typer.Option(4500, min=1, help="Optimizer steps of this and earlier runs in WORK together."),
+    steps: int = typer.Option(2600, min=1, help="Optimizer steps of this and earlier runs in WORK together."),
     batch_rows: int = typer.Option(8192, min=192, help="Positions per step."),
     layers: int = typer.Option(6, min=1),
     width: int = typer.Option(256, min=32),
@@ -251,7 +251,7 @@ def main(
         0.3, min=0.0, max=1.0, help="Share of blocks that are known but for some positions of a short span."
     ),
     lr: float = typer.Option(0.02, help="Of Muon, for the hidden matrices."),
-    adam_lr: float = typer.Option(0.004, help="Of Adam, for the rest."),
+    adam_lr: float = typer.Option(0.002, help="Of Adam, for the rest."),
     weight_decay: float = 0.02,
     flat: float = typer.Option(0.5, help="Share of the steps before the learning rate begins to fall."),
     average: float = typer.Option(0.99, help="Decay of the averaged weights, which are the ones exported."),

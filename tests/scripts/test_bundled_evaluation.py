@@ -60,7 +60,7 @@ def test_ratios_of_masked_positions(kind):
 
 
 def test_score_of_a_constant_distribution():
-    rows = ratio_rows(examples("validation", "totals", 4), "block_causal", 8, 1.0, 0)
+    rows = ratio_rows(examples("validation", "lists", 4), "block_causal", 8, 1.0, 0)
     rest = len(VOCABULARY) - 2
     for row, found in zip(rows, score(Constant(0.25), rows), strict=True):
         targets = [target for target in row.targets if target != IGNORE]
@@ -94,7 +94,7 @@ def exported(tmp_path_factory):
 def test_steps_of_full_blocks(exported, kind):
     from calibrate import load_checkpoint
 
-    prompts = examples("test", "totals", 2)
+    prompts = examples("test", "lists", 2)
     found = decode_domain(load_checkpoint(exported), prompts, "static:2", kind, 8)
     assert not found.valid.any()
     assert {steps for blocks in found.block_steps for steps in blocks} <= {4}

@@ -45,9 +45,9 @@ def test_thousand_answers_pass_and_their_mutations_do_not(domain):
         assert not any(CHECKERS[domain](prompt, wrong) for wrong in structural), example
         escaped += CHECKERS[domain](prompt, exchanged)
         tried += 1
-    # Where answers are free, a symbol for another may be one more valid answer (another place, another number of cups
-    # it cannot be); where there is one answer, it never is.
-    assert escaped <= (0.05 * tried if domain == "stories" else 0), f"{escaped} of {tried}"
+    # Where answers are free, a symbol for another may be one more valid answer (another place; of a line that lost one,
+    # another one lost); where there is one answer, it never is.
+    assert escaped <= {"stories": 0.05, "lines": 0.01}.get(domain, 0) * tried, f"{escaped} of {tried}"
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
@@ -103,7 +103,7 @@ def test_vocabulary_goes_on_from_that_of_the_committed_weights():
     assert VOCABULARY[: len(FIRST_VOCABULARY)] == FIRST_VOCABULARY
     assert len(set(VOCABULARY)) == len(VOCABULARY)
     used = {symbol for domain in DOMAINS for e in some(domain, 300) for symbol in f"{e.prompt} {e.answer}".split(" ")}
-    assert used == set(VOCABULARY[2:])
+    assert used == set(VOCABULARY[2:]) - {"9"}
 
 
 def test_tokenizer_round_trip():

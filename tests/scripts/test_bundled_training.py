@@ -98,7 +98,7 @@ def test_look_leaves_the_number_of_threads(tmp_path, monkeypatch):
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        assert looks.look(tmp_path, ("totals",), 1, "cpu")[0] == ("valid", "bidirectional", "totals", 1.0)
+        assert looks.look(tmp_path, ("lists",), 1, "cpu")[0] == ("valid", "bidirectional", "lists", 1.0)
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)

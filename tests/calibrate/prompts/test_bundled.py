@@ -11,7 +11,6 @@ from calibrate.prompts.prompt import Prompt
 PROMPTS = {
     "lists": "lists : reverse c a f ; rest m b x y \n",
     "code": "code : add p ; clamp w ; loop m \n",
-    "totals": "totals : 3 ; p + 4 ; k - 9 ; c + 5 \n",
     "lines": "lines : shuffle a b c d ; insert x , e f g ; remove h i j ; replace y , k l m \n",
     "stories": "stories : ada she ; bo he ; one key ; two cup ; hill ; mill \n",
 }
@@ -50,7 +49,6 @@ RIGHT = {
     "lists": "reverse c a f = f a c \n rest m b x y = b x y \n",
     "code": "def f ( p , w , m ) : \n p = p + 1 \n w = min ( max ( w , 2 ) , 8 ) \n for i in range ( 7 ) : m += i \n "
     "return p + w + m \n",
-    "totals": "p 3 + 4 = 7 \n k 7 - 9 = 8 \n c 8 + 5 = 3 \n",
     "lines": lines(),
     "stories": story(),
 }
@@ -158,8 +156,6 @@ def test_invalid_stories(changed):
 @pytest.mark.parametrize(
     ("domain", "wrong"),
     [
-        ("totals", "p 3 + 4 = 7 \n k 7 - 9 = 2 \n c 2 + 5 = 7 \n"),
-        ("totals", "p 3 + 4 = 7 \n k 7 - 9 = 8 \n c 7 + 5 = 2 \n"),
         ("lists", "rest m b x y = b x y \n reverse c a f = f a c \n"),
         ("lists", "reverse c a f = f a f \n rest m b x y = b x y \n"),
         ("code", RIGHT["code"].replace("p + w + m", "p + m + w")),
@@ -171,7 +167,7 @@ def test_other_wrong_answers(domain, wrong):
 
 @pytest.mark.parametrize("domain", CHECKERS)
 def test_prompts_of_other_domains(domain):
-    other = PROMPTS["totals" if domain != "totals" else "lines"]
+    other = PROMPTS["lists" if domain != "lists" else "lines"]
     with pytest.raises(ValueError, match=f"not a prompt of the domain {domain}"):
         check(domain, "a", prompt=other)
     with pytest.raises(ValueError, match="its text is needed"):
