@@ -74,7 +74,7 @@ COMMANDS = {
     ),
     "export": Entry(
         RUN,
-        "Write a graph for another runtime or tool: checked JSON, static buffers, DOT, GraphML, CSV, or Medusa paths.",
+        "Write a graph for another runtime or tool: static buffers, SGLang, Medusa paths, DOT, GraphML, CSV, JSON.",
     ),
     "inspect": Entry(
         LOOK,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from verify.graph.file import GraphFile
 
 
-FORMATS = ("json", "safetensors", "dot", "graphml", "csv", "medusa")
+FORMATS = ("json", "safetensors", "dot", "graphml", "csv", "medusa", "sglang")
 #: Formats that are JSON, so that a file of another format does not get the name of a graph file.
 JSON_FORMATS = ("json", "medusa")
 
@@ -35,11 +35,12 @@ def export_command(
     ] = None,
     overwrite: options.OverwriteOption = False,
 ) -> None:
-    """Write a graph for another runtime or tool: checked JSON, static buffers, DOT, GraphML, CSV, or Medusa paths."""
+    """Write a graph for another runtime or tool: static buffers, SGLang, Medusa paths, DOT, GraphML, CSV, JSON."""
     from drafting.export import export_static_buffers
     from drafting.notations import csv_text, dot_text, write_graphml
     from verify.files.writing import write_atomically
     from verify.graph.file import save_graph
+    from verify.runtimes.sglang_config import write_sglang_config
 
     check_output(out, overwrite)
     if format not in FORMATS:
@@ -54,6 +55,8 @@ def export_command(
         save_graph(file, out)
     elif format == "safetensors":
         export_static_buffers(file, out)
+    elif format == "sglang":
+        write_sglang_config(graph, out)
     elif format == "graphml":
         write_graphml(file, out)
     elif format == "medusa":

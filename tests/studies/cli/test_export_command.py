@@ -1,6 +1,7 @@
 """``export`` in every notation, and what it refuses."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import networkx as nx
@@ -16,7 +17,7 @@ from studies.cli.commands.export import FORMATS
 from tests.support.command_line import run
 from tests.support.study_toys import write_folder
 from tests.support.toy import toy_traces
-from verify.graph.file import load_graph
+from verify.graph.file import load_graph, save_graph
 
 
 @pytest.fixture(scope="module")
@@ -34,13 +35,25 @@ def graph(traces: Path) -> Path:
 
 def test_every_format_is_written(graph: Path, tmp_path: Path) -> None:
     file = load_graph(graph)
-    for name in FORMATS:
+    for name in FORMATS[:-1]:
         run("export", graph, "--format", name, "--out", tmp_path / f"graph.{name}")
     assert load_graph(tmp_path / "graph.json") == file
     assert (tmp_path / "graph.dot").read_text() == dot_text(file)
     assert (tmp_path / "graph.csv").read_text() == csv_text(file)
     assert len(nx.read_graphml(tmp_path / "graph.graphml")) == 8
     assert len(json.loads((tmp_path / "graph.medusa").read_text())["medusa_choices"]) == 7
+
+
+def test_sglang_takes_graphs_of_its_own_decode_only(graph: Path, tmp_path: Path) -> None:
+    assert FORMATS[-1] == "sglang"
+    file, out = load_graph(graph), tmp_path / "server.yaml"
+    assert "block_causal" in run("export", graph, "--format", "sglang", "--out", out, code=1)
+    assert not out.exists()
+    mine = replace(file, validity=replace(file.validity, cache="block_causal", policy="static:1"))
+    save_graph(mine, tmp_path / "mine.json")
+    run("export", tmp_path / "mine.json", "--format", "sglang", "--out", out)
+    written = out.read_text(encoding="utf-8")
+    assert f"block_size: {file.validity.block_length}\n" in written and str(tmp_path / "mine.json") in written
 
 
 def test_paths_say_what_is_lost_on_traces(graph: Path, traces: Path, tmp_path: Path) -> None:
